@@ -1,0 +1,9 @@
+//! Encrypted tunnels as pure state machines: no sockets, no clock, no unsafe code. Input comes in by
+//! calls, output goes out by calls, `now` is an argument.
+//!
+//! In the order in which a packet meets them:
+//! - [`train`]: the slot layout of a train of datagrams that is sealed in place and sent by one system call.
+//! - [`tunnel`]: the seam: what the gateway asks of an engine that seals, opens and shakes hands.
+
+pub mod train;
+pub mod tunnel;

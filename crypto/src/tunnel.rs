@@ -1,0 +1,145 @@
+//! The seam between the gateway and a tunnel engine. The gateway owns sockets, packets and the clock;
+//! the engine owns keys, sessions, counters and timers.
+//!
+//! An [`Endpoint`] is all tunnels of one worker: one value, one owner, `&mut self`, no lock. A data
+//! packet costs no allocation and no clock read; handshakes may allocate.
+
+use crate::train::Train;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Index of a peer in its endpoint, in the order in which peers were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u16);
+
+/// One far end.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// X25519 public key.
+    pub public_key: [u8; 32],
+    /// Symmetric key mixed into the handshake; zeros where there is none.
+    pub preshared_key: Zeroizing<[u8; 32]>,
+    /// Where to send before the peer has been heard; `None` waits for it to call.
+    pub endpoint: Option<SocketAddr>,
+    /// Persistent keepalive; `None`: off.
+    pub keepalive: Option<Duration>,
+    /// MTU of the tunnel in bytes of the inner packet; padding stops there.
+    pub mtu: u16,
+}
+
+/// Why a datagram from the underlay was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// None of the protocol's messages.
+    Malformed,
+    /// A receiver index that no session has.
+    UnknownIndex,
+    /// Seen before or older than the window.
+    Replay,
+    /// The tag does not hold.
+    Authentication,
+    /// A handshake message whose MAC, key, order or timestamp does not hold.
+    Handshake,
+    /// Beyond what its source may send; a cookie was asked for, or nothing said.
+    HandshakeRate,
+    /// A valid key that no peer has.
+    UnknownPeer,
+}
+
+/// What became of a datagram from the underlay.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// A data message of `peer`, opened in place: the inner packet with its padding.
+    Packet {
+        /// Who sent it.
+        peer: PeerId,
+        /// IP packet and padding, inside the datagram's own bytes.
+        plaintext: &'a mut [u8],
+    },
+    /// A keepalive of `peer`.
+    Keepalive {
+        /// Who sent it.
+        peer: PeerId,
+    },
+    /// A handshake or cookie message, handled; `peer` where it is known by now.
+    Control {
+        /// Who sent it.
+        peer: Option<PeerId>,
+    },
+    /// Dropped.
+    Refused(Refusal),
+}
+
+/// Why a train could not be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealError {
+    /// No session: a handshake is under way (or has been asked for); keep the packets and come back.
+    NoSession,
+    /// The peer is not known to the engine.
+    UnknownPeer,
+}
+
+/// What a tunnel looks like from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Where datagrams of the peer are sent; changes only after one authenticated from there.
+    pub endpoint: Option<SocketAddr>,
+    /// When the session in use was established.
+    pub last_handshake: Option<Instant>,
+    /// When an authenticated message last came in.
+    pub last_received: Option<Instant>,
+    /// Whether packets can be sealed now.
+    pub has_session: bool,
+    /// Handshakes completed since the peer was added.
+    pub handshakes: u64,
+}
+
+/// Where the engine's own messages go: handshakes, cookies, keepalives.
+pub trait Transmit {
+    /// One datagram of the engine's own, for `peer` where it belongs to one, to `to`.
+    fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]);
+}
+
+impl<F: FnMut(Option<PeerId>, SocketAddr, &[u8])> Transmit for F {
+    fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]) {
+        self(peer, to, datagram);
+    }
+}
+
+/// All tunnels of one worker behind one UDP port. `now` only moves forward.
+pub trait Endpoint {
+    /// Adds a far end. Its index says nothing about it to others. `None`: the key is known already, is
+    /// not a valid one, or there are too many.
+    fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId>;
+
+    /// Forgets a far end and wipes its keys; its [`PeerId`] is not used again.
+    fn remove_peer(&mut self, peer: PeerId);
+
+    /// Handles one datagram from `source`, in place. Answers go to `out`. A data message moves the
+    /// peer's endpoint to `source` once it has authenticated.
+    fn receive<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a>;
+
+    /// Seals every slot of `train` for `peer`, in place and in order, and says where to send it.
+    /// On `NoSession` the train is untouched and a handshake is started through `out` if none is under way.
+    fn seal(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        train: &mut Train,
+        out: &mut dyn Transmit,
+    ) -> Result<SocketAddr, SealError>;
+
+    /// Runs what is due: handshakes, their retries, keepalives, expiry. Returns when to call again at the
+    /// latest; calling earlier is harmless.
+    fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant>;
+
+    /// What `peer` looks like now.
+    fn status(&self, peer: PeerId) -> Option<Status>;
+}

@@ -1,0 +1,332 @@
+//! The configuration as the rest of the gateway sees it: plain values, already checked.
+//! `read` makes them out of TOML, `validate` holds them against the rules of Azure and of the wire.
+
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The virtual network.
+    pub vnet: Vnet,
+    /// The ExpressRoute gateway, at most one.
+    pub expressroute: Option<ExpressRoute>,
+    /// The VPN gateway, at most one.
+    pub vpn: Option<Vpn>,
+    /// The policy route table, in file order.
+    pub policy: Vec<PolicyRule>,
+    /// User-defined routes.
+    pub route: Vec<UserRoute>,
+    /// What happens when a path fails and returns.
+    pub failover: Failover,
+    /// How to talk to the running gateway.
+    pub control: Control,
+}
+
+/// `[vnet]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vnet {
+    /// Name, for output.
+    pub name: String,
+    /// The network's prefixes.
+    pub address_space: Vec<IpNet>,
+    /// Name of the TUN device.
+    pub device: String,
+    /// The gateway's own addresses with the gateway subnet's prefix length.
+    pub address: Vec<IpNet>,
+    /// MTU of the device, bytes.
+    pub mtu: u16,
+    /// What the kernel's side of the device gets; empty: nothing.
+    pub host_address: Vec<IpNet>,
+    /// Whether kernel routes to the reachable prefixes are set through the device.
+    pub host_routes: bool,
+    /// Virtio-net header, TSO and USO on the device; a switch for kernels that have them broken.
+    pub offload: bool,
+}
+
+/// `[expressroute]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpressRoute {
+    /// SKU name as written, known to [`crate::sku`]; `Unlimited` for none.
+    pub sku: String,
+    /// The gateway's AS number.
+    pub asn: u32,
+    /// Circuits, in file order.
+    pub circuits: Vec<Circuit>,
+}
+
+/// How a circuit reaches the provider (azure.md section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionModel {
+    /// Layer 2 cross-connect at a cloud exchange.
+    Colocated,
+    /// Point-to-point Ethernet.
+    PointToPoint,
+    /// Managed layer 3 (IPVPN).
+    AnyToAny,
+}
+
+/// What a path does with fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentPolicy {
+    /// Forwards them, and fragments IPv4 packets that allow it.
+    Forward,
+    /// Drops them (ExpressRoute's default, as Azure's gateways do).
+    Drop,
+}
+
+/// `[[expressroute.circuit]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Circuit {
+    /// Name; with a link's name, `circuit/link`, it names a path.
+    pub name: String,
+    /// Connection model.
+    pub model: ConnectionModel,
+    /// Static prefixes behind the circuit.
+    pub prefixes: Vec<IpNet>,
+    /// In-path probe of each link; `None`: probing is off (`probe = false`).
+    pub probe: Option<Probe>,
+    /// What to do with fragments.
+    pub fragments: FragmentPolicy,
+    /// Links: primary and secondary.
+    pub links: Vec<Link>,
+}
+
+/// Which MAC address a link uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkMac {
+    /// One of the gateway's own, derived from interface and address, so that the kernel's own stack
+    /// does not also take the frames (the default).
+    Own,
+    /// The interface's; vng then sees to it that the kernel does not answer as well.
+    Interface,
+    /// This one.
+    Fixed([u8; 6]),
+}
+
+/// `[[expressroute.circuit.link]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Name within the circuit.
+    pub name: String,
+    /// Linux interface.
+    pub interface: String,
+    /// VLAN ids: none, one (802.1Q) or two (QinQ: outer, inner).
+    pub vlan: Vec<u16>,
+    /// Ethertype of the outer tag of two: 0x88a8 or 0x8100.
+    pub vlan_type: u16,
+    /// Own addresses with prefix length, at most one of each family.
+    pub address: Vec<IpNet>,
+    /// Next hops, at most one of each family.
+    pub neighbor: Vec<IpAddr>,
+    /// MAC address in use.
+    pub mac: LinkMac,
+    /// GSO and checksum offload over the packet socket.
+    pub offload: bool,
+    /// BGP session, for the routing issue to come: kept, not yet run.
+    pub bgp: Option<Bgp>,
+    /// BFD session, kept, not yet run.
+    pub bfd: Option<Bfd>,
+}
+
+/// `bgp = { ... }` of a link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bgp {
+    /// AS number of the neighbor.
+    pub neighbor_asn: u32,
+    /// Hold time offered.
+    pub hold_time: Duration,
+}
+
+/// `bfd = { ... }` of a link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bfd {
+    /// Transmit and receive interval.
+    pub interval: Duration,
+    /// Missed packets until down.
+    pub multiplier: u8,
+}
+
+/// `probe = { ... }`: echo requests through the path itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Whom to ask; `None`: the link's neighbor (ExpressRoute only).
+    pub target: Option<IpAddr>,
+    /// Time between requests. Default 1 s.
+    pub interval: Duration,
+    /// Requests lost in a row until the path is down. Default 3.
+    pub fail: u32,
+    /// Answers in a row until the path is up. Default 3.
+    pub pass: u32,
+}
+
+/// `[vpn]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vpn {
+    /// SKU name as written; `Unlimited` for none.
+    pub sku: String,
+    /// SKU generation, 1 or 2.
+    pub generation: u8,
+    /// File with the private key, base64.
+    pub private_key_file: PathBuf,
+    /// UDP port.
+    pub listen_port: u16,
+    /// MTU of the tunnels, bytes of the inner packet. Default 1420.
+    pub mtu: u16,
+    /// UDP GSO and GRO on the tunnel sockets.
+    pub offload: bool,
+    /// Sites, in file order.
+    pub sites: Vec<Site>,
+    /// Point-to-site clients.
+    pub point_to_site: Option<PointToSite>,
+}
+
+/// Kind of a site's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteKind {
+    /// To a branch.
+    SiteToSite,
+    /// To another virtual network.
+    VnetToVnet,
+}
+
+/// `[[vpn.site]]`: a local network gateway and its connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Name; it names the path too.
+    pub name: String,
+    /// Kind.
+    pub kind: SiteKind,
+    /// X25519 public key.
+    pub public_key: [u8; 32],
+    /// File with the preshared key, base64.
+    pub preshared_key_file: Option<PathBuf>,
+    /// Where the site's device is; `None`: it calls.
+    pub endpoint: Option<SocketAddr>,
+    /// Prefixes behind the site: routes to it, and the sources that it may use.
+    pub prefixes: Vec<IpNet>,
+    /// Persistent keepalive.
+    pub keepalive: Option<Duration>,
+    /// Sessions side by side, for vng on both ends. Default 1.
+    pub lanes: u8,
+    /// In-path probe.
+    pub probe: Option<Probe>,
+}
+
+/// `[vpn.point_to_site]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointToSite {
+    /// Pools that clients' addresses come from.
+    pub address_pool: Vec<IpNet>,
+    /// Clients.
+    pub clients: Vec<Client>,
+}
+
+/// `[[vpn.point_to_site.client]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    /// Name.
+    pub name: String,
+    /// X25519 public key.
+    pub public_key: [u8; 32],
+    /// Its address.
+    pub address: Vec<IpAddr>,
+}
+
+/// Where a policy rule wants a packet to have come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The virtual network.
+    Vnet,
+    /// Any link of this circuit, or this site.
+    Path(String),
+}
+
+/// What a policy rule matches: every field that is given must hold; within a field, any entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// Ingress.
+    pub from: Vec<From>,
+    /// Source prefixes; empty: any.
+    pub source: Vec<IpNet>,
+    /// Destination prefixes; empty: any.
+    pub destination: Vec<IpNet>,
+    /// Protocol numbers; empty: any.
+    pub protocol: Vec<u8>,
+    /// Source port ranges, both ends included; empty: any.
+    pub source_port: Vec<(u16, u16)>,
+    /// Destination port ranges, both ends included; empty: any.
+    pub destination_port: Vec<(u16, u16)>,
+    /// DSCP values (6 bits); empty: any.
+    pub dscp: Vec<u8>,
+    /// ICMP (and ICMPv6) types; empty: any.
+    pub icmp_type: Vec<u8>,
+    /// Fragments only, or whole packets only.
+    pub fragment: Option<bool>,
+}
+
+/// What a policy rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Goes on to the route table.
+    Route,
+    /// Takes the first usable of these paths (circuits or sites), in order.
+    Via(Vec<String>),
+    /// Drops silently.
+    Drop,
+    /// Drops and tells the sender "administratively prohibited".
+    Reject,
+}
+
+/// `[[policy]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyRule {
+    /// Name.
+    pub name: String,
+    /// Which packets.
+    pub matches: Match,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+/// Next hop of a user-defined route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Drops (`"None"`).
+    None,
+    /// The virtual network (`"VnetLocal"`).
+    VnetLocal,
+    /// A circuit or a site by name.
+    Path(String),
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserRoute {
+    /// Destination.
+    pub prefix: IpNet,
+    /// Next hop.
+    pub next_hop: NextHop,
+}
+
+/// `[failover]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failover {
+    /// How long a path must stay up before flows go back to it. Default 5 s.
+    pub hold_down: Duration,
+    /// ExpressRoute to VPN and VPN to VPN. Default off.
+    pub branch_transit: bool,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// Unix socket of the control API. Default `/run/vng/vng.sock`.
+    pub socket: PathBuf,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Data workers. Default 1.
+    pub workers: u16,
+}

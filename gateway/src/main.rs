@@ -1,0 +1,5 @@
+//! The program `vng`.
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main(std::env::args_os())
+}

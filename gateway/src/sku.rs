@@ -1,0 +1,1 @@
+//! Gateway SKUs and their limits (azure.md sections 3 and 4).

@@ -1,0 +1,216 @@
+//! The packet ledger: every packet that came in went out, was dropped for a reason, or is held.
+//!
+//! `received = sent + dropped + change of held`, in packets as the wire carries them: a super-packet
+//! counts its segments. Each thread that touches packets owns one [`Ledger`], writes it with plain
+//! relaxed stores (it is the only writer) and shares it with readers, which sum over all ledgers.
+
+use routing::reason::DropReason;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A port of the gateway in the ledger: index into [`Ledger`]'s port counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port(pub u16);
+
+impl Port {
+    /// The virtual network (TUN device).
+    pub const VNET: Self = Self(0);
+    /// The gateway's own host: packets it makes are received here, packets it takes are sent here.
+    pub const LOCAL: Self = Self(1);
+    /// Datagrams on the tunnel port that belong to no tunnel.
+    pub const UNDERLAY: Self = Self(2);
+    /// The port of the first path; path *i* has port `FIRST_PATH + i`.
+    pub const FIRST_PATH: u16 = 3;
+
+    /// The port of a path.
+    pub const fn path(path: routing::path::PathId) -> Self {
+        Self(Self::FIRST_PATH + path.0)
+    }
+}
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+pub struct Count {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Count {
+    /// Adds; only the owning thread may call it (load and store, no locked instruction).
+    #[inline]
+    pub fn add(&self, packets: u64, bytes: u64) {
+        let new = self.packets.load(Ordering::Relaxed).wrapping_add(packets);
+        self.packets.store(new, Ordering::Relaxed);
+        let new = self.bytes.load(Ordering::Relaxed).wrapping_add(bytes);
+        self.bytes.store(new, Ordering::Relaxed);
+    }
+
+    /// Packets and bytes so far.
+    pub fn read(&self) -> Sum {
+        Sum {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Packets and bytes, as plain numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sum {
+    /// Packets as the wire carries them.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The counters of one thread.
+#[derive(Debug)]
+pub struct Ledger {
+    received: Box<[Count]>,
+    sent: Box<[Count]>,
+    dropped: Box<[Count]>,
+    held: AtomicU64,
+}
+
+impl Ledger {
+    /// A ledger for this many ports, all zero.
+    pub fn new(ports: usize) -> Self {
+        let counts = |n: usize| (0..n).map(|_| Count::default()).collect();
+        Self {
+            received: counts(ports),
+            sent: counts(ports),
+            dropped: counts(DropReason::COUNT),
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts packets that came in at `port`.
+    #[inline]
+    pub fn received(&self, port: Port, packets: u64, bytes: u64) {
+        if let Some(count) = self.received.get(usize::from(port.0)) {
+            count.add(packets, bytes);
+        }
+    }
+
+    /// Counts packets that went out at `port`.
+    #[inline]
+    pub fn sent(&self, port: Port, packets: u64, bytes: u64) {
+        if let Some(count) = self.sent.get(usize::from(port.0)) {
+            count.add(packets, bytes);
+        }
+    }
+
+    /// Counts dropped packets.
+    #[inline]
+    pub fn dropped(&self, reason: DropReason, packets: u64, bytes: u64) {
+        if let Some(count) = self.dropped.get(reason as usize) {
+            count.add(packets, bytes);
+        }
+    }
+
+    /// Packets put aside in this thread's queues (to be sent or dropped later).
+    #[inline]
+    pub fn hold(&self, packets: u64) {
+        self.held.store(
+            self.held.load(Ordering::Relaxed).wrapping_add(packets),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Packets taken out of this thread's queues. Those that another thread put there make this
+    /// thread's own number wrap below zero; the sum over all threads is what counts.
+    #[inline]
+    pub fn release(&self, packets: u64) {
+        self.held.store(
+            self.held.load(Ordering::Relaxed).wrapping_sub(packets),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// The ledgers of all threads, added up; the JSON of `vng show counters`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Totals {
+    /// By port name.
+    pub received: BTreeMap<String, Sum>,
+    /// By port name.
+    pub sent: BTreeMap<String, Sum>,
+    /// By reason; reasons without drops are left out.
+    pub dropped: BTreeMap<String, Sum>,
+    /// Packets in queues now.
+    pub held: u64,
+}
+
+impl Totals {
+    /// Adds up `ledgers`, whose ports have these names in order.
+    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>, names: &[String]) -> Self {
+        let mut totals = Self::default();
+        for ledger in ledgers {
+            for (counts, sums) in [
+                (&ledger.received, &mut totals.received),
+                (&ledger.sent, &mut totals.sent),
+            ] {
+                for (count, name) in counts.iter().zip(names) {
+                    *sums.entry(name.clone()).or_default() += count.read();
+                }
+            }
+            for (count, reason) in ledger.dropped.iter().zip(DropReason::ALL) {
+                let sum = count.read();
+                if sum != Sum::default() {
+                    *totals.dropped.entry(reason.name().to_owned()).or_default() += sum;
+                }
+            }
+            totals.held = totals
+                .held
+                .wrapping_add(ledger.held.load(Ordering::Relaxed));
+        }
+        totals
+    }
+
+    /// `received - sent - dropped - held` in packets: 0 when the books balance. A reader that looks
+    /// while packets move may see a packet between its two entries.
+    pub fn imbalance(&self) -> i64 {
+        let packets = |sums: &BTreeMap<String, Sum>| sums.values().map(|s| s.packets).sum::<u64>();
+        packets(&self.received)
+            .wrapping_sub(packets(&self.sent))
+            .wrapping_sub(packets(&self.dropped))
+            .wrapping_sub(self.held)
+            .cast_signed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_books_balance_over_two_threads() {
+        let (a, b) = (Ledger::new(3), Ledger::new(3));
+        a.received(Port::VNET, 47, 64_000);
+        a.sent(Port::LOCAL, 40, 50_000);
+        a.dropped(DropReason::Policy, 2, 2_000);
+        a.hold(5);
+        b.release(3);
+        b.sent(Port::VNET, 3, 6_000);
+        let names = ["vnet", "local", "underlay"].map(str::to_owned);
+        let totals = Totals::of([&a, &b], &names);
+        assert_eq!(totals.imbalance(), 0);
+        assert_eq!(totals.held, 2);
+        assert_eq!(
+            totals.dropped["policy"],
+            Sum {
+                packets: 2,
+                bytes: 2_000
+            }
+        );
+        b.dropped(DropReason::NoRoute, 1, 1);
+        assert_eq!(Totals::of([&a, &b], &names).imbalance(), -1);
+    }
+}

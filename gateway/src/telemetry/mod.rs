@@ -1,0 +1,3 @@
+//! What the gateway counts and how it tells.
+
+pub mod ledger;

@@ -1,0 +1,2 @@
+//! The program `vng-lab`.
+fn main() {}
