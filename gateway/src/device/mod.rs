@@ -2,4 +2,5 @@
 //! project stands in this module's files, each block with its SAFETY line.
 #![allow(unsafe_code)]
 
+pub mod event;
 pub mod offload;

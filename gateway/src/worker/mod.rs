@@ -1,1 +1,3 @@
-//! placeholder
+//! The data path's threads.
+
+pub mod handover;
