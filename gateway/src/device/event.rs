@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A set of descriptors, each with a token, level-triggered for reading (epoll, Linux 2.6).
-#[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
     ready: Vec<epoll::Event>,
