@@ -1,7 +1,7 @@
 //! What the gateway knows about routes, as pure functions: no sockets, no clock, no unsafe code.
 //!
 //! In the order in which a packet meets them:
-//! - [`packet`]: one checked view of an IP packet and its flow key.
+//! - [`packet`]: one checked view of an IP packet and its flow key; martians.
 //! - [`reason`]: why a packet was dropped; the index of the drop counters.
 //! - [`path`]: paths, groups of paths and the atomic word that holds a group's usable members.
 
