@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The most packets that wait between a worker and the gateway's own host, each way.
 pub const HOST_QUEUE: usize = 1024;
@@ -100,6 +100,9 @@ pub struct TunnelWord {
     pub last_handshake: AtomicU64,
     /// When an authenticated message last came in.
     pub last_received: AtomicU64,
+    /// When the handshake that is now under way was first started: unanswered since then. 0 when none
+    /// is under way (also once the tunnel has given up).
+    pub handshaking: AtomicU64,
     /// Handshakes completed.
     pub handshakes: AtomicU64,
     /// Whether packets can be sealed now.
@@ -108,9 +111,70 @@ pub struct TunnelWord {
     pub endpoint: ArcSwapOption<SocketAddr>,
 }
 
+/// What control knows of a link's interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Counts up whenever the data socket must be opened anew: another interface has the link's name
+    /// now, or has got it for the first time.
+    pub generation: u32,
+    /// Index of the interface; 0: there is none of that name, nothing can be sent or received.
+    pub index: u32,
+    /// MTU, bytes of the IP packet with the tags that stand in band; 0: not known.
+    pub mtu: u32,
+    /// Set up and with carrier.
+    pub up: bool,
+}
+
+/// A link's interface, published by control to the workers. A worker compares the generation with the
+/// one that its socket was opened for once a batch (one relaxed load on the common way), and reads the
+/// rest when it is told to look: control wakes every worker after each change.
+#[derive(Debug, Default)]
+pub struct LinkWord {
+    generation: AtomicU32,
+    index: AtomicU32,
+    mtu: AtomicU32,
+    up: AtomicBool,
+}
+
+impl LinkWord {
+    /// Control: publishes what is so now. One writer.
+    pub fn publish(&self, facts: LinkFacts) {
+        self.index.store(facts.index, Ordering::Relaxed);
+        self.mtu.store(facts.mtu, Ordering::Relaxed);
+        self.up.store(facts.up, Ordering::Relaxed);
+        // Last, and with release: who sees the new generation sees the index that belongs to it.
+        self.generation.store(facts.generation, Ordering::Release);
+    }
+
+    /// Worker: what is so now.
+    #[inline]
+    pub fn read(&self) -> LinkFacts {
+        LinkFacts {
+            generation: self.generation.load(Ordering::Acquire),
+            index: self.index.load(Ordering::Relaxed),
+            mtu: self.mtu.load(Ordering::Relaxed),
+            up: self.up.load(Ordering::Relaxed),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_word_gives_back_its_facts() {
+        let word = LinkWord::default();
+        assert_eq!(word.read(), LinkFacts::default());
+        let facts = LinkFacts {
+            generation: 2,
+            index: 17,
+            mtu: 1508,
+            up: true,
+        };
+        word.publish(facts);
+        assert_eq!(word.read(), facts);
+    }
 
     #[test]
     fn a_neighbor_word_gives_back_its_address() {
