@@ -3,4 +3,6 @@
 #![allow(unsafe_code)]
 
 pub mod event;
+pub mod namespace;
+pub mod netlink;
 pub mod offload;
