@@ -1,0 +1,490 @@
+//! Is the next hop there, and at which MAC address? One entry of a neighbour cache, by the rules of
+//! RFC 4861 section 7.3, for IPv6 and for IPv4 alike (ARP itself, RFC 826, has no such rules).
+//!
+//! ```text
+//!                 answer                    30 s without a sign
+//!   Incomplete ------------> Reachable ---------------------------> Probe
+//!       |  ^                  ^   ^                                 |  |
+//!       |  |                  |   +------------- answer ------------+  |
+//!       |  |  restart         +--- answer ---+                         |
+//!       |  |                                 |                         |
+//!       +--+--- 3 requests unanswered ---> Failed <--- 3 unanswered ---+
+//! ```
+//!
+//! Three things differ from a host's cache, because this entry is configured, there is one of it for
+//! each IP version of a link, and the health of a path hangs on it:
+//! - It does not wait for traffic: an entry that has grown old is probed at once, so STALE and DELAY of
+//!   the RFC pass in no time, and a neighbour that is gone is found without a packet to lose.
+//! - A resolution begins with requests after 0, 100 and 400 ms and fails after 1.4 s, not after 3 s.
+//! - It never ends: a failed entry asks again after 1, 2, 4, 5, 5 ... s.
+//!
+//! The last request to an old address goes to everybody: the neighbour may have a new one (RFC 7048).
+
+use std::time::{Duration, Instant};
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// How long an answer holds (REACHABLE_TIME, RFC 4861 section 10; not randomised: one asker a link).
+pub const REACHABLE: Duration = Duration::from_secs(30);
+
+/// Waits after the requests of a resolution that begins or begins again.
+const QUICK: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+];
+
+/// Waits after the requests to an address that has grown old (RETRANS_TIMER, RFC 4861 section 10).
+const CALM: [Duration; 3] = [Duration::from_secs(1); 3];
+
+/// The longest wait between two requests to a neighbour that does not answer.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// The shortest (RFC 1122, 2.3.2.1: one request a second for each destination).
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+
+/// Whom a request goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solicit {
+    /// Everybody: broadcast, or the solicited-node multicast group.
+    Everybody,
+    /// The address that was valid until now.
+    Known(Mac),
+}
+
+/// A message in which the neighbour told its MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The address; `None` in an advertisement that leaves it out.
+    pub mac: Option<Mac>,
+    /// It answers a request of ours.
+    pub solicited: bool,
+    /// It replaces what is known (always so in ARP).
+    pub replaces: bool,
+}
+
+/// State of the entry, as `vng show neighbors` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighborState {
+    /// Asked, not answered yet, no address known.
+    Incomplete,
+    /// Answered within the last 30 s.
+    Reachable,
+    /// The address is known and in use, and is being confirmed.
+    Probe,
+    /// Did not answer; asked again now and then.
+    Failed,
+}
+
+impl NeighborState {
+    /// Name in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Reachable => "reachable",
+            Self::Probe => "probe",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The entry of one next hop.
+#[derive(Clone, Debug)]
+pub struct Neighbor {
+    state: NeighborState,
+    mac: Option<Mac>,
+    /// Whether the neighbour has answered since the last restart or failure.
+    proven: bool,
+    confirmed: Option<Instant>,
+    /// Requests since the state was entered.
+    requests: u32,
+    asked: Option<Instant>,
+    /// When the next request is due, or the state ends.
+    next: Instant,
+    waits: [Duration; 3],
+}
+
+impl Neighbor {
+    /// An entry that begins to resolve `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            state: NeighborState::Incomplete,
+            mac: None,
+            proven: false,
+            confirmed: None,
+            requests: 0,
+            asked: None,
+            next: now,
+            waits: QUICK,
+        }
+    }
+
+    /// Gives the request that is due, if one is, and moves the entry on.
+    pub fn poll(&mut self, now: Instant) -> Option<Solicit> {
+        if now < self.next {
+            return None;
+        }
+        match self.state {
+            NeighborState::Reachable => self.begin_probe(now, CALM),
+            NeighborState::Incomplete | NeighborState::Probe
+                if self.requests as usize >= self.waits.len() =>
+            {
+                self.state = NeighborState::Failed;
+                (self.mac, self.proven, self.requests) = (None, false, 0);
+            }
+            _ => {}
+        }
+        let wait = if self.state == NeighborState::Failed {
+            (SHORTEST_RETRY * (1 << self.requests.min(3))).min(LONGEST_RETRY)
+        } else {
+            let wait = self.waits.get(self.requests as usize).copied();
+            wait.unwrap_or(SHORTEST_RETRY)
+        };
+        let failed_just_now = self.state == NeighborState::Failed && self.requests == 0;
+        self.next = now + wait;
+        self.requests = self.requests.saturating_add(1);
+        if failed_just_now {
+            return None;
+        }
+        self.asked = Some(now);
+        let last = self.requests as usize >= self.waits.len();
+        Some(match self.mac {
+            Some(mac) if !last => Solicit::Known(mac),
+            _ => Solicit::Everybody,
+        })
+    }
+
+    /// Takes what the neighbour told (RFC 4861, 7.2.3 for requests, 7.2.5 for advertisements). The caller
+    /// has checked that it is the configured neighbour's and well-formed.
+    pub fn heard(&mut self, now: Instant, heard: Heard) {
+        // An answer to a question that nobody asked proves nothing.
+        let solicited = heard.solicited && self.is_asking(now);
+        let Some(known) = self.mac else {
+            let Some(mac) = heard.mac else { return };
+            self.mac = Some(mac);
+            if solicited {
+                self.confirm(now);
+            } else {
+                self.begin_probe(now, QUICK);
+            }
+            return;
+        };
+        let other = heard.mac.filter(|&mac| mac != known);
+        if other.is_some() && !heard.replaces {
+            // 7.2.5: what is known stays, and is doubted.
+            if self.state == NeighborState::Reachable {
+                self.begin_probe(now, QUICK);
+            }
+            return;
+        }
+        if let Some(mac) = other {
+            self.mac = Some(mac);
+        }
+        if solicited {
+            self.confirm(now);
+        } else if other.is_some() {
+            self.begin_probe(now, QUICK);
+        }
+    }
+
+    /// Something sent to the neighbour has just come back from beyond it (RFC 4861, 7.3.1): its address
+    /// is good for a while without asking. Nothing if no address is known.
+    pub fn confirmed(&mut self, now: Instant) {
+        if self.mac.is_some() {
+            self.confirm(now);
+        }
+    }
+
+    /// A worker has packets that wait for the address: a failed entry is asked again now, if the last
+    /// time was a second ago.
+    pub fn wanted(&mut self, now: Instant) {
+        if self.state == NeighborState::Failed {
+            let earliest = self.asked.map_or(now, |asked| asked + SHORTEST_RETRY);
+            self.next = self.next.min(earliest.max(now));
+        }
+    }
+
+    /// The link has come back or is another one: what is known may be used, and must be confirmed.
+    pub fn restart(&mut self, now: Instant) {
+        self.proven = false;
+        if self.mac.is_some() {
+            self.begin_probe(now, QUICK);
+        } else {
+            self.state = NeighborState::Incomplete;
+            (self.requests, self.next, self.waits) = (0, now, QUICK);
+        }
+    }
+
+    /// When [`Neighbor::poll`] has something to do.
+    pub fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// State.
+    pub fn state(&self) -> NeighborState {
+        self.state
+    }
+
+    /// The address to send to; `None` while there is none.
+    pub fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
+    /// When the neighbour last proved that it is there.
+    pub fn last_confirmed(&self) -> Option<Instant> {
+        self.confirmed
+    }
+
+    /// Whether the neighbour has answered and not stopped answering since.
+    pub fn is_resolved(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether it has stopped answering, or never began.
+    pub fn is_failed(&self) -> bool {
+        self.state == NeighborState::Failed
+    }
+
+    fn is_asking(&self, now: Instant) -> bool {
+        // An answer may take as long as the longest wait, after which it was asked again anyway.
+        self.asked
+            .is_some_and(|asked| now.saturating_duration_since(asked) <= LONGEST_RETRY)
+    }
+
+    fn confirm(&mut self, now: Instant) {
+        self.state = NeighborState::Reachable;
+        self.proven = true;
+        self.confirmed = Some(now);
+        self.requests = 0;
+        self.next = now + REACHABLE;
+    }
+
+    fn begin_probe(&mut self, now: Instant, waits: [Duration; 3]) {
+        self.state = NeighborState::Probe;
+        (self.requests, self.next, self.waits) = (0, now, waits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: Mac = [2, 0, 0, 0, 0, 0xa];
+    const B: Mac = [2, 0, 0, 0, 0, 0xb];
+    const MS: Duration = Duration::from_millis(1);
+    const ANSWER: Heard = Heard {
+        mac: Some(A),
+        solicited: true,
+        replaces: true,
+    };
+
+    /// Runs from deadline to deadline until `end` without an answer.
+    fn silence(neighbor: &mut Neighbor, start: Instant, end: Instant) -> Vec<(Duration, Solicit)> {
+        let mut asked = Vec::new();
+        while neighbor.deadline() < end {
+            let now = neighbor.deadline();
+            asked.extend(neighbor.poll(now).map(|s| (now - start, s)));
+            assert!(neighbor.deadline() > now);
+        }
+        asked
+    }
+
+    fn resolved(now: Instant) -> Neighbor {
+        let mut neighbor = Neighbor::new(now);
+        assert_eq!(neighbor.poll(now), Some(Solicit::Everybody));
+        neighbor.heard(now, ANSWER);
+        neighbor
+    }
+
+    #[test]
+    fn a_resolution_asks_quickly_fails_and_goes_on_asking() {
+        let now = Instant::now();
+        let mut neighbor = Neighbor::new(now);
+        let asked = silence(&mut neighbor, now, now + MS * 20_000);
+        let times: Vec<_> = asked.iter().map(|a| a.0.as_millis()).collect();
+        assert_eq!(times, [0, 100, 400, 2400, 4400, 8400, 13400, 18400]);
+        assert!(asked.iter().all(|a| a.1 == Solicit::Everybody));
+        assert!(neighbor.is_failed() && !neighbor.is_resolved());
+    }
+
+    #[test]
+    fn an_answer_resolves_and_holds_for_thirty_seconds() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        assert_eq!(neighbor.state(), NeighborState::Reachable);
+        assert_eq!(neighbor.mac(), Some(A));
+        assert_eq!(neighbor.deadline(), now + REACHABLE);
+        assert_eq!(neighbor.poll(now + REACHABLE), Some(Solicit::Known(A)));
+        assert_eq!(neighbor.state(), NeighborState::Probe);
+        assert!(neighbor.is_resolved(), "in use while it is confirmed");
+        neighbor.heard(now + REACHABLE, ANSWER);
+        assert_eq!(neighbor.state(), NeighborState::Reachable);
+    }
+
+    #[test]
+    fn an_old_address_is_asked_twice_then_everybody_then_it_fails() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        let asked = silence(&mut neighbor, now, now + REACHABLE + MS * 3001);
+        let expected = [
+            (MS * 30_000, Solicit::Known(A)),
+            (MS * 31_000, Solicit::Known(A)),
+            (MS * 32_000, Solicit::Everybody),
+        ];
+        assert_eq!(asked, expected);
+        assert!(neighbor.is_failed());
+        assert_eq!(neighbor.mac(), None);
+    }
+
+    #[test]
+    fn an_unsolicited_address_is_used_but_proves_nothing() {
+        let now = Instant::now();
+        let mut neighbor = Neighbor::new(now);
+        neighbor.heard(
+            now,
+            Heard {
+                solicited: false,
+                ..ANSWER
+            },
+        );
+        assert_eq!(neighbor.mac(), Some(A));
+        assert!(!neighbor.is_resolved());
+        assert_eq!(neighbor.poll(now), Some(Solicit::Known(A)));
+        neighbor.heard(now + MS, ANSWER);
+        assert!(neighbor.is_resolved());
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_proves_nothing() {
+        let now = Instant::now();
+        let mut neighbor = Neighbor::new(now);
+        neighbor.heard(now, ANSWER);
+        assert!(!neighbor.is_resolved());
+        let later = now + MS * 20_000;
+        let mut neighbor = resolved(now);
+        neighbor.heard(
+            later,
+            Heard {
+                mac: Some(B),
+                ..ANSWER
+            },
+        );
+        assert_eq!(neighbor.state(), NeighborState::Probe);
+        assert_eq!(neighbor.last_confirmed(), Some(now));
+    }
+
+    #[test]
+    fn without_the_override_flag_a_known_address_stays_and_is_doubted() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        let meek = Heard {
+            mac: Some(B),
+            solicited: true,
+            replaces: false,
+        };
+        neighbor.heard(now, meek);
+        assert_eq!(neighbor.mac(), Some(A));
+        assert_eq!(neighbor.poll(now), Some(Solicit::Known(A)));
+    }
+
+    #[test]
+    fn with_the_override_flag_a_new_address_is_taken_and_confirmed() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        let gratuitous = Heard {
+            mac: Some(B),
+            solicited: false,
+            replaces: true,
+        };
+        neighbor.heard(now + MS, gratuitous);
+        assert_eq!(neighbor.mac(), Some(B));
+        assert_eq!(neighbor.poll(now + MS), Some(Solicit::Known(B)));
+        assert!(neighbor.is_resolved(), "it had answered before");
+    }
+
+    #[test]
+    fn an_advertisement_without_an_address_confirms_the_known_one_only() {
+        let now = Instant::now();
+        let bare = Heard {
+            mac: None,
+            ..ANSWER
+        };
+        let mut neighbor = Neighbor::new(now);
+        neighbor.poll(now);
+        neighbor.heard(now, bare);
+        assert_eq!(neighbor.state(), NeighborState::Incomplete);
+        let mut neighbor = resolved(now);
+        neighbor.poll(now + REACHABLE);
+        neighbor.heard(now + REACHABLE, bare);
+        assert_eq!(neighbor.state(), NeighborState::Reachable);
+    }
+
+    #[test]
+    fn a_waiting_packet_makes_a_failed_entry_ask_but_once_a_second() {
+        let now = Instant::now();
+        let mut neighbor = Neighbor::new(now);
+        let end = now + MS * 9000;
+        silence(&mut neighbor, now, end);
+        neighbor.wanted(end);
+        assert_eq!(neighbor.deadline(), now + MS * 9400);
+        assert!(neighbor.poll(now + MS * 9400).is_some());
+        neighbor.wanted(now + MS * 9401);
+        assert_eq!(neighbor.deadline(), now + MS * 10_400);
+    }
+
+    #[test]
+    fn a_restart_asks_the_known_address_first_and_wants_proof() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        neighbor.restart(now + MS);
+        assert!(!neighbor.is_resolved());
+        let asked = silence(&mut neighbor, now + MS, now + MS * 1400);
+        let expected = [
+            (Duration::ZERO, Solicit::Known(A)),
+            (MS * 100, Solicit::Known(A)),
+            (MS * 400, Solicit::Everybody),
+        ];
+        assert_eq!(asked, expected);
+    }
+
+    #[test]
+    fn traffic_that_comes_back_spares_the_question() {
+        let now = Instant::now();
+        let mut neighbor = resolved(now);
+        neighbor.confirmed(now + MS * 20_000);
+        assert_eq!(neighbor.deadline(), now + MS * 20_000 + REACHABLE);
+        let mut unknown = Neighbor::new(now);
+        unknown.confirmed(now);
+        assert_eq!(unknown.state(), NeighborState::Incomplete);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_heard_the_clock_moves_on_and_proof_needs_a_question(
+            steps in prop::collection::vec(
+                (0_u32..40_000, any::<bool>(), any::<bool>(), prop::option::of(any::<bool>())),
+                0..100,
+            )
+        ) {
+            let mut now = Instant::now();
+            let mut neighbor = Neighbor::new(now);
+            let mut asked = None;
+            for (wait, solicited, replaces, mac) in steps {
+                now += MS * wait;
+                if neighbor.poll(now).is_some() {
+                    asked = Some(now);
+                }
+                prop_assert!(neighbor.deadline() > now);
+                let before = neighbor.last_confirmed();
+                let mac = mac.map(|b| if b { A } else { B });
+                neighbor.heard(now, Heard { mac, solicited, replaces });
+                if neighbor.last_confirmed() != before {
+                    prop_assert!(solicited);
+                    prop_assert!(asked.is_some_and(|at| now - at <= LONGEST_RETRY));
+                }
+            }
+        }
+    }
+}
