@@ -2,8 +2,10 @@
 //! calls, output goes out by calls, `now` is an argument.
 //!
 //! In the order in which a packet meets them:
+//! - [`key`]: X25519 keys and their text form.
 //! - [`train`]: the slot layout of a train of datagrams that is sealed in place and sent by one system call.
 //! - [`tunnel`]: the seam: what the gateway asks of an engine that seals, opens and shakes hands.
 
+pub mod key;
 pub mod train;
 pub mod tunnel;
