@@ -5,7 +5,10 @@
 //! - [`key`]: X25519 keys and their text form.
 //! - [`train`]: the slot layout of a train of datagrams that is sealed in place and sent by one system call.
 //! - [`tunnel`]: the seam: what the gateway asks of an engine that seals, opens and shakes hands.
+//! - `boringtun`: a second engine on the boringtun crate, behind the feature of that name, for comparison.
 
+#[cfg(feature = "boringtun")]
+pub mod boringtun;
 pub mod key;
 pub mod train;
 pub mod tunnel;
