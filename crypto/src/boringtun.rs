@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const HANDSHAKES_PER_SECOND: u64 = 100;
 /// `Tunn` moves its timers only when called; its own program calls it as often.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long an initiation waits for its response (WireGuard whitepaper, 6.1).
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Length of a cookie reply (WireGuard whitepaper, 5.4.7).
 const COOKIE_REPLY: usize = 64;
 /// Type of a cookie reply.
@@ -62,6 +64,8 @@ struct Tunnel {
     status: Status,
     /// Receiver index of the session we answered for; it counts once the peer has used it.
     unconfirmed: Option<u32>,
+    /// When a handshake was last asked for by [`tunnel::Endpoint::seal`].
+    asked: Option<Instant>,
 }
 
 impl Endpoint {
@@ -150,6 +154,7 @@ impl tunnel::Endpoint for Endpoint {
                 ..Status::default()
             },
             unconfirmed: None,
+            asked: None,
         }));
         self.by_key.insert(peer.public_key, id);
         self.by_index.insert(index, id);
@@ -205,7 +210,7 @@ impl tunnel::Endpoint for Endpoint {
 
     fn seal(
         &mut self,
-        _now: Instant,
+        now: Instant,
         peer: PeerId,
         train: &mut Train,
         out: &mut dyn Transmit,
@@ -215,11 +220,13 @@ impl tunnel::Endpoint for Endpoint {
         };
         let to = tunnel.status.endpoint.ok_or(SealError::NoSession)?;
         if !tunnel.status.has_session {
-            let asked = tunnel
-                .tunn
-                .format_handshake_initiation(&mut self.scratch, false);
-            if let TunnResult::WriteToNetwork(initiation) = asked {
-                out.transmit(Some(peer), to, initiation);
+            if tunnel.may_ask(now) {
+                let asked = tunnel
+                    .tunn
+                    .format_handshake_initiation(&mut self.scratch, false);
+                if let TunnResult::WriteToNetwork(initiation) = asked {
+                    out.transmit(Some(peer), to, initiation);
+                }
             }
             return Err(SealError::NoSession);
         }
@@ -345,6 +352,18 @@ impl Tunnel {
         Received::Control { peer: Some(id) }
     }
 
+    /// Whether to ask for a handshake. `Tunn` forgets its own initiation when another one follows, and
+    /// takes none for under way once it has answered the peer's: asked again then, two peers that start
+    /// at once are deaf until the retry after 5 s.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        let recent = |asked| now.saturating_duration_since(asked) < REKEY_TIMEOUT;
+        let may = !self.asked.is_some_and(recent);
+        if may {
+            self.asked = Some(now);
+        }
+        may
+    }
+
     /// An authenticated message came from `source`.
     fn heard(&mut self, now: Instant, source: SocketAddr) {
         self.status.endpoint = Some(source);
@@ -358,6 +377,7 @@ impl Tunnel {
     fn established(&mut self, now: Instant) {
         self.status.handshakes += 1;
         self.status.last_handshake = Some(now);
+        self.asked = None;
         self.look_for_session();
     }
 

@@ -127,6 +127,30 @@ fn a_handshake_gives_both_sides_a_session() {
 }
 
 #[test]
+fn two_that_start_at_once_need_no_retry() {
+    let (mut a, mut b) = sides();
+    let no_session = Err(SealError::NoSession);
+    for tunnel in b.endpoint.peers.iter_mut().flatten() {
+        tunnel.status.endpoint = Some(a.address);
+    }
+    assert_eq!(a.seal(&mut train(&[packet(100)])), no_session);
+    assert_eq!(b.seal(&mut train(&[packet(100)])), no_session);
+    let (of_a, of_b) = (a.sent.remove(0), b.sent.remove(0));
+    a.take(b.address, &of_b).unwrap();
+    b.take(a.address, &of_a).unwrap();
+    assert_eq!(a.seal(&mut train(&[packet(100)])), no_session);
+    assert_eq!(b.seal(&mut train(&[packet(100)])), no_session);
+    settle(&mut a, &mut b);
+    assert!(a.status().has_session && b.status().has_session);
+    let mut sealed = train(&[packet(100)]);
+    a.seal(&mut sealed).unwrap();
+    assert!(b.take(a.address, sealed.bytes()).unwrap().is_some());
+    let mut sealed = train(&[packet(100)]);
+    b.seal(&mut sealed).unwrap();
+    assert!(a.take(b.address, sealed.bytes()).unwrap().is_some());
+}
+
+#[test]
 fn a_train_arrives_whole_and_padded_to_16() {
     let (mut a, mut b) = connected();
     let packets = [packet(101), packet(101), packet(33)];
