@@ -1,3 +1,117 @@
 //! The configuration file: one TOML file, every error of it reported at once.
+//!
+//! In the order in which a file meets them:
+//! - [`value`]: the kinds of values and what each allows.
+//! - [`walk`]: a walk over the document that notes what does not fit and goes on.
+//! - [`read`], [`matches`]: the sections, made into [`schema::Config`].
+//! - [`validate`]: the rules that hold between values.
+//! - [`diagnostic`]: findings with file, line, column, and how they are shown.
 
+pub mod diagnostic;
+pub(crate) mod matches;
+pub mod read;
 pub mod schema;
+mod validate;
+pub(crate) mod value;
+mod walk;
+
+pub use diagnostic::{Finding, Report, Severity};
+pub use validate::KeyFiles;
+
+use schema::Config;
+use std::path::{Path, PathBuf};
+use toml::de::DeTable;
+
+/// A file that may run: no errors, perhaps warnings.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings, with the file's text.
+    pub report: Report,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file has errors; all of them are in the report.
+    Wrong(Report),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreadable { file, error } => write!(formatter, "{}: {error}", file.display()),
+            Self::Wrong(report) => write!(formatter, "{}", report.render(false).trim_end()),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// The longest file that is read, bytes: 1,000 prefixes for each of 100 sites fit ten times.
+const LONGEST: u64 = 64 << 20;
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// That the file cannot be read, or everything that is wrong with it.
+pub fn load(path: &Path, key_files: KeyFiles) -> Result<Loaded, LoadError> {
+    let unreadable = |error| LoadError::Unreadable {
+        file: path.to_owned(),
+        error,
+    };
+    let mut source = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let read = std::io::Read::read_to_string(&mut std::io::Read::take(file, LONGEST), &mut source);
+    read.map_err(unreadable)?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    parse(path, source, directory, key_files).map_err(LoadError::Wrong)
+}
+
+/// Checks the text of a file; `name` stands in messages, relative paths begin at `directory`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(
+    name: &Path,
+    source: String,
+    directory: &Path,
+    key_files: KeyFiles,
+) -> Result<Loaded, Report> {
+    let mut walk = walk::Walk::default();
+    let (document, syntax) = DeTable::parse_recoverable(&source);
+    if !syntax.is_empty() {
+        // What is recovered of a broken document misleads: its syntax comes first, all of it.
+        for error in syntax {
+            walk.findings.push(Finding {
+                severity: Severity::Error,
+                key: String::new(),
+                span: error.span().unwrap_or(0..0),
+                title: "not TOML".to_owned(),
+                found: error.message().to_owned(),
+                allowed: None,
+                help: None,
+                also: None,
+            });
+        }
+        return Err(Report::new(name, source, walk.findings));
+    }
+    let root = walk::Section::root(document.get_ref());
+    let config = read::config(&mut walk, root, directory);
+    drop(document);
+    let rules = validate::check(&config, &walk.places, key_files);
+    walk.findings.extend(rules);
+    let report = Report::new(name, source, walk.findings);
+    if report.errors() > 0 {
+        return Err(report);
+    }
+    Ok(Loaded { config, report })
+}

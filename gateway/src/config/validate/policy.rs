@@ -1,0 +1,160 @@
+//! Rules of `[[policy]]` and `[[route]]`: names known, rules that can match.
+
+use super::{Rules, found, joined};
+use crate::config::schema::{Action, From, Match, NextHop, PolicyRule};
+use crate::config::value::nearest;
+use ipnet::IpNet;
+
+pub(super) fn check(rules: &mut Rules) {
+    let known = Names::of(rules);
+    let policy = &rules.config.policy;
+    let name = |(index, rule): (usize, &PolicyRule)| {
+        let key = format!("policy[{index}].name");
+        (key, rule.name.clone(), format!("{:?}", rule.name))
+    };
+    let names: Vec<_> = policy.iter().enumerate().map(name).collect();
+    rules.unique("is taken", names);
+    for (index, of) in policy.iter().enumerate() {
+        rule(rules, &known, &format!("policy[{index}]"), of);
+    }
+    unreachable(rules, policy);
+    routes(rules, &known);
+}
+
+/// Names that policies and routes may use.
+struct Names {
+    /// Circuits and sites.
+    paths: Vec<String>,
+    /// Point-to-site clients: they send, but no route or policy leads to them.
+    clients: Vec<String>,
+    /// Whether all names could be read; if not, an unknown one may be the unreadable one.
+    complete: bool,
+}
+
+impl Names {
+    fn of(rules: &Rules) -> Self {
+        let config = rules.config;
+        let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+        let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+        let circuits = circuits.map(|circuit| circuit.name.clone());
+        let paths: Vec<String> = circuits
+            .chain(sites.map(|site| site.name.clone()))
+            .collect();
+        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+        let clients = clients.flat_map(|p| p.clients.iter().map(|client| client.name.clone()));
+        let clients: Vec<String> = clients.collect();
+        // A name that could not be read, or a table that may hold one.
+        let unread = |key: &str| match key.rsplit_once('.') {
+            Some((_, "name")) => true,
+            _ => key.ends_with(']') || !key.contains('[') && key != "vnet",
+        };
+        Self {
+            complete: !rules.places.any_wrong(unread),
+            paths,
+            clients,
+        }
+    }
+}
+
+/// An error at `key` unless `name` is a circuit or a site (or a client, where those are allowed).
+fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, clients: bool) {
+    let is_client = known.clients.iter().any(|known| known == name);
+    if !known.complete || known.paths.iter().any(|known| known == name) || (clients && is_client) {
+        return;
+    }
+    let mut all = known.paths.clone();
+    if clients {
+        all.push("vnet".to_owned());
+        all.extend_from_slice(&known.clients);
+    }
+    let mut words = found(format!("found {name:?}")).allowed(if all.is_empty() {
+        "the name of a circuit or site; the file has none".to_owned()
+    } else {
+        joined(&all)
+    });
+    let circuit = name.split_once('/').map(|(circuit, _)| circuit);
+    if circuit.is_some_and(|circuit| all.iter().any(|known| known == circuit)) {
+        words = words.help("name the circuit; its links share the flows");
+    } else if is_client {
+        words = words.help("this is a client; its address leads to it");
+    } else if let Some(near) = nearest(name, all.iter().map(String::as_str)) {
+        words = words.help(format!("did you mean \"{near}\"?"));
+    }
+    rules.error(key, "is the name of nothing in this file", words);
+}
+
+fn rule(rules: &mut Rules, known: &Names, key: &str, rule: &PolicyRule) {
+    if rules.sound(&format!("{key}.match.from")) {
+        for (index, from) in rule.matches.from.iter().enumerate() {
+            if let From::Path(name) = from {
+                known_name(
+                    rules,
+                    known,
+                    &format!("{key}.match.from[{index}]"),
+                    name,
+                    true,
+                );
+            }
+        }
+    }
+    if let Action::Via(paths) = &rule.action {
+        let key = format!("{key}.action.via");
+        if rules.sound(&key) {
+            let mut names = Vec::new();
+            for (index, name) in paths.iter().enumerate() {
+                let key = format!("{key}[{index}]");
+                known_name(rules, known, &key, name, false);
+                names.push((key, name.clone(), format!("{name:?}")));
+            }
+            rules.unique("is listed twice", names);
+        }
+    }
+    let (from, to) = (&rule.matches.source, &rule.matches.destination);
+    let ipv4 = |prefixes: &[IpNet], wanted| {
+        prefixes.is_empty()
+            || prefixes
+                .iter()
+                .any(|prefix| prefix.addr().is_ipv4() == wanted)
+    };
+    let possible = [true, false]
+        .into_iter()
+        .any(|v| ipv4(from, v) && ipv4(to, v));
+    if !possible && rules.sound(&format!("{key}.match")) {
+        let words = found("source and destination are of different IP versions")
+            .allowed("prefixes of the same IP version on both sides");
+        rules.error(&format!("{key}.match"), "can match no packet", words);
+    }
+}
+
+/// The first rule that matches wins, so nothing behind a rule that matches everything is looked at.
+fn unreachable(rules: &mut Rules, policy: &[PolicyRule]) {
+    let all = |rule: &PolicyRule| rule.matches == Match::default();
+    let Some(last) = policy.iter().position(all) else {
+        return;
+    };
+    if !rules.sound("policy") || last + 1 == policy.len() {
+        return;
+    }
+    let words = found("this and the rules behind it are never looked at").also(
+        format!("policy[{last}].match"),
+        "this rule matches every packet",
+    );
+    rules.warning(&format!("policy[{}]", last + 1), "is out of reach", words);
+}
+
+fn routes(rules: &mut Rules, known: &Names) {
+    let routes = &rules.config.route;
+    let mut prefixes = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        let key = format!("route[{index}]");
+        prefixes.push((
+            format!("{key}.prefix"),
+            route.prefix,
+            route.prefix.to_string(),
+        ));
+        if let NextHop::Path(name) = &route.next_hop {
+            known_name(rules, known, &format!("{key}.next_hop"), name, false);
+        }
+    }
+    rules.unique("has a route already", prefixes);
+}

@@ -1,0 +1,299 @@
+//! Rules of `[vpn]`: SKU, sites, point-to-site clients.
+
+use super::{Rules, found, joined, overlap};
+use crate::config::schema::{Action, Client, PolicyRule, Site, Vpn};
+use crate::config::value::nearest;
+use crate::sku::{self, UnknownVpnSku};
+use ipnet::IpNet;
+
+pub(super) fn check(rules: &mut Rules) {
+    let Some(vpn) = &rules.config.vpn else {
+        return;
+    };
+    sku(rules, vpn);
+    names(rules, vpn);
+    keys(rules, vpn);
+    for (index, of) in vpn.sites.iter().enumerate() {
+        site(rules, vpn, &format!("vpn.site[{index}]"), of);
+    }
+    same_prefixes(rules, vpn);
+    clients(rules, vpn);
+    transit(rules);
+}
+
+fn sku(rules: &mut Rules, vpn: &Vpn) {
+    if !rules.sound("vpn.sku") || !rules.sound("vpn.generation") {
+        return;
+    }
+    let limits = match sku::vpn(&vpn.sku, vpn.generation) {
+        Ok(limits) => limits,
+        Err(UnknownVpnSku::Name) => {
+            let names = sku::vpn_names();
+            let mut words = found(format!("found {:?}", vpn.sku)).allowed(names.join(", "));
+            if sku::expressroute(&vpn.sku).is_some() {
+                words = words.help("this is the SKU of an ExpressRoute gateway");
+            } else if let Some(near) = nearest(&vpn.sku, names) {
+                words = words.help(format!("did you mean \"{near}\"?"));
+            }
+            rules.error("vpn.sku", "is unknown", words);
+            return;
+        }
+        Err(there @ UnknownVpnSku::Generation(_)) => {
+            let words = found(format!("generation {}", vpn.generation))
+                .allowed(there.to_string())
+                .also("vpn.sku", "of this SKU");
+            rules.error("vpn.generation", "does not have the SKU", words);
+            return;
+        }
+    };
+    if !limits.coexists && rules.config.expressroute.is_some() {
+        let words = found(format!("{} beside an ExpressRoute gateway", limits.name))
+            .allowed("VpnGw1 or larger, or \"Unlimited\" (azure.md, section 1)")
+            .also("expressroute", "the ExpressRoute gateway");
+        rules.error("vpn.sku", "cannot coexist with ExpressRoute", words);
+    }
+    let count = |n: Option<u32>| n.map(|n| n as usize);
+    let (sites, tunnels) = (vpn.sites.len(), count(limits.tunnels));
+    rules.within("vpn.site", "tunnels", sites, tunnels, limits.name);
+    if let Some(point_to_site) = &vpn.point_to_site {
+        rules.within(
+            "vpn.point_to_site.client",
+            "clients",
+            point_to_site.clients.len(),
+            count(limits.clients),
+            limits.name,
+        );
+    }
+    for (index, site) in vpn.sites.iter().enumerate() {
+        rules.within(
+            &format!("vpn.site[{index}].prefixes"),
+            "prefixes of one site",
+            site.prefixes.len(),
+            limits.prefixes_per_site,
+            limits.name,
+        );
+    }
+}
+
+/// Sites, clients and circuits share one name space: policies and routes name them alike.
+fn names(rules: &mut Rules, vpn: &Vpn) {
+    let mut names = Vec::new();
+    let mut add = |key: String, name: &str| {
+        names.push((key, name.to_owned(), format!("{name:?}")));
+    };
+    let gateway = rules.config.expressroute.as_ref();
+    for (index, circuit) in gateway.iter().flat_map(|e| e.circuits.iter().enumerate()) {
+        // Two circuits of one name are an error already; here each name counts once.
+        if !gateway.is_some_and(|e| {
+            e.circuits
+                .iter()
+                .take(index)
+                .any(|c| c.name == circuit.name)
+        }) {
+            add(format!("expressroute.circuit[{index}].name"), &circuit.name);
+        }
+    }
+    for (index, site) in vpn.sites.iter().enumerate() {
+        add(format!("vpn.site[{index}].name"), &site.name);
+    }
+    for (index, client) in clients_of(vpn).iter().enumerate() {
+        add(
+            format!("vpn.point_to_site.client[{index}].name"),
+            &client.name,
+        );
+    }
+    rules.unique("is taken", names);
+}
+
+fn clients_of(vpn: &Vpn) -> &[Client] {
+    vpn.point_to_site.as_ref().map_or(&[], |p| &p.clients)
+}
+
+/// A key tells the far ends apart, so each has its own.
+fn keys(rules: &mut Rules, vpn: &Vpn) {
+    let mut keys = Vec::new();
+    for (index, site) in vpn.sites.iter().enumerate() {
+        let key = format!("vpn.site[{index}].public_key");
+        keys.push((key, site.public_key, "this key".to_owned()));
+    }
+    for (index, client) in clients_of(vpn).iter().enumerate() {
+        let key = format!("vpn.point_to_site.client[{index}].public_key");
+        keys.push((key, client.public_key, "this key".to_owned()));
+    }
+    rules.unique("is in use already", keys);
+}
+
+fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
+    let list = format!("{key}.prefixes");
+    if rules.sound(&list) {
+        let mut prefixes = Vec::new();
+        for (index, prefix) in site.prefixes.iter().enumerate() {
+            prefixes.push((format!("{list}[{index}]"), *prefix, prefix.to_string()));
+        }
+        rules.unique("is listed twice", prefixes);
+    }
+    let last_port = u32::from(vpn.listen_port) + u32::from(site.lanes) - 1;
+    if last_port > u32::from(u16::MAX) && rules.sound("vpn.listen_port") {
+        let words = found(format!("{} lanes", site.lanes))
+            .allowed("one port for each lane, counted up from listen_port, to 65535")
+            .also("vpn.listen_port", "the first port");
+        rules.error(&format!("{key}.lanes"), "runs out of ports", words);
+    }
+    if let Some(endpoint) = site.endpoint
+        && u32::from(endpoint.port()) + u32::from(site.lanes) - 1 > u32::from(u16::MAX)
+    {
+        let words = found(format!(
+            "{} lanes from port {}",
+            site.lanes,
+            endpoint.port()
+        ))
+        .allowed("one port for each lane, counted up, to 65535")
+        .also(format!("{key}.lanes"), "the lanes");
+        rules.error(&format!("{key}.endpoint"), "runs out of ports", words);
+    }
+    let probe = format!("{key}.probe");
+    if site.probe.is_none() {
+        let words = found(format!(
+            "nothing asks site {:?} through its tunnel",
+            site.name
+        ))
+        .help(
+            "the tunnel counts as up while its handshake is fresh, up to 3 minutes after a \
+             fault; add probe = { target = \"ADDRESS\" }",
+        );
+        rules.warning(&probe, "is off", words);
+    }
+    // Where the target is missing, the reader has said so.
+    if let Some(target) = site.probe.as_ref().and_then(|probe| probe.target)
+        && rules.sound(&list)
+        && !site.prefixes.iter().any(|prefix| prefix.contains(&target))
+    {
+        let words = found(format!("{target} is in none of the site's prefixes"))
+            .allowed(format!(
+                "an address in {}: the answers of others are dropped as spoofed",
+                joined(&site.prefixes)
+            ))
+            .also(&list, "the site's prefixes");
+        rules.error(&format!("{probe}.target"), "is not behind the site", words);
+    }
+    if site.endpoint.is_none() && site.keepalive.is_some() {
+        let words = found("there is no endpoint to keep the tunnel alive to")
+            .help("it takes effect once the site has called; set it on the site's side as well");
+        rules.warning(
+            &format!("{key}.keepalive"),
+            "waits for the site's call",
+            words,
+        );
+    }
+}
+
+/// The same prefix at two sites: only a policy rule says which one a packet is meant for.
+fn same_prefixes(rules: &mut Rules, vpn: &Vpn) {
+    if !rules.sound("vpn.site") || !rules.sound("policy") {
+        return;
+    }
+    let mut conflicts = Vec::new();
+    for (later, site) in vpn.sites.iter().enumerate() {
+        for (index, prefix) in site.prefixes.iter().enumerate() {
+            let earlier = vpn.sites.iter().take(later).enumerate();
+            let mut places = earlier.filter_map(|(place, other)| {
+                let there = other.prefixes.iter().position(|p| p == prefix)?;
+                Some((place, there, other))
+            });
+            let Some((place, there, other)) = places.next() else {
+                continue;
+            };
+            let between = [site.name.as_str(), other.name.as_str()];
+            if !rules
+                .config
+                .policy
+                .iter()
+                .any(|rule| chooses(rule, prefix, between))
+            {
+                conflicts.push((later, index, place, there, *prefix, other.name.clone()));
+            }
+        }
+    }
+    for (later, index, place, there, prefix, other) in conflicts {
+        let words = found(format!("{prefix} is at site {other:?} too"))
+            .allowed("a prefix of one site, or a policy rule that chooses between the two")
+            .help(format!(
+                "[[policy]] with match = {{ destination = \"{prefix}\" }} and \
+                 action = {{ via = [...] }}"
+            ))
+            .also(format!("vpn.site[{place}].prefixes[{there}]"), "first here");
+        let key = format!("vpn.site[{later}].prefixes[{index}]");
+        rules.error(&key, "is claimed by two sites", words);
+    }
+}
+
+/// Whether a rule decides where packets to (some of) `prefix` go, between these sites.
+fn chooses(rule: &PolicyRule, prefix: &IpNet, between: [&str; 2]) -> bool {
+    let Action::Via(paths) = &rule.action else {
+        return false;
+    };
+    let destination = &rule.matches.destination;
+    (destination.is_empty() || destination.iter().any(|to| overlap(to, prefix)))
+        && paths.iter().any(|path| between.contains(&path.as_str()))
+}
+
+fn clients(rules: &mut Rules, vpn: &Vpn) {
+    let Some(point_to_site) = &vpn.point_to_site else {
+        return;
+    };
+    let pools = "vpn.point_to_site.address_pool";
+    if rules.sound(pools) {
+        for (index, pool) in point_to_site.address_pool.iter().enumerate() {
+            self::pool(rules, vpn, &format!("{pools}[{index}]"), index, pool);
+        }
+    }
+    let mut addresses = Vec::new();
+    for (index, client) in point_to_site.clients.iter().enumerate() {
+        let key = format!("vpn.point_to_site.client[{index}].address");
+        if !rules.sound(&key) {
+            continue;
+        }
+        rules.one_of_each_family(&key, &client.address);
+        for (which, address) in client.address.iter().enumerate() {
+            let key = format!("{key}[{which}]");
+            let pool = &point_to_site.address_pool;
+            if rules.sound(pools) && !pool.iter().any(|pool| pool.contains(address)) {
+                let words = found(format!("{address} is in no pool"))
+                    .allowed(format!("an address in {}", joined(pool)))
+                    .also(pools, "the pool");
+                rules.error(&key, "is outside the address pool", words);
+            }
+            addresses.push((key, *address, address.to_string()));
+        }
+    }
+    rules.unique("is in use already", addresses);
+}
+
+/// azure.md: a client pool overlaps neither the virtual network nor what lies behind it.
+fn pool(rules: &mut Rules, vpn: &Vpn, key: &str, index: usize, pool: &IpNet) {
+    let others = vpn.point_to_site.iter().flat_map(|p| p.address_pool.iter());
+    let pools = others.take(index).enumerate();
+    let pools = pools.map(|(n, p)| (format!("vpn.point_to_site.address_pool[{n}]"), *p));
+    let space = rules.config.vnet.address_space.iter().enumerate();
+    let space = space.map(|(n, p)| (format!("vnet.address_space[{n}]"), *p));
+    // A default route over a site takes nothing away from the pool: the pool is more specific.
+    let far = super::vnet::far_prefixes(rules).into_iter();
+    let far = far.filter(|(_, prefix)| prefix.prefix_len() > 0);
+    let taken: Vec<(String, IpNet)> = pools.chain(space).chain(far).collect();
+    if let Some((other, prefix)) = taken.into_iter().find(|(_, prefix)| overlap(prefix, pool)) {
+        let words = found(format!("{pool} and {prefix} have addresses in common"))
+            .allowed("a pool apart from the address space and from what lies behind the gateway")
+            .also(other, "the other");
+        rules.error(key, "overlaps", words);
+    }
+}
+
+fn transit(rules: &mut Rules) {
+    if rules.config.failover.branch_transit && rules.config.expressroute.is_some() {
+        let words = found("ExpressRoute to VPN").help(
+            "Azure does this with an active-active VPN gateway only, which this version is not; \
+             vng forwards all the same",
+        );
+        rules.warning("failover.branch_transit", "goes beyond Azure", words);
+    }
+}

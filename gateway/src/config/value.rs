@@ -1,0 +1,671 @@
+//! Kinds of values in a configuration file: each says what it allows and makes a checked value out of
+//! TOML, or says what was found instead.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// Behind the key's name in the title: "is out of range".
+    pub(super) what: &'static str,
+    /// What was found.
+    pub(super) found: String,
+    /// What to write instead, where that is known.
+    pub(super) help: Option<String>,
+}
+
+impl Wrong {
+    fn new(what: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            what,
+            found: found.into(),
+            help: None,
+        }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The value has another TOML type than the kind wants.
+    fn of_type(value: &DeValue) -> Self {
+        Self::new("has the wrong type", format!("found {}", described(value)))
+    }
+}
+
+/// A kind of value.
+pub(super) trait Kind {
+    /// What it becomes.
+    type Value;
+    /// What is allowed, for messages.
+    fn allowed(&self) -> String;
+    /// Checks and converts.
+    fn parse(&self, value: &DeValue) -> Result<Self::Value, Wrong>;
+}
+
+/// The type of a value with its article, and the value itself where it is short.
+pub(super) fn described(value: &DeValue) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) => format!("the integer {number}"),
+        DeValue::Float(number) => format!("the float {number}"),
+        DeValue::Boolean(truth) => format!("the boolean {truth}"),
+        DeValue::Datetime(_) => "a date or time".to_owned(),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// `text` in quotes, cut where it is long, control characters escaped.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 60;
+    if text.chars().count() > LONGEST {
+        let start: String = text.chars().take(LONGEST).collect();
+        format!("{start:?}...")
+    } else {
+        format!("{text:?}")
+    }
+}
+
+fn text<'v>(value: &'v DeValue) -> Result<&'v str, Wrong> {
+    value.as_str().ok_or_else(|| Wrong::of_type(value))
+}
+
+/// `true` or `false`.
+pub(super) struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<bool, Wrong> {
+        value.as_bool().ok_or_else(|| {
+            let wrong = Wrong::of_type(value);
+            match value.as_str() {
+                Some(text @ ("true" | "false")) => {
+                    wrong.help(format!("write {text} without quotes"))
+                }
+                _ => wrong,
+            }
+        })
+    }
+}
+
+/// A whole number in a range, both ends included.
+pub(super) struct Whole(pub(super) u64, pub(super) u64);
+
+impl Whole {
+    /// The number as the type of the field, whose range is inside the type's.
+    fn number(&self, value: &DeValue) -> Result<u64, Wrong> {
+        let Some(written) = value.as_integer() else {
+            return Err(Wrong::of_type(value));
+        };
+        let number = i128::from_str_radix(written.as_str(), written.radix()).ok();
+        match number.and_then(|number| u64::try_from(number).ok()) {
+            Some(number) if (self.0..=self.1).contains(&number) => Ok(number),
+            _ => Err(Wrong::new("is out of range", format!("found {written}"))),
+        }
+    }
+}
+
+impl Kind for Whole {
+    type Value = u64;
+
+    fn allowed(&self) -> String {
+        format!("a whole number from {} to {}", self.0, self.1)
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<u64, Wrong> {
+        self.number(value)
+    }
+}
+
+/// A name that appears in output and in other keys.
+pub(super) struct Name;
+
+impl Kind for Name {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "1 to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        let name = text(value)?;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let wrong = |found: String| Wrong::new("is not a name", found);
+        if name.is_empty() {
+            return Err(wrong("found an empty string".to_owned()));
+        }
+        if name.len() > 63 {
+            return Err(wrong(format!("found {} characters", name.chars().count())));
+        }
+        if let Some(bad) = name.chars().find(|&c| !legal(c)) {
+            return Err(wrong(format!("found {bad:?} in {}", quoted(name))));
+        }
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return Err(wrong(format!("found {}", quoted(name))));
+        }
+        Ok(name.to_owned())
+    }
+}
+
+/// The name of a path: a name that no built-in port, ingress or next hop has.
+pub(super) struct PathName;
+
+/// Names that mean something else in policies, routes and counters.
+const RESERVED: [&str; 7] = [
+    "vnet",
+    "local",
+    "underlay",
+    "none",
+    "vnetlocal",
+    "expressroute",
+    "vpn",
+];
+
+impl Kind for PathName {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        format!("{}; not {}", Name.allowed(), RESERVED.join(", "))
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        let name = Name.parse(value)?;
+        if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(Wrong::new(
+                "is a reserved name",
+                format!("found {}", quoted(&name)),
+            ));
+        }
+        Ok(name)
+    }
+}
+
+/// The name of a Linux network interface.
+pub(super) struct Interface;
+
+impl Kind for Interface {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        // IFNAMSIZ is 16 with the final zero; the rest is dev_valid_name() of the kernel.
+        "1 to 15 characters without '/', ':', '%' and spaces".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        let name = text(value)?;
+        let illegal = |c: char| {
+            c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%') || !c.is_ascii()
+        };
+        if (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(illegal)
+        {
+            return Ok(name.to_owned());
+        }
+        let found = format!("found {}, {} bytes", quoted(name), name.len());
+        Err(Wrong::new("is not an interface name", found))
+    }
+}
+
+/// Any text that is not empty; what it means is checked later.
+pub(super) struct Text;
+
+impl Kind for Text {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a string".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        match text(value)? {
+            "" => Err(Wrong::new("is empty", "found an empty string")),
+            text => Ok(text.to_owned()),
+        }
+    }
+}
+
+/// A file's path.
+pub(super) struct File;
+
+impl Kind for File {
+    type Value = PathBuf;
+
+    fn allowed(&self) -> String {
+        "a file's path; a relative one starts at the configuration file's directory".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<PathBuf, Wrong> {
+        let path = Text.parse(value)?;
+        if path.contains('\0') {
+            return Err(Wrong::new("is not a path", "found a zero byte"));
+        }
+        Ok(PathBuf::from(path))
+    }
+}
+
+/// One of a few words.
+pub(super) struct OneOf<T: 'static>(pub(super) &'static [(&'static str, T)]);
+
+impl<T: Copy> Kind for OneOf<T> {
+    type Value = T;
+
+    fn allowed(&self) -> String {
+        let words: Vec<String> = self.0.iter().map(|(w, _)| format!("\"{w}\"")).collect();
+        words.join(", ")
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<T, Wrong> {
+        let written = text(value)?;
+        if let Some(&(_, meaning)) = self.0.iter().find(|(word, _)| *word == written) {
+            return Ok(meaning);
+        }
+        let wrong = Wrong::new("is unknown", format!("found {}", quoted(written)));
+        let near = nearest(written, self.0.iter().map(|&(word, _)| word));
+        Err(match near {
+            Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
+            None => wrong,
+        })
+    }
+}
+
+/// The candidate that was most likely meant by `written`, if one is near enough.
+pub(super) fn nearest<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // Swapped letters and a changed case are one slip each; a third of the letters may be wrong.
+    let lower = written.to_ascii_lowercase();
+    let distance = |word: &str| strsim::damerau_levenshtein(&lower, &word.to_ascii_lowercase());
+    let (distance, word) = candidates
+        .into_iter()
+        .map(|word| (distance(word), word))
+        .min()?;
+    (distance <= (written.chars().count().max(3)) / 3).then_some(word)
+}
+
+/// A network: no host bits.
+pub(super) struct Network;
+
+impl Kind for Network {
+    type Value = IpNet;
+
+    fn allowed(&self) -> String {
+        "a prefix such as \"10.2.0.0/16\" or \"fd00:2::/48\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<IpNet, Wrong> {
+        let prefix = prefix(text(value)?)?;
+        if prefix.addr() != prefix.network() {
+            let found = format!("found {prefix}, whose host bits are set");
+            let corrected = format!("the network is \"{}\"", prefix.trunc());
+            return Err(Wrong::new("is not a network", found).help(corrected));
+        }
+        Ok(prefix)
+    }
+}
+
+/// An interface's address with the prefix length of its subnet.
+pub(super) struct InterfaceAddress;
+
+impl Kind for InterfaceAddress {
+    type Value = IpNet;
+
+    fn allowed(&self) -> String {
+        "an address with the length of its subnet, such as \"172.16.0.2/30\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<IpNet, Wrong> {
+        let prefix = prefix(text(value)?)?;
+        let wrong = |found: String| Err(Wrong::new("is not an interface's address", found));
+        if let Some(kind) = unusable(prefix.addr()) {
+            return wrong(format!("found {}, {kind}", prefix.addr()));
+        }
+        if let IpNet::V4(v4) = prefix
+            && v4.prefix_len() <= 30
+        {
+            if v4.addr() == v4.network() {
+                return wrong(format!("found the network's own address of {}", v4.trunc()));
+            }
+            if v4.addr() == v4.broadcast() {
+                return wrong(format!("found the broadcast address of {}", v4.trunc()));
+            }
+        }
+        Ok(prefix)
+    }
+}
+
+fn prefix(written: &str) -> Result<IpNet, Wrong> {
+    if let Ok(prefix) = written.parse() {
+        return Ok(prefix);
+    }
+    let wrong = Wrong::new("is not a prefix", format!("found {}", quoted(written)));
+    Err(match written.split_once('/') {
+        None if written.parse::<IpAddr>().is_ok() => {
+            let length = if written.contains(':') { 128 } else { 32 };
+            wrong.help(format!(
+                "the length is missing; one address alone is \"{written}/{length}\""
+            ))
+        }
+        Some((address, length)) => match (address.parse::<IpAddr>(), length.parse::<u32>()) {
+            (Ok(IpAddr::V4(_)), _) => wrong.help("the length of an IPv4 prefix is 0 to 32"),
+            (Ok(IpAddr::V6(_)), _) => wrong.help("the length of an IPv6 prefix is 0 to 128"),
+            (Err(_), _) => wrong.help(format!("{} is not an IP address", quoted(address))),
+        },
+        None => wrong,
+    })
+}
+
+/// Why no host can have this address.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_loopback() => Some("a loopback address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        _ => None,
+    }
+}
+
+/// The address of one host.
+pub(super) struct Address;
+
+impl Kind for Address {
+    type Value = IpAddr;
+
+    fn allowed(&self) -> String {
+        "an IP address such as \"172.16.0.1\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<IpAddr, Wrong> {
+        let written = text(value)?;
+        if let Ok(address) = written.parse() {
+            return match unusable(address) {
+                None => Ok(address),
+                Some(kind) => Err(Wrong::new(
+                    "cannot be a host's address",
+                    format!("found {kind}"),
+                )),
+            };
+        }
+        let wrong = Wrong::new("is not an IP address", format!("found {}", quoted(written)));
+        Err(match written.split_once('/') {
+            Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
+                wrong.help(format!("write it without the length: \"{address}\""))
+            }
+            _ => wrong,
+        })
+    }
+}
+
+/// An address and a UDP or TCP port.
+pub(super) struct Endpoint;
+
+impl Kind for Endpoint {
+    type Value = SocketAddr;
+
+    fn allowed(&self) -> String {
+        "an IP address and a port, such as \"203.0.113.10:51820\" or \"[2001:db8::1]:51820\""
+            .to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<SocketAddr, Wrong> {
+        let written = text(value)?;
+        let wrong = Wrong::new(
+            "is not an address and a port",
+            format!("found {}", quoted(written)),
+        );
+        match written.parse::<SocketAddr>() {
+            Ok(endpoint) if endpoint.port() != 0 => Ok(endpoint),
+            Ok(_) => Err(wrong.help("port 0 cannot be reached")),
+            Err(_) if written.parse::<IpAddr>().is_ok() => Err(wrong.help("the port is missing")),
+            Err(_)
+                if written
+                    .contains(|c: char| c.is_ascii_alphabetic() && !c.is_ascii_hexdigit()) =>
+            {
+                Err(wrong.help("names are not resolved; write the address"))
+            }
+            Err(_) => Err(wrong),
+        }
+    }
+}
+
+/// A time span with its unit, from and to inclusive.
+pub(super) struct Time(pub(super) Duration, pub(super) Duration);
+
+impl Kind for Time {
+    type Value = Duration;
+
+    fn allowed(&self) -> String {
+        let (from, to) = (written(self.0), written(self.1));
+        format!("\"{from}\" to \"{to}\": a whole number with ms, s, m or h")
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<Duration, Wrong> {
+        let Some(text) = value.as_str() else {
+            let wrong = Wrong::of_type(value);
+            return Err(match value {
+                DeValue::Integer(n) => wrong.help(format!("write the unit, such as \"{n}s\"")),
+                _ => wrong,
+            });
+        };
+        let wrong = |what| Wrong::new(what, format!("found {}", quoted(text)));
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(digits).unwrap_or_default();
+        let milliseconds = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" if !number.is_empty() => {
+                return Err(wrong("is not a duration").help("the unit is missing"));
+            }
+            _ => return Err(wrong("is not a duration")),
+        };
+        let Ok(number) = number.parse::<u64>() else {
+            return Err(wrong("is not a duration"));
+        };
+        let time = number.checked_mul(milliseconds).map(Duration::from_millis);
+        match time {
+            Some(time) if (self.0..=self.1).contains(&time) => Ok(time),
+            _ => Err(wrong("is out of range")),
+        }
+    }
+}
+
+/// A duration as the configuration writes it: the largest unit that gives a whole number.
+pub(crate) fn written(time: Duration) -> String {
+    let milliseconds = time.as_millis();
+    match milliseconds {
+        0 => "0s".to_owned(),
+        n if n % 3_600_000 == 0 => format!("{}h", n / 3_600_000),
+        n if n % 60_000 == 0 => format!("{}m", n / 60_000),
+        n if n % 1_000 == 0 => format!("{}s", n / 1_000),
+        n => format!("{n}ms"),
+    }
+}
+
+/// A key of 32 bytes in base64, as WireGuard writes it.
+pub(super) struct Key;
+
+impl Kind for Key {
+    type Value = [u8; 32];
+
+    fn allowed(&self) -> String {
+        "32 bytes in base64: 44 characters, of which the last is '='".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<[u8; 32], Wrong> {
+        let wrong = |found: String| Err(Wrong::new("is not a key", found));
+        match key(text(value)?) {
+            Ok(key) if key == [0; 32] => wrong("found a key of zeros".to_owned()),
+            Ok(key) => Ok(key),
+            Err(found) => wrong(found),
+        }
+    }
+}
+
+/// Reads 32 bytes in base64; the error says what was found, without the text itself, which may be secret.
+pub(super) fn key(written: &str) -> Result<[u8; 32], String> {
+    let length = written.chars().count();
+    let bytes = STANDARD
+        .decode(written)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|_| format!("found {length} characters that are not base64"))?;
+    <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| format!("found {} bytes", bytes.len()))
+}
+
+/// A MAC address of one station.
+pub(super) fn mac(written: &str) -> Option<[u8; 6]> {
+    let mut octets = [0; 6];
+    let mut parts = written.split(':');
+    for octet in &mut octets {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *octet = u8::from_str_radix(part, 16).ok()?;
+    }
+    // Bit 0 of the first octet is set in group addresses (IEEE 802, 8.2.2).
+    (parts.next().is_none() && octets[0] & 1 == 0 && octets != [0; 6]).then_some(octets)
+}
+
+/// A link's `mac`.
+pub(super) struct Mac;
+
+impl Kind for Mac {
+    type Value = super::schema::LinkMac;
+
+    fn allowed(&self) -> String {
+        "\"own\", \"interface\", or a station's address such as \"02:00:00:00:00:01\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<Self::Value, Wrong> {
+        use super::schema::LinkMac;
+        match text(value)? {
+            "own" => Ok(LinkMac::Own),
+            "interface" => Ok(LinkMac::Interface),
+            other => mac(other).map(LinkMac::Fixed).ok_or_else(|| {
+                Wrong::new("is not a MAC address", format!("found {}", quoted(other)))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(text: &str) -> DeValue<'_> {
+        DeValue::String(text.into())
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_a_range() {
+        let kind = Time(Duration::from_millis(10), Duration::from_mins(1));
+        let parse = |text| kind.parse(&string(text));
+        assert_eq!(parse("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(parse("1m"), Ok(Duration::from_mins(1)));
+        for bad in [
+            "",
+            "s",
+            "1.5s",
+            "-1s",
+            "5",
+            "5 s",
+            "5S",
+            "9ms",
+            "2m",
+            "99999999999999999999s",
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            parse("18446744073709551615h").unwrap_err().what,
+            "is out of range"
+        );
+        assert_eq!(written(Duration::from_millis(1_500)), "1500ms");
+        assert_eq!(written(Duration::from_hours(2)), "2h");
+    }
+
+    #[test]
+    fn host_bits_are_refused_with_the_network() {
+        let wrong = Network.parse(&string("10.2.3.4/16")).unwrap_err();
+        assert_eq!(
+            wrong.help.as_deref(),
+            Some("the network is \"10.2.0.0/16\"")
+        );
+        assert!(Network.parse(&string("fd00::/129")).is_err());
+        assert!(InterfaceAddress.parse(&string("10.2.3.4/16")).is_ok());
+        assert!(InterfaceAddress.parse(&string("10.2.0.0/16")).is_err());
+        assert!(InterfaceAddress.parse(&string("10.2.255.255/16")).is_err());
+        assert!(InterfaceAddress.parse(&string("172.16.0.0/31")).is_ok());
+    }
+
+    #[test]
+    fn keys_are_32_bytes() {
+        let good = STANDARD.encode([7_u8; 32]);
+        assert_eq!(key(&good), Ok([7; 32]));
+        assert_eq!(
+            key(&STANDARD.encode([7_u8; 31])),
+            Err("found 31 bytes".into())
+        );
+        assert!(key("not base64!").is_err());
+        assert!(Key.parse(&string(&STANDARD.encode([0_u8; 32]))).is_err());
+    }
+
+    #[test]
+    fn a_mac_is_of_one_station() {
+        assert_eq!(mac("02:00:00:00:00:0a"), Some([2, 0, 0, 0, 0, 10]));
+        for bad in [
+            "",
+            "02:00",
+            "03:00:00:00:00:00",
+            "00:00:00:00:00:00",
+            "02:00:00:00:00:00:00",
+            "+2:00:00:00:00:00",
+            "2:0:0:0:0:1",
+        ] {
+            assert_eq!(mac(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn slips_find_their_word_and_others_do_not() {
+        let words = ["prefixes", "probe", "public_key"];
+        assert_eq!(nearest("prefxies", words), Some("prefixes"));
+        assert_eq!(nearest("Public_Key", words), Some("public_key"));
+        assert_eq!(nearest("mtu", words), None);
+    }
+
+    #[test]
+    fn numbers_of_any_size_and_sign_are_held_to_the_range() {
+        let table = |text: &str| {
+            let text = format!("n = {text}");
+            toml::de::DeTable::parse(&text)
+                .map(|table| Whole(1, 4094).parse(table.get_ref()["n"].get_ref()))
+                .unwrap()
+        };
+        assert_eq!(table("0x10"), Ok(16));
+        for bad in [
+            "0",
+            "4095",
+            "-1",
+            "99999999999999999999999999999999999999999",
+            "1.0",
+            "\"1\"",
+        ] {
+            assert!(table(bad).is_err(), "{bad}");
+        }
+    }
+}
