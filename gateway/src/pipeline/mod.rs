@@ -1,1 +1,19 @@
-//! placeholder
+//! What happens to a packet between two devices: pure functions on byte slices, no socket, no clock.
+//!
+//! In the order in which a packet meets them:
+//! - [`forward`]: hop limit, MSS clamp, traffic class; how large it is on the wire.
+//! - [`icmp`]: the error that its sender gets instead.
+//! - [`fragment`]: IPv4 packets that may be cut to fit.
+//! - [`split`]: super-packets into a train's slots, or into single packets.
+//! - [`ecn`]: the congestion mark of a tunnel's outer header.
+//! - [`coalesce`]: what comes out of a tunnel back into super-packets.
+//! - [`checksum`]: the sums under all of them.
+
+pub mod checksum;
+pub mod coalesce;
+pub mod ecn;
+mod field;
+pub mod forward;
+pub mod fragment;
+pub mod icmp;
+pub mod split;

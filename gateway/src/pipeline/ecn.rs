@@ -1,0 +1,69 @@
+//! Congestion marks through a tunnel (RFC 6040, normal mode).
+
+use routing::reason::DropReason;
+
+/// ECN bits of a traffic class (RFC 3168, 5).
+const ECN: u8 = 0b11;
+/// Not ECN-capable.
+const NOT_ECT: u8 = 0b00;
+/// ECN-capable, the codepoint of L4S (RFC 9331) among others.
+const ECT_1: u8 = 0b01;
+/// ECN-capable.
+const ECT_0: u8 = 0b10;
+/// Congestion experienced.
+const CE: u8 = 0b11;
+
+/// The outer header's traffic class for an inner packet: DSCP and ECN copied (RFC 6040, 4.1; RFC 2983,
+/// uniform on the way in).
+#[inline]
+pub const fn outer_traffic_class(inner: u8) -> u8 {
+    inner
+}
+
+/// The inner packet's traffic class once the outer header is off (RFC 6040, figure 4): its own DSCP,
+/// and the ECN of both headers. `inner` again means that nothing is to be edited.
+///
+/// # Errors
+/// `EcnIllegal`: the outer header says that a packet which is not ECN-capable met congestion, so its
+/// sender can only learn of it by the loss.
+#[inline]
+pub const fn inner_traffic_class(inner: u8, outer: u8) -> Result<u8, DropReason> {
+    let combined = match (inner & ECN, outer & ECN) {
+        (NOT_ECT, CE) => return Err(DropReason::EcnIllegal),
+        (ECT_0 | ECT_1, CE) => CE,
+        (ECT_0, ECT_1) => ECT_1,
+        (inner, _) => inner,
+    };
+    Ok(inner & !ECN | combined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decapsulation_follows_figure_4_of_rfc_6040() {
+        let dropped = Err(DropReason::EcnIllegal);
+        let table = [
+            (NOT_ECT, [Ok(NOT_ECT), Ok(NOT_ECT), Ok(NOT_ECT), dropped]),
+            (ECT_0, [Ok(ECT_0), Ok(ECT_0), Ok(ECT_1), Ok(CE)]),
+            (ECT_1, [Ok(ECT_1), Ok(ECT_1), Ok(ECT_1), Ok(CE)]),
+            (CE, [Ok(CE), Ok(CE), Ok(CE), Ok(CE)]),
+        ];
+        for (inner, row) in table {
+            for (outer, expected) in [NOT_ECT, ECT_0, ECT_1, CE].into_iter().zip(row) {
+                assert_eq!(
+                    inner_traffic_class(inner, outer),
+                    expected,
+                    "{inner:02b} in {outer:02b}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_inner_dscp_stays_and_the_outer_one_is_copied() {
+        assert_eq!(inner_traffic_class(0xb8 | ECT_0, 0x20 | CE), Ok(0xb8 | CE));
+        assert_eq!(outer_traffic_class(0xb8 | ECT_1), 0xb8 | ECT_1);
+    }
+}
