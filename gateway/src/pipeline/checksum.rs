@@ -3,9 +3,9 @@
 //! Sums are kept in the machine's own byte order: the ones-complement sum does not depend on it as long
 //! as it is read and written in the same one (RFC 1071, 2 B).
 
-use super::field::{self, at, protocol};
+use super::field::{self, at};
 use crate::device::offload::PartialChecksum;
-use routing::packet::{FlowKey, Fragment, Headers, Version};
+use routing::packet::{FlowKey, Fragment, Headers, Version, protocol};
 use routing::reason::DropReason;
 use std::ops::Add;
 
@@ -35,7 +35,7 @@ impl Lanes {
         upper: [0; LANES],
     };
 
-    #[inline(always)]
+    #[inline]
     fn add(&mut self, step: &[u8; STEP]) {
         let (words, _) = step.as_chunks::<4>();
         for (lane, word) in words.iter().enumerate() {
@@ -45,7 +45,7 @@ impl Lanes {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn total(&self) -> Sum {
         let mut total = 0;
         for (whole, upper) in self.whole.iter().zip(&self.upper) {
@@ -72,7 +72,7 @@ impl Sum {
     }
 
     /// The sum of less than a step, or of any few bytes.
-    #[inline(always)]
+    #[inline]
     fn of_short(bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         let mut sum = 0;

@@ -1,13 +1,13 @@
 //! Fixed-width fields of a packet at an offset, checked: outside the packet is `None`, never a panic.
 
 /// The `N` bytes at `at`; `None` if they do not lie inside `packet`.
-#[inline(always)]
+#[inline]
 pub(super) fn read<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
     packet.get(at..)?.first_chunk().copied()
 }
 
 /// The `N` bytes at `at`, to be changed; `None` if they do not lie inside `packet`.
-#[inline(always)]
+#[inline]
 pub(super) fn edit<const N: usize>(packet: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
     packet.get_mut(at..)?.first_chunk_mut()
 }
@@ -38,6 +38,8 @@ pub(super) mod at {
     pub(crate) const TCP_FLAGS: usize = 13;
     /// TCP checksum, 16 bits.
     pub(crate) const TCP_CHECKSUM: usize = 16;
+    /// TCP urgent pointer, 16 bits; the options follow it.
+    pub(crate) const TCP_URGENT: usize = 18;
     /// UDP length, 16 bits (RFC 768).
     pub(crate) const UDP_LENGTH: usize = 4;
     /// UDP checksum, 16 bits.
@@ -46,32 +48,18 @@ pub(super) mod at {
     pub(crate) const ICMP_CHECKSUM: usize = 2;
 }
 
-/// Protocol numbers (IANA) that the data path tells apart.
-pub(super) mod protocol {
-    /// ICMP.
-    pub(crate) const ICMP: u8 = 1;
-    /// TCP.
-    pub(crate) const TCP: u8 = 6;
-    /// UDP.
-    pub(crate) const UDP: u8 = 17;
-    /// ICMP for IPv6.
-    pub(crate) const ICMPV6: u8 = 58;
-}
-
 /// TCP flags (RFC 9293, 3.1; RFC 3168).
 pub(super) mod flag {
     /// No more data.
     pub(crate) const FIN: u8 = 0x01;
     /// Synchronise sequence numbers.
     pub(crate) const SYN: u8 = 0x02;
-    /// Reset.
-    pub(crate) const RST: u8 = 0x04;
     /// Push.
     pub(crate) const PSH: u8 = 0x08;
     /// The acknowledgement field counts.
     pub(crate) const ACK: u8 = 0x10;
-    /// The urgent pointer counts.
-    pub(crate) const URG: u8 = 0x20;
+    /// Congestion was experienced (and in a SYN: ECN is understood).
+    pub(crate) const ECE: u8 = 0x40;
     /// Congestion window reduced.
     pub(crate) const CWR: u8 = 0x80;
 }

@@ -2,9 +2,9 @@
 //! [`Headers`] say but for the field that changes.
 
 use super::checksum;
-use super::field::{self, at, flag, protocol};
+use super::field::{self, at, flag};
 use crate::device::offload::Offload;
-use routing::packet::{Fragment, Headers, Version};
+use routing::packet::{Fragment, Headers, Version, protocol};
 
 /// Length of the largest packet on the wire that this packet or super-packet stands for, bytes.
 #[inline]
@@ -23,7 +23,7 @@ pub fn decrement_hop_limit(packet: &mut [u8], headers: &Headers) -> bool {
     decrement(packet, headers.key.version).is_some()
 }
 
-#[inline(always)]
+#[inline]
 fn decrement(packet: &mut [u8], version: Version) -> Option<()> {
     match version {
         Version::V4 => {
@@ -40,7 +40,7 @@ fn decrement(packet: &mut [u8], version: Version) -> Option<()> {
 }
 
 /// Changes a 16-bit word of an IPv4 header and the header's checksum with it.
-#[inline(always)]
+#[inline]
 fn edit_v4(packet: &mut [u8], word_at: usize, old: [u8; 2], new: [u8; 2]) -> Option<()> {
     let sum: &mut [u8; 2] = field::edit(packet, at::V4_CHECKSUM)?;
     *sum = checksum::update(*sum, old, new);

@@ -9,10 +9,10 @@
 //! segment whose checksum may be partial.
 
 use super::checksum::{self, Sum};
-use super::field::{self, at, flag, protocol};
+use super::field::{self, at, flag};
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use crypto::train::Train;
-use routing::packet::{Fragment, Headers, Version};
+use routing::packet::{Fragment, Headers, Version, protocol};
 use routing::reason::DropReason;
 
 /// How far a packet got into a train.
@@ -271,13 +271,13 @@ impl<'a> Cutter<'a> {
     }
 
     /// Length of a segment with its headers, bytes.
-    #[inline(always)]
+    #[inline]
     pub(super) fn segment_len(&self, segment: usize) -> usize {
         self.header.len() + self.piece(segment).len()
     }
 
     /// The part of the payload that a segment carries.
-    #[inline(always)]
+    #[inline]
     fn piece(&self, segment: usize) -> &'a [u8] {
         let from = segment.saturating_mul(self.size).min(self.payload.len());
         let rest = self.payload.get(from..).unwrap_or_default();
@@ -288,58 +288,92 @@ impl<'a> Cutter<'a> {
     #[inline]
     pub(super) fn write(&self, segment: usize, to: &mut [u8]) {
         let piece = self.piece(segment);
-        let written = match &self.cut {
-            Cut::Plain(None) => copy(to, piece),
-            Cut::Plain(Some(partial)) => copy_finished(to, piece, *partial),
-            Cut::Tcp(shared, tcp) => {
-                let last = segment + 1 == self.segments;
+        let written = match self.cut {
+            Cut::Plain(partial) => copy_finished(to, piece, partial),
+            Cut::Tcp(..) | Cut::Udp(_) => {
                 to.split_at_mut_checked(self.header.len())
                     .and_then(|(header, payload)| {
                         let sum = checksum::copy_and_sum(payload, piece);
-                        header.copy_from_slice(self.header);
-                        let sequence = (segment * self.size) as u32;
-                        shared.write_ip(header, segment, piece.len())?;
-                        shared.write_tcp(
-                            header,
-                            tcp,
-                            sequence,
-                            (segment == 0, last),
-                            piece.len(),
-                            sum,
-                        )
-                    })
-            }
-            Cut::Udp(shared) => {
-                to.split_at_mut_checked(self.header.len())
-                    .and_then(|(header, payload)| {
-                        let sum = checksum::copy_and_sum(payload, piece);
-                        header.copy_from_slice(self.header);
-                        shared.write_ip(header, segment, piece.len())?;
-                        shared.write_udp(header, piece.len(), sum)
+                        self.write_header(header, segment, piece.len(), sum)
                     })
             }
         };
         debug_assert!(written.is_some(), "Cutter::new has checked every offset");
     }
+
+    /// Writes the beginning of the first segment, as much of it as `to` holds, and gives its length.
+    /// `None` if `to` does not even hold the headers.
+    pub(super) fn write_beginning(&self, to: &mut [u8]) -> Option<usize> {
+        let piece = self.piece(0);
+        let (header, payload) = to.split_at_mut_checked(self.header.len())?;
+        let len = piece.len().min(payload.len());
+        payload.get_mut(..len)?.copy_from_slice(piece.get(..len)?);
+        match self.cut {
+            Cut::Plain(None) => {}
+            Cut::Plain(Some(PartialChecksum { start, offset })) => {
+                let sum = Sum::of(piece.get(usize::from(start)..)?);
+                // A field behind what is quoted is not quoted.
+                if let Some(field) = field::edit(payload, usize::from(start) + usize::from(offset))
+                {
+                    *field = sum.checksum_not_zero();
+                }
+            }
+            Cut::Tcp(..) | Cut::Udp(_) => {
+                self.write_header(header, 0, piece.len(), Sum::of(piece))?;
+            }
+        }
+        Some(header.len() + len)
+    }
+
+    /// Writes IP and transport header of a segment whose payload has this length and sum.
+    #[inline]
+    fn write_header(&self, to: &mut [u8], segment: usize, payload: usize, sum: Sum) -> Option<()> {
+        to.copy_from_slice(self.header);
+        match &self.cut {
+            Cut::Plain(_) => {}
+            Cut::Tcp(shared, tcp) => {
+                shared.write_ip(to, segment, payload)?;
+                let sequence = tcp.sequence.wrapping_add((segment * self.size) as u32);
+                let flags = tcp.flags_of(segment == 0, segment + 1 == self.segments);
+                shared.write_tcp(to, sequence, [tcp.offset, flags], payload, sum)?;
+            }
+            Cut::Udp(shared) => {
+                shared.write_ip(to, segment, payload)?;
+                shared.write_udp(to, payload, sum)?;
+            }
+        }
+        Some(())
+    }
 }
 
-fn copy(to: &mut [u8], packet: &[u8]) -> Option<()> {
-    to.get_mut(..packet.len())?.copy_from_slice(packet);
-    Some(())
-}
-
-fn copy_finished(to: &mut [u8], packet: &[u8], partial: PartialChecksum) -> Option<()> {
-    let (head, covered) = packet.split_at_checked(usize::from(partial.start))?;
-    let (to_head, to_covered) = to.split_at_mut_checked(usize::from(partial.start))?;
+/// Copies a plain packet, finishing its checksum.
+#[inline]
+fn copy_finished(to: &mut [u8], packet: &[u8], partial: Option<PartialChecksum>) -> Option<()> {
+    let Some(PartialChecksum { start, offset }) = partial else {
+        to.get_mut(..packet.len())?.copy_from_slice(packet);
+        return Some(());
+    };
+    let (head, covered) = packet.split_at_checked(usize::from(start))?;
+    let (to_head, to_covered) = to.split_at_mut_checked(usize::from(start))?;
     to_head.copy_from_slice(head);
     let sum = checksum::copy_and_sum(to_covered, covered);
-    *field::edit(to_covered, usize::from(partial.offset))? = sum.checksum_not_zero();
+    *field::edit(to_covered, usize::from(offset))? = sum.checksum_not_zero();
     Some(())
+}
+
+impl Tcp {
+    /// FIN and PSH belong to the last segment, CWR to the first (RFC 3168, 6.1.2: once per window).
+    #[inline]
+    fn flags_of(&self, first: bool, last: bool) -> u8 {
+        let not_first = if first { 0 } else { flag::CWR };
+        let not_last = if last { 0 } else { flag::FIN | flag::PSH };
+        self.flags & !not_first & !not_last
+    }
 }
 
 impl Shared {
     /// Length, IPv4 id and header checksum of a segment with `payload` bytes.
-    #[inline(always)]
+    #[inline]
     fn write_ip(&self, header: &mut [u8], segment: usize, payload: usize) -> Option<()> {
         let len = header.len() + payload;
         match self.version {
@@ -358,40 +392,30 @@ impl Shared {
         Some(())
     }
 
-    /// Sequence number, flags and checksum: FIN and PSH belong to the last segment, CWR to the first
-    /// (RFC 3168, 6.1.2: once per window; the receiver acts on the first).
-    #[inline(always)]
+    /// Sequence number, flags and checksum.
+    #[inline]
     fn write_tcp(
         &self,
         header: &mut [u8],
-        tcp: &Tcp,
-        offset: u32,
-        (first, last): (bool, bool),
+        sequence: u32,
+        offset_and_flags: [u8; 2],
         payload: usize,
         sum: Sum,
     ) -> Option<()> {
         let header = header.get_mut(self.transport..)?;
-        let sequence = tcp.sequence.wrapping_add(offset);
-        let mut flags = tcp.flags;
-        if !first {
-            flags &= !flag::CWR;
-        }
-        if !last {
-            flags &= !(flag::FIN | flag::PSH);
-        }
         let sum = self.transport_sum
             + Sum::long((header.len() + payload) as u32)
             + Sum::long(sequence)
-            + Sum::bytes([tcp.offset, flags])
+            + Sum::bytes(offset_and_flags)
             + sum;
         *field::edit(header, at::TCP_SEQUENCE)? = sequence.to_be_bytes();
-        *field::edit(header, at::TCP_DATA_OFFSET)? = [tcp.offset, flags];
+        *field::edit(header, at::TCP_DATA_OFFSET)? = offset_and_flags;
         *field::edit(header, at::TCP_CHECKSUM)? = sum.checksum();
         Some(())
     }
 
     /// Length and checksum.
-    #[inline(always)]
+    #[inline]
     fn write_udp(&self, header: &mut [u8], payload: usize, sum: Sum) -> Option<()> {
         let header = header.get_mut(self.transport..)?;
         let len = (header.len() + payload) as u16;
