@@ -1,8 +1,25 @@
-//! The kernel's devices: TUN, packet sockets, UDP sockets, events, netlink. All unsafe code of the
-//! project stands in this module's files, each block with its SAFETY line.
+//! The kernel's devices: TUN, packet sockets, UDP sockets, events, signals, netlink. All unsafe code of
+//! the project stands in this module's files, each block with its SAFETY line.
+//!
+//! `tun` is the virtual network's side, `link` (with `filter` and `vlan`) an ExpressRoute link's, `udp`
+//! the tunnels'; `offload` is the virtio-net header that the first two share; `error` says what can go
+//! wrong with any of them.
 #![allow(unsafe_code)]
 
+pub mod error;
 pub mod event;
+pub mod filter;
+pub mod interface;
+pub mod link;
 pub mod namespace;
 pub mod netlink;
 pub mod offload;
+pub mod signal;
+pub mod tun;
+pub mod udp;
+pub mod vlan;
+
+mod socket;
+
+pub use error::{DeviceError, ReceiveError, SendError};
+pub use socket::MAX_PARTS;

@@ -1,0 +1,643 @@
+//! The tunnels' side: UDP sockets that send and receive whole trains of datagrams (UDP_SEGMENT, Linux 4.18;
+//! UDP_GRO, Linux 5.0).
+//!
+//! 1. `UdpSocket::bind`: one for IPv4, one for IPv6, per worker.
+//! 2. `UdpSocket::receive` fills a batch by one `recvmmsg`; each entry is a train from one peer.
+//! 3. `UdpSocket::send_train` sends many datagrams to one peer by one `sendmsg`; a train that the kernel
+//!    refuses as such goes out datagram by datagram, in the same call.
+//!
+//! quinn-udp has the same calls, but carries the ECN bits only, not the DSCP, and gives back the error of a
+//! train that failed without saying what of it was sent; hence this wrapper.
+//!
+//! Datagrams are never fragmented: every socket sets PMTUDISC_PROBE, which sends with don't-fragment and
+//! is bound by the interface's MTU alone. DO would also believe every ICMP "fragmentation needed", which
+//! anybody can forge, and then refuse whole trains; the tunnel's MTU is for the configuration to set.
+
+use super::error::{DeviceError, SendError};
+use super::socket::{ControlRoom, ancillary, check, control_of, int, set_buffers, set_option};
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+use std::ffi::c_int;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The most datagrams of one call (UDP_MAX_SEGMENTS was 64 before Linux 6.9).
+pub const MAX_SEGMENTS: usize = 64;
+/// The most bytes of one call: the largest UDP payload over IPv4 (65,535 - 20 - 8).
+pub const MAX_TRAIN: usize = 65_507;
+/// Length of each buffer of a [`ReceiveBatch`], bytes: no UDP payload is longer.
+pub const BUFFER_LEN: usize = 65_536;
+/// The most buffers of a [`ReceiveBatch`].
+pub const MAX_BATCH: usize = 16;
+/// The default of both socket buffers: room for 64 trains as the kernel counts them, bytes.
+pub const DEFAULT_BUFFER: usize = 8 << 20;
+
+/// How a socket is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpOptions {
+    /// Lets the other workers' sockets share the port (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// UDP_SEGMENT and UDP_GRO.
+    pub offload: bool,
+    /// An IPv6 socket takes no IPv4 (IPV6_V6ONLY), so that an IPv4 one can have the port too.
+    pub only_v6: bool,
+    /// Receive buffer, bytes; 0 for the system's default.
+    pub receive_buffer: usize,
+    /// Send buffer, bytes; 0 for the system's default.
+    pub send_buffer: usize,
+    /// A fault for tests: every train is refused with EIO, as by a device without checksum offload, before
+    /// the kernel sees it. To run without trains, switch `offload` off instead.
+    pub refuse_gso: bool,
+}
+
+impl Default for UdpOptions {
+    fn default() -> Self {
+        Self {
+            reuse_port: false,
+            offload: true,
+            only_v6: true,
+            receive_buffer: DEFAULT_BUFFER,
+            send_buffer: DEFAULT_BUFFER,
+            refuse_gso: false,
+        }
+    }
+}
+
+/// What became of a train.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendOutcome {
+    /// Datagrams that the kernel took; always those in front, unless `error` is `TooBig` or `Other`,
+    /// which befall single ones.
+    pub sent: usize,
+    /// Why the others were not; the last reason if there were several.
+    pub error: Option<SendError>,
+    /// Some of it went out datagram by datagram.
+    pub split: bool,
+    /// The kernel has refused a train just now and taken its datagrams singly: worth counting.
+    pub refused: bool,
+}
+
+/// Whether trains are sent as such. A refusal stops that for 64 trains, another right after for 128, and so
+/// on to 65,536, so that a kernel that never takes them costs no failing call each time, and one that only
+/// stumbled is asked again. A socket has one; a path whose underlay breaks trains can have its own.
+#[derive(Debug, Default)]
+pub struct TrainSwitch {
+    /// Trains to send split until the next try.
+    rest: AtomicU32,
+    /// How many that were after the last refusal.
+    pause: AtomicU32,
+}
+
+impl TrainSwitch {
+    const FIRST_PAUSE: u32 = 64;
+    const LAST_PAUSE: u32 = 65_536;
+
+    /// Whether the next train goes as such.
+    #[inline]
+    fn ask(&self) -> bool {
+        let rest = self.rest.load(Ordering::Relaxed);
+        if rest > 0 {
+            self.rest.store(rest - 1, Ordering::Relaxed);
+        }
+        rest == 0
+    }
+
+    fn refused(&self) {
+        let pause = self
+            .pause
+            .load(Ordering::Relaxed)
+            .saturating_mul(2)
+            .clamp(Self::FIRST_PAUSE, Self::LAST_PAUSE);
+        self.pause.store(pause, Ordering::Relaxed);
+        self.rest.store(pause, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn taken(&self) {
+        if self.pause.load(Ordering::Relaxed) != 0 {
+            self.pause.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether trains are being sent split now, because the kernel has refused one.
+    pub fn is_off(&self) -> bool {
+        self.rest.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A UDP socket of one address family.
+#[derive(Debug)]
+pub struct UdpSocket {
+    fd: OwnedFd,
+    v4: bool,
+    gso: bool,
+    gro: bool,
+    refuse_gso: bool,
+    switch: TrainSwitch,
+    /// The kernel's drop counter when last asked, and as last seen.
+    drops_told: AtomicU32,
+    drops_seen: AtomicU32,
+}
+
+impl UdpSocket {
+    /// Opens a socket on `address`, nonblocking; its family is the address's.
+    ///
+    /// # Errors
+    /// `Address` (in use, not this machine's, family unknown), or what the kernel said.
+    pub fn bind(address: SocketAddr, options: UdpOptions) -> Result<Self, DeviceError> {
+        Self::prepare(address, options).map_err(|error| match error {
+            Errno::ADDRINUSE | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT => DeviceError::Address {
+                address,
+                error: error.into(),
+            },
+            error => DeviceError::of(format!("open UDP socket {address}"), error),
+        })
+    }
+
+    fn prepare(address: SocketAddr, options: UdpOptions) -> Result<Self, Errno> {
+        let v4 = address.is_ipv4();
+        let family = if v4 {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(family, SocketType::DGRAM, flags, None)?;
+        if v4 {
+            sockopt::set_ip_mtu_discover(&fd, Ipv4PathMtuDiscovery::PROBE)?;
+            sockopt::set_ip_recvtos(&fd, true)?;
+        } else {
+            sockopt::set_ipv6_v6only(&fd, options.only_v6)?;
+            sockopt::set_ipv6_mtu_discover(&fd, Ipv6PathMtuDiscovery::PROBE)?;
+            sockopt::set_ipv6_recvtclass(&fd, true)?;
+        }
+        if options.reuse_port {
+            sockopt::set_socket_reuseport(&fd, true)?;
+        }
+        set_buffers(fd.as_fd(), options.receive_buffer, options.send_buffer);
+        // Counts drops on this socket; a kernel without it (before 2.6.33) leaves the count at 0.
+        let _ = set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1_i32);
+        // A segment size of 0 changes nothing: it only asks whether the option is known.
+        let udp = |name, value: c_int| set_option(fd.as_fd(), libc::SOL_UDP, name, &value).is_ok();
+        let gso = options.offload && udp(libc::UDP_SEGMENT, 0);
+        let gro = options.offload && udp(libc::UDP_GRO, 1);
+        bind(&fd, &address)?;
+        Ok(Self {
+            fd,
+            v4,
+            gso,
+            gro,
+            refuse_gso: options.refuse_gso,
+            switch: TrainSwitch::default(),
+            drops_told: AtomicU32::new(0),
+            drops_seen: AtomicU32::new(0),
+        })
+    }
+
+    /// The address and port that it is bound to.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::try_from(getsockname(&self.fd)?)?)
+    }
+
+    /// Whether trains are sent as such, as far as the kernel has not refused one since.
+    pub fn sends_trains(&self) -> bool {
+        self.gso && !self.switch.is_off()
+    }
+
+    /// Whether the kernel hands trains over whole.
+    pub fn receives_trains(&self) -> bool {
+        self.gro
+    }
+
+    /// Datagrams (with UDP_GRO: trains) dropped for want of room since the last call, as far as known: the
+    /// kernel tells the count with the next one received (SO_RXQ_OVFL).
+    pub fn kernel_drops(&self) -> u64 {
+        let seen = self.drops_seen.load(Ordering::Relaxed);
+        let told = self.drops_told.swap(seen, Ordering::Relaxed);
+        u64::from(seen.wrapping_sub(told))
+    }
+
+    /// Sends the datagrams in `bytes`, each `stride` bytes long but the last, which may be shorter, to `to`
+    /// with this traffic class (DSCP in the upper six bits, ECN in the lower two; 0: the socket's own, which
+    /// is 0). Any length and number: it takes as many calls as it needs.
+    #[inline]
+    pub fn send_train(
+        &self,
+        to: &SocketAddr,
+        bytes: &[u8],
+        stride: usize,
+        traffic_class: u8,
+    ) -> SendOutcome {
+        self.send_train_by(&self.switch, to, bytes, stride, traffic_class)
+    }
+
+    /// As [`send_train`](Self::send_train), with a switch of the path's own instead of the socket's.
+    pub fn send_train_by(
+        &self,
+        switch: &TrainSwitch,
+        to: &SocketAddr,
+        bytes: &[u8],
+        stride: usize,
+        traffic_class: u8,
+    ) -> SendOutcome {
+        let mut outcome = SendOutcome::default();
+        let to = RawAddress::new(to);
+        let stride = stride.max(1);
+        let segments = (MAX_TRAIN / stride).clamp(1, MAX_SEGMENTS);
+        for train in bytes.chunks(segments.saturating_mul(stride)) {
+            let count = train.len().div_ceil(stride);
+            let whole = count > 1 && self.gso && switch.ask();
+            let result = match (count, whole) {
+                (1, _) => self.send_message(&to, train, None, traffic_class),
+                (_, true) => self.send_message(&to, train, Some(stride as u16), traffic_class),
+                (_, false) => Err(SendError::GsoRefused),
+            };
+            match result {
+                Ok(()) => {
+                    outcome.sent += count;
+                    if whole {
+                        switch.taken();
+                    }
+                }
+                Err(SendError::GsoRefused) => {
+                    let sent = self.send_singly(&to, train, stride, traffic_class, &mut outcome);
+                    // Datagrams that fail singly too were not the train's fault.
+                    if whole && sent > 0 {
+                        switch.refused();
+                        outcome.refused = true;
+                    }
+                }
+                Err(error) => outcome.error = Some(error),
+            }
+            if matches!(outcome.error, Some(SendError::NoRoom | SendError::Down)) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Sends a train's datagrams one by one, until there is no room; how many the kernel took.
+    #[cold]
+    fn send_singly(
+        &self,
+        to: &RawAddress,
+        train: &[u8],
+        stride: usize,
+        traffic_class: u8,
+        outcome: &mut SendOutcome,
+    ) -> usize {
+        let mut sent = 0;
+        outcome.split = true;
+        for datagram in train.chunks(stride) {
+            match self.send_message(to, datagram, None, traffic_class) {
+                Ok(()) => sent += 1,
+                Err(error) => {
+                    outcome.error = Some(error);
+                    if matches!(error, SendError::NoRoom | SendError::Down) {
+                        break;
+                    }
+                }
+            }
+        }
+        outcome.sent += sent;
+        sent
+    }
+
+    #[inline]
+    fn send_message(
+        &self,
+        to: &RawAddress,
+        bytes: &[u8],
+        segment: Option<u16>,
+        traffic_class: u8,
+    ) -> Result<(), SendError> {
+        if segment.is_some() && self.refuse_gso {
+            return Err(SendError::of(Errno::IO, true));
+        }
+        let mut control = ControlRoom([0; 2 * MESSAGE_LEN]);
+        let mut used = 0;
+        if let Some(size) = segment {
+            put(
+                &mut control,
+                &mut used,
+                (libc::SOL_UDP, libc::UDP_SEGMENT),
+                &size.to_ne_bytes(),
+            );
+        }
+        if traffic_class != 0 {
+            let kind = if self.v4 {
+                (libc::IPPROTO_IP, libc::IP_TOS)
+            } else {
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+            };
+            put(
+                &mut control,
+                &mut used,
+                kind,
+                &c_int::from(traffic_class).to_ne_bytes(),
+            );
+        }
+        let mut piece = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        // SAFETY: all fields of `msghdr` are integers or pointers, for which zeros are a value.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        (message.msg_name, message.msg_namelen) = to.pointer();
+        message.msg_iov = std::ptr::from_mut(&mut piece);
+        message.msg_iovlen = 1;
+        if used > 0 {
+            message.msg_control = control.0.as_mut_ptr().cast();
+            message.msg_controllen = used as _;
+        }
+        loop {
+            // SAFETY: every pointer in `message` leads to memory of the length given beside it, which
+            // lives through the call; the kernel only reads it.
+            let result = unsafe {
+                libc::sendmsg(
+                    self.fd.as_raw_fd(),
+                    std::ptr::from_ref(&message),
+                    libc::MSG_NOSIGNAL,
+                )
+            };
+            match check(result) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(SendError::of(error, segment.is_some())),
+            }
+        }
+    }
+
+    /// Fills `batch` with what has come in, at most one train for each of its buffers, and gives their
+    /// number; 0: nothing there. Errors that ICMP has queued on the socket are skipped: they say something
+    /// about a datagram sent long ago, and nothing about this socket.
+    ///
+    /// # Errors
+    /// What no retry would mend.
+    pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        // One queued error may hide another; what then still waits keeps the descriptor readable.
+        for _ in 0..8 {
+            match batch.fill(self.fd.as_fd()) {
+                Ok(count) => {
+                    if let Some(drops) = batch.drops {
+                        self.drops_seen.store(drops, Ordering::Relaxed);
+                    }
+                    return Ok(count);
+                }
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
+                Err(
+                    Errno::INTR
+                    | Errno::CONNREFUSED
+                    | Errno::CONNRESET
+                    | Errno::HOSTUNREACH
+                    | Errno::HOSTDOWN
+                    | Errno::NETUNREACH
+                    | Errno::NETDOWN
+                    | Errno::MSGSIZE
+                    | Errno::NOPROTOOPT
+                    | Errno::PROTO
+                    | Errno::ACCESS
+                    | Errno::PERM,
+                ) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// One ancillary message of up to 8 bytes with its header (CMSG_SPACE), bytes.
+const MESSAGE_LEN: usize = size_of::<libc::cmsghdr>() + 8;
+
+/// Puts one ancillary message behind those that use the first `used` bytes.
+fn put<const N: usize>(
+    control: &mut ControlRoom<N>,
+    used: &mut usize,
+    (level, kind): (c_int, c_int),
+    data: &[u8],
+) {
+    let len = size_of::<libc::cmsghdr>() + data.len();
+    let message = control.0.iter_mut().skip(*used);
+    let header = len.to_ne_bytes().into_iter();
+    let header = header.chain(level.to_ne_bytes()).chain(kind.to_ne_bytes());
+    for (to, from) in message.zip(header.chain(data.iter().copied())) {
+        *to = from;
+    }
+    *used += MESSAGE_LEN;
+}
+
+/// A socket address as the kernel takes it.
+enum RawAddress {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl RawAddress {
+    #[inline]
+    fn new(address: &SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(v4) => Self::V4(libc::sockaddr_in {
+                sin_family: libc::AF_INET as _,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(v6) => Self::V6(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as _,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            }),
+        }
+    }
+
+    fn pointer(&self) -> (*mut libc::c_void, libc::socklen_t) {
+        match self {
+            Self::V4(v4) => (
+                std::ptr::from_ref(v4).cast_mut().cast(),
+                size_of::<libc::sockaddr_in>() as _,
+            ),
+            Self::V6(v6) => (
+                std::ptr::from_ref(v6).cast_mut().cast(),
+                size_of::<libc::sockaddr_in6>() as _,
+            ),
+        }
+    }
+}
+
+/// Room for `sockaddr_in6`, the longer of the two.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+struct NameRoom([u8; 28]);
+
+impl NameRoom {
+    /// The address that the kernel has written, if it is one of IP.
+    fn address(&self) -> Option<SocketAddr> {
+        let family = c_int::from(u16::from_ne_bytes(*self.0.first_chunk()?));
+        let port = u16::from_be_bytes(*self.0.get(2..)?.first_chunk()?);
+        match family {
+            libc::AF_INET => {
+                let ip: [u8; 4] = *self.0.get(4..)?.first_chunk()?;
+                Some(SocketAddrV4::new(Ipv4Addr::from(ip), port).into())
+            }
+            libc::AF_INET6 => {
+                let flow = u32::from_ne_bytes(*self.0.get(4..)?.first_chunk()?);
+                let ip: [u8; 16] = *self.0.get(8..)?.first_chunk()?;
+                let scope = u32::from_ne_bytes(*self.0.get(24..)?.first_chunk()?);
+                Some(SocketAddrV6::new(Ipv6Addr::from(ip), port, flow, scope).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Room for the traffic class, the segment size and the drop count.
+const RECEIVE_CONTROL: usize = 4 * MESSAGE_LEN;
+
+/// Buffers for what [`UdpSocket::receive`] takes, and what it took last.
+pub struct ReceiveBatch {
+    buffers: Box<[u8]>,
+    entries: Box<[Entry]>,
+    /// How many entries the last call filled.
+    filled: usize,
+    /// The socket's drop count, if the last call told one.
+    drops: Option<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    name: NameRoom,
+    control: ControlRoom<RECEIVE_CONTROL>,
+    len: usize,
+    stride: usize,
+    traffic_class: u8,
+}
+
+/// Datagrams from one peer that came in together.
+#[derive(Debug)]
+pub struct ReceivedTrain<'a> {
+    /// The peer.
+    pub source: SocketAddr,
+    /// DSCP in the upper six bits, ECN in the lower two; the same for all of them.
+    pub traffic_class: u8,
+    /// Length of each datagram but the last, which may be shorter, bytes; never 0, so that
+    /// `bytes.chunks_mut(stride)` gives the datagrams. (An empty datagram gives none.)
+    pub stride: usize,
+    /// The datagrams, back to back.
+    pub bytes: &'a mut [u8],
+}
+
+impl ReceiveBatch {
+    /// A batch of `size` buffers of 64 KB, at least 1 and at most [`MAX_BATCH`].
+    pub fn new(size: usize) -> Self {
+        let size = size.clamp(1, MAX_BATCH);
+        let entry = Entry {
+            name: NameRoom([0; 28]),
+            control: ControlRoom([0; RECEIVE_CONTROL]),
+            len: 0,
+            stride: 0,
+            traffic_class: 0,
+        };
+        Self {
+            buffers: vec![0; size * BUFFER_LEN].into_boxed_slice(),
+            entries: vec![entry; size].into_boxed_slice(),
+            filled: 0,
+            drops: None,
+        }
+    }
+
+    /// What the last [`UdpSocket::receive`] took, in the order of arrival.
+    pub fn trains(&mut self) -> impl Iterator<Item = ReceivedTrain<'_>> {
+        let entries = self.entries.iter().take(self.filled);
+        let buffers = self.buffers.chunks_mut(BUFFER_LEN);
+        entries.zip(buffers).filter_map(|(entry, buffer)| {
+            Some(ReceivedTrain {
+                source: entry.name.address()?,
+                traffic_class: entry.traffic_class,
+                stride: entry.stride,
+                bytes: buffer.get_mut(..entry.len)?,
+            })
+        })
+    }
+
+    fn fill(&mut self, fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+        (self.filled, self.drops) = (0, None);
+        // SAFETY: all fields of `mmsghdr` and `iovec` are integers or pointers, for which zeros are a value.
+        let mut messages: [libc::mmsghdr; MAX_BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut pieces: [libc::iovec; MAX_BATCH] = unsafe { zeroed() };
+        let slots = messages.iter_mut().zip(&mut pieces);
+        let rooms = self
+            .entries
+            .iter_mut()
+            .zip(self.buffers.chunks_mut(BUFFER_LEN));
+        for ((message, piece), (entry, buffer)) in slots.zip(rooms) {
+            piece.iov_base = buffer.as_mut_ptr().cast();
+            piece.iov_len = buffer.len();
+            let header = &mut message.msg_hdr;
+            header.msg_name = entry.name.0.as_mut_ptr().cast();
+            header.msg_namelen = size_of::<NameRoom>() as _;
+            header.msg_iov = std::ptr::from_mut(piece);
+            header.msg_iovlen = 1;
+            header.msg_control = entry.control.0.as_mut_ptr().cast();
+            header.msg_controllen = RECEIVE_CONTROL as _;
+        }
+        // SAFETY: the first `entries.len()` messages (at most MAX_BATCH, by `new`) have been set up above;
+        // their pointers lead to memory of the lengths beside them, which lives through the call and which
+        // nothing else uses meanwhile. No time limit is given.
+        let result = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                messages.as_mut_ptr(),
+                self.entries.len() as _,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        self.filled = check(result as isize)?;
+        for (entry, message) in self.entries.iter_mut().zip(&messages).take(self.filled) {
+            let (drops, header) = (&mut self.drops, &message.msg_hdr);
+            entry.len = message.msg_len as usize;
+            entry.stride = entry.len.max(1);
+            entry.traffic_class = 0;
+            let control = control_of(&entry.control, header);
+            ancillary(control, |level, kind, data| {
+                match (level, kind) {
+                    (libc::SOL_UDP, libc::UDP_GRO) => {
+                        let size = int(data).and_then(|size| usize::try_from(size).ok());
+                        if let Some(size) = size.filter(|&size| size > 0) {
+                            entry.stride = size;
+                        }
+                    }
+                    // One byte over IPv4, an int over IPv6; the low byte of a native int need not be first.
+                    (libc::IPPROTO_IP, libc::IP_TOS) => {
+                        entry.traffic_class = data.first().copied().unwrap_or(0);
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                        entry.traffic_class = int(data).unwrap_or(0) as u8;
+                    }
+                    (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                        *drops = int(data).map(c_int::cast_unsigned);
+                    }
+                    _ => {}
+                }
+            });
+        }
+        Ok(self.filled)
+    }
+}
