@@ -1,1 +1,22 @@
-//! The network-namespace lab of vng.
+//! The lab around `vng`: a network of namespaces with real gateways, and traffic that measures them.
+//!
+//! - [`lab`]: the drawing, and [`lab::Lab`], which builds it; the place to start.
+//! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire, with
+//!   its faults. [`gateway`]: `vng run` as a process, and questions to it.
+//! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
+//! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
+//!
+//! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
+//! of the traffic while it runs.
+
+pub mod config;
+pub mod error;
+pub mod gateway;
+pub mod host;
+pub mod lab;
+pub mod process;
+pub mod scratch;
+pub mod traffic;
+pub mod wire;
+
+pub use error::Error;

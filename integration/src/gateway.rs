@@ -1,0 +1,225 @@
+//! A gateway of the lab: `vng run` as a process of its own, and questions to it.
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::process::{self, CHILD_OF, Nursery};
+use ::gateway::telemetry::ledger::Totals;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a gateway may take to say `ready`, and to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Lines of output kept for when something goes wrong.
+const LOG_LINES: usize = 40;
+
+/// A gateway: configured, and running between [`start`](Gateway::start) and [`stop`](Gateway::stop).
+#[derive(Debug)]
+pub struct Gateway {
+    host: Arc<Host>,
+    nursery: Arc<Nursery>,
+    program: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    child: Option<Child>,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        nursery: Arc<Nursery>,
+        program: PathBuf,
+        config: PathBuf,
+        socket: PathBuf,
+    ) -> Self {
+        Self {
+            host,
+            nursery,
+            program,
+            config,
+            socket,
+            child: None,
+            log: Arc::default(),
+        }
+    }
+
+    /// The host it runs on.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts it and waits until it says `ready`.
+    pub fn start(&mut self) -> Result<(), Error> {
+        if self.child.is_some() {
+            return Ok(());
+        }
+        let mut command = self.command();
+        command.arg("run").arg("-c").arg(&self.config);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let action = || format!("start the gateway {}", self.host.name());
+        let spawned = self.nursery.spawn(&self.host, command);
+        let mut child = spawned.map_err(|e| Error::system(action())(e))?;
+        let (said, ready) = channel();
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|out| Box::new(out) as _),
+            child.stderr.take().map(|err| Box::new(err) as _),
+        ];
+        // Owned by `self` from here on: whatever fails next, dropping it ends the process.
+        self.child = Some(child);
+        for output in outputs.into_iter().flatten() {
+            let (log, said) = (Arc::clone(&self.log), said.clone());
+            std::thread::Builder::new()
+                .name(format!("log-{}", self.host.name()))
+                .spawn(move || listen(output, &log, &said))
+                .map_err(Error::system("start a thread"))?;
+        }
+        drop(said);
+        self.wait_until_ready(&ready)
+    }
+
+    fn wait_until_ready(&mut self, ready: &Receiver<()>) -> Result<(), Error> {
+        let found = match ready.recv_timeout(PATIENCE) {
+            Ok(()) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => format!("not ready after {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.child.as_mut().and_then(|child| child.wait().ok());
+                status.map_or("ended before it was ready".into(), |s| {
+                    format!("ended before it was ready, {s}")
+                })
+            }
+        };
+        let error = self.error(found);
+        let _ = self.stop();
+        Err(error)
+    }
+
+    /// Ends it and waits until it has ended. An error if it did not end cleanly by itself.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        let action = || format!("stop the gateway {}", self.host.name());
+        match process::stop(&mut child, PATIENCE).map_err(|e| Error::system(action())(e))? {
+            Some(0) => Ok(()),
+            Some(status) => Err(self.error(format!("ended with status {status}"))),
+            None => Err(self.error(format!("did not end within {PATIENCE:?} of SIGTERM"))),
+        }
+    }
+
+    /// The packet ledger: `vng show counters --json`.
+    pub fn counters(&self) -> Result<Totals, Error> {
+        let value = self.show("counters")?;
+        serde_json::from_value(value)
+            .map_err(|error| self.error(format!("counters that cannot be read: {error}")))
+    }
+
+    /// `vng show WHAT --json`.
+    pub fn show(&self, what: &str) -> Result<Value, Error> {
+        self.vng(&["show", what, "--json"])
+    }
+
+    /// `vng explain --json` for a packet from the virtual network.
+    pub fn explain(&self, source: &str, destination: &str) -> Result<Value, Error> {
+        self.vng(&[
+            "explain",
+            "--from",
+            "vnet",
+            "--src",
+            source,
+            "--dst",
+            destination,
+            "--json",
+        ])
+    }
+
+    /// Runs `vng` with these arguments against this gateway and gives the JSON that it prints.
+    pub fn vng(&self, arguments: &[&str]) -> Result<Value, Error> {
+        let mut command = self.command();
+        command.args(arguments).arg("--socket").arg(&self.socket);
+        let asked = || format!("asked for `{}`", arguments.join(" "));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = self
+            .nursery
+            .spawn(&self.host, command)
+            .and_then(Child::wait_with_output)
+            .map_err(Error::system("run vng"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(self.error(format!("{}, it said: {}", asked(), said.trim())));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| self.error(format!("{}, it did not give JSON: {error}", asked())))
+    }
+
+    /// What it wrote last.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(CHILD_OF).arg(std::process::id().to_string());
+        command
+    }
+
+    fn error(&self, found: String) -> Error {
+        Error::Gateway {
+            name: self.host.name().into(),
+            found,
+            log: self.log(),
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// Keeps what a gateway writes, and tells when it says `ready`.
+fn listen(output: impl Read, log: &Mutex<VecDeque<String>>, said: &Sender<()>) {
+    for line in BufReader::new(output).lines() {
+        let Ok(line) = line else { return };
+        if line.trim() == "ready" {
+            let _ = said.send(());
+        }
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == LOG_LINES {
+            log.pop_front();
+        }
+        log.push_back(line);
+    }
+}

@@ -1,0 +1,135 @@
+//! A host of the lab: a network namespace that only its descriptor holds.
+
+use crate::error::Error;
+use gateway::device::namespace::Namespace;
+use gateway::device::netlink::{self, Netlink, Route, VethEnd, Via};
+use ipnet::IpNet;
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+/// What every host sets before it has links. No reverse-path filter: the two links of a circuit are used
+/// unevenly. No duplicate detection: addresses work at once. No limit on ICMP errors: traceroute asks for
+/// several within a second.
+const SETTINGS: [(&str, &str); 7] = [
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/icmp_ratelimit", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/icmp/ratelimit", "0"),
+];
+
+/// A host.
+#[derive(Debug)]
+pub struct Host {
+    name: &'static str,
+    namespace: Namespace,
+    netlink: Mutex<Netlink>,
+}
+
+impl Host {
+    /// A host with a loopback link and nothing else.
+    pub fn new(name: &'static str) -> Result<Self, Error> {
+        let namespace = Namespace::new().map_err(Error::system("make a network namespace"))?;
+        let netlink = namespace
+            .run(Netlink::open)
+            .map_err(Error::system("enter a network namespace"))?
+            .map_err(|source| Error::Netlink {
+                host: name.into(),
+                source,
+            })?;
+        let host = Self {
+            name,
+            namespace,
+            netlink: Mutex::new(netlink),
+        };
+        for (key, value) in SETTINGS {
+            host.set(key, value)?;
+        }
+        host.configure(|netlink| netlink.set_up("lo", true))?;
+        Ok(host)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Runs `work` on the host: on a thread inside its namespace, waiting for the result.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let action = || format!("enter the namespace of {}", self.name);
+        self.namespace
+            .run(work)
+            .map_err(|e| Error::system(action())(e))
+    }
+
+    /// Changes links, addresses or routes of the host.
+    pub fn configure<T>(
+        &self,
+        change: impl FnOnce(&mut Netlink) -> Result<T, netlink::Error>,
+    ) -> Result<T, Error> {
+        // The connection stays usable whatever a panicking holder left undone: answers to an abandoned
+        // request are skipped by their sequence number.
+        let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut netlink).map_err(|source| Error::Netlink {
+            host: self.name.into(),
+            source,
+        })
+    }
+
+    /// Sets a kernel parameter below `/proc/sys/net` (which shows the namespace of whoever opens it).
+    pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.run(|| fs::write(format!("/proc/sys/net/{key}"), value))?
+            .map_err(Error::system(format!(
+                "set net/{key} to {value} on {}",
+                self.name
+            )))
+    }
+
+    /// Lets the kernel forward between the host's links.
+    pub fn forward(&self) -> Result<(), Error> {
+        self.set("ipv4/ip_forward", "1")?;
+        self.set("ipv6/conf/all/forwarding", "1")?;
+        self.set("ipv6/conf/default/forwarding", "1")
+    }
+
+    /// Gives a link addresses and sets it up.
+    pub fn address(&self, link: &str, addresses: &[&str]) -> Result<(), Error> {
+        let addresses: Vec<IpNet> = addresses
+            .iter()
+            .map(|a| parse(a))
+            .collect::<Result<_, _>>()?;
+        self.configure(|netlink| {
+            addresses
+                .into_iter()
+                .try_for_each(|address| netlink.add_address(link, address))?;
+            netlink.set_up(link, true)
+        })
+    }
+
+    /// Adds a route through a router.
+    pub fn route(&self, destination: &str, gateway: &str) -> Result<(), Error> {
+        let destination: IpNet = parse(destination)?;
+        let gateway: IpAddr = parse(gateway)?;
+        self.configure(|netlink| netlink.add_route(&Route::new(destination, Via::Gateway(gateway))))
+    }
+}
+
+/// Joins two hosts by a pair of virtual Ethernet links, both still down.
+pub fn connect((host, link): (&Host, &str), (peer, peer_link): (&Host, &str)) -> Result<(), Error> {
+    let there = VethEnd::within(peer_link, peer.namespace.as_fd());
+    host.configure(|netlink| netlink.add_veth(VethEnd::here(link), there))
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
+    text.parse()
+        .map_err(|_| Error::unexpected("an address or a prefix", text))
+}

@@ -1,0 +1,479 @@
+//! The lab: hosts, wires and gateways, put together.
+//!
+//! ```text
+//!  vnet 10.1.0.10                                                       onprem 10.2.0.10
+//!    | eth0                                                                   | eth0
+//!    | lan0 10.1.0.1                                                10.2.0.1 lan0 |
+//! +--+----------+                                                     +-------+-----+
+//! |   gateway   | eth1 ==== wire ==== pe1 -------------------- eth1   | onprem-edge |
+//! |  vng, vng0  |  172.16.0.0/30         172.16.1.0/30                |  vng, vng0  |
+//! | 10.1.255.4  | eth2 ==== wire ==== pe2 -------------------- eth2   | 10.2.255.4  |
+//! |             |  172.16.0.4/30         172.16.1.4/30                |             |
+//! +--+----------+                                                     +-------+-----+
+//!    | eth0 203.0.113.4                                    198.51.100.10 eth0 |
+//!    +------------------------------- internet -------------------------------+
+//!                                        |
+//!                                        | eth0 192.0.2.10
+//!                                 +------+------+
+//!                                 | branch-edge |  vng, vng0, 10.3.255.4: [vpn] alone
+//!                                 +------+------+
+//!                                        | lan0 10.3.0.1
+//!                                        | eth0
+//!                                  branch 10.3.0.10
+//! ```
+//! Each name is a network namespace. `==== wire ====` is where tags are put on and taken off and faults
+//! are injected ([`crate::wire`]); pe1 and pe2 are kernel routers, `internet` is one too. In a gateway's
+//! namespace the kernel forwards between lan0 and vng0, and `vng run` does the rest. IPv6 stands beside
+//! every IPv4 address: fd00:1::, fd00:2::, fd00:3:: for 10.1, 10.2, 10.3; fd00:16:: for 172.16.
+
+use crate::config::{Circuit, KeyPair, Link, Plan, Probing, Site, Tagging};
+use crate::error::Error;
+use crate::gateway::Gateway;
+use crate::host::{Host, connect};
+use crate::process::Nursery;
+use crate::scratch::Scratch;
+use crate::wire::Wire;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Address of the host in the virtual network.
+pub const VNET_HOST: [&str; 2] = ["10.1.0.10", "fd00:1::10"];
+/// Address of the host on premises.
+pub const ONPREM_HOST: [&str; 2] = ["10.2.0.10", "fd00:2::10"];
+/// Address of the host in the branch, which only the VPN reaches.
+pub const BRANCH_HOST: [&str; 2] = ["10.3.0.10", "fd00:3::10"];
+/// Name of the gateway's circuit.
+pub const CIRCUIT: &str = "er-sydney";
+/// Name of the gateway's site that is the circuit's failover path.
+pub const SITE: &str = "onprem";
+
+/// What the lab shall be like; `LabOptions::default()` is what the demo uses.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// Tags on the gateway's ExpressRoute links.
+    pub links: Tagging,
+    /// How paths are watched.
+    pub probing: Probing,
+    /// How long ExpressRoute must be up again before flows go back to it.
+    pub hold_down: Duration,
+    /// SKU of all gateways.
+    pub sku: String,
+    /// The program that becomes `vng` when [`crate::process::run_as_gateway`] runs in it; `None`: this one.
+    pub program: Option<PathBuf>,
+    /// More tables for the gateway's configuration: policies, routes.
+    pub policy: String,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            links: Tagging::default(),
+            probing: Probing::default(),
+            hold_down: Duration::from_secs(3),
+            sku: "Unlimited".into(),
+            program: None,
+            policy: String::new(),
+        }
+    }
+}
+
+/// How ExpressRoute is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Both links fall silent in both directions; every carrier stays up.
+    Silent,
+    /// Both links lose their carrier.
+    Carrier,
+}
+
+impl Fault {
+    /// In words, for reports.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Silent => "both ExpressRoute links silent in both directions, carrier up",
+            Self::Carrier => "both ExpressRoute links without carrier",
+        }
+    }
+}
+
+/// The lab. Dropping it ends the gateways and removes everything.
+#[derive(Debug)]
+pub struct Lab {
+    /// The gateway under test: ExpressRoute and VPN.
+    pub gateway: Gateway,
+    /// The edge on premises, a second gateway with the roles reversed.
+    pub edge: Gateway,
+    /// The branch's device: VPN alone.
+    pub branch: Gateway,
+    /// The provider's wires: primary, secondary.
+    pub wires: [Wire; 2],
+    hosts: BTreeMap<&'static str, Arc<Host>>,
+    scratch: Scratch,
+}
+
+impl Lab {
+    /// Builds it; no gateway runs yet.
+    pub fn new(options: &LabOptions) -> Result<Self, Error> {
+        let hosts: BTreeMap<_, _> = HOSTS
+            .into_iter()
+            .map(|name| Ok((name, Arc::new(Host::new(name)?))))
+            .collect::<Result<_, Error>>()?;
+        let network = Network { hosts: &hosts };
+        network.local_networks()?;
+        network.internet()?;
+        let wires = network.provider(options.links)?;
+
+        let scratch = Scratch::new()?;
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().map_err(Error::system("find this program"))?,
+        };
+        let nursery = Arc::new(Nursery::new().map_err(Error::system("start a thread"))?);
+        let keys = Keys {
+            gateway: KeyPair::generate(&scratch, "gateway")?,
+            edge: KeyPair::generate(&scratch, "onprem-edge")?,
+            branch: KeyPair::generate(&scratch, "branch-edge")?,
+        };
+        let make = |name: &'static str, plan: &Plan<'_>| {
+            let config = scratch.write(&format!("{name}.toml"), &plan.toml())?;
+            let host = Arc::clone(network.host(name)?);
+            let socket = plan.socket.clone();
+            Ok::<_, Error>(Gateway::new(
+                host,
+                Arc::clone(&nursery),
+                program.clone(),
+                config,
+                socket,
+            ))
+        };
+        let socket = |name: &str| scratch.path().join(format!("{name}.sock"));
+        let gateway = make("gateway", &gateway_plan(options, &keys, socket("gateway")))?;
+        let edge = make(
+            "onprem-edge",
+            &edge_plan(options, &keys, socket("onprem-edge")),
+        )?;
+        let branch = make(
+            "branch-edge",
+            &branch_plan(options, &keys, socket("branch-edge")),
+        )?;
+        Ok(Self {
+            gateway,
+            edge,
+            branch,
+            wires,
+            hosts,
+            scratch,
+        })
+    }
+
+    /// Starts all gateways.
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.edge.start()?;
+        self.branch.start()?;
+        self.gateway.start()
+    }
+
+    /// Stops all gateways; the first failure counts, but all are stopped.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        let results = [self.gateway.stop(), self.edge.stop(), self.branch.stop()];
+        results.into_iter().collect()
+    }
+
+    /// A host by the name that it has in the drawing.
+    pub fn host(&self, name: &str) -> Result<&Arc<Host>, Error> {
+        self.hosts.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.hosts.keys().copied().collect();
+            Error::unexpected(format!("a host: one of {}", names.join(", ")), name)
+        })
+    }
+
+    /// All hosts, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.hosts.values()
+    }
+
+    /// All gateways.
+    pub fn gateways(&self) -> [&Gateway; 3] {
+        [&self.gateway, &self.edge, &self.branch]
+    }
+
+    /// Where configuration files and control sockets are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+
+    /// Breaks ExpressRoute.
+    pub fn fault(&self, fault: Fault) -> Result<(), Error> {
+        match fault {
+            Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(true)),
+            Fault::Carrier => self
+                .wires
+                .iter()
+                .try_for_each(|wire| wire.set_carrier(false))?,
+        }
+        Ok(())
+    }
+
+    /// Makes ExpressRoute whole again.
+    pub fn heal(&self, fault: Fault) -> Result<(), Error> {
+        match fault {
+            Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(false)),
+            Fault::Carrier => self
+                .wires
+                .iter()
+                .try_for_each(|wire| wire.set_carrier(true))?,
+        }
+        Ok(())
+    }
+}
+
+const HOSTS: [&str; 10] = [
+    "vnet",
+    "gateway",
+    "wire",
+    "pe1",
+    "pe2",
+    "internet",
+    "onprem-edge",
+    "onprem",
+    "branch-edge",
+    "branch",
+];
+
+/// Links, addresses and routes, while the lab is built.
+struct Network<'a> {
+    hosts: &'a BTreeMap<&'static str, Arc<Host>>,
+}
+
+impl Network<'_> {
+    fn host(&self, name: &'static str) -> Result<&Arc<Host>, Error> {
+        self.hosts
+            .get(name)
+            .ok_or_else(|| Error::unexpected("a host of the lab", name))
+    }
+
+    /// The three networks behind the gateways.
+    fn local_networks(&self) -> Result<(), Error> {
+        let networks = [
+            ("vnet", "gateway", 1),
+            ("onprem", "onprem-edge", 2),
+            ("branch", "branch-edge", 3),
+        ];
+        for (host, router, n) in networks {
+            let (host, router) = (self.host(host)?, self.host(router)?);
+            router.forward()?;
+            connect((host, "eth0"), (router, "lan0"))?;
+            router.address(
+                "lan0",
+                &[&format!("10.{n}.0.1/24"), &format!("fd00:{n}::1/64")],
+            )?;
+            host.address(
+                "eth0",
+                &[&format!("10.{n}.0.10/24"), &format!("fd00:{n}::10/64")],
+            )?;
+            host.route("0.0.0.0/0", &format!("10.{n}.0.1"))?;
+            host.route("::/0", &format!("fd00:{n}::1"))?;
+        }
+        Ok(())
+    }
+
+    /// The network between the gateways' tunnel endpoints.
+    fn internet(&self) -> Result<(), Error> {
+        let internet = self.host("internet")?;
+        internet.forward()?;
+        let edges = [
+            ("gateway", "to-gateway", "203.0.113", 4, "2001:db8:1"),
+            ("onprem-edge", "to-onprem", "198.51.100", 10, "2001:db8:2"),
+            ("branch-edge", "to-branch", "192.0.2", 10, "2001:db8:3"),
+        ];
+        for (edge, link, v4, number, v6) in edges {
+            let edge = self.host(edge)?;
+            connect((edge, "eth0"), (internet, link))?;
+            internet.address(link, &[&format!("{v4}.1/24"), &format!("{v6}::1/64")])?;
+            edge.address(
+                "eth0",
+                &[&format!("{v4}.{number}/24"), &format!("{v6}::{number}/64")],
+            )?;
+            edge.route("0.0.0.0/0", &format!("{v4}.1"))?;
+            edge.route("::/0", &format!("{v6}::1"))?;
+        }
+        Ok(())
+    }
+
+    /// The provider: two wires, two routers, and their links to the edge on premises. The gateways' own
+    /// ends have no kernel addresses: vng answers there.
+    fn provider(&self, tagging: Tagging) -> Result<[Wire; 2], Error> {
+        let (gateway, wire, edge) = (
+            self.host("gateway")?,
+            self.host("wire")?,
+            self.host("onprem-edge")?,
+        );
+        // Nobody lives on the wire's own ends.
+        wire.set("ipv6/conf/default/disable_ipv6", "1")?;
+        let tags = tagging.tags();
+        let lay = |n: u32, router: &'static str| {
+            let router = self.host(router)?;
+            let eth = format!("eth{n}");
+            let (customer, provider) = (format!("customer{n}"), format!("provider{n}"));
+            router.forward()?;
+            connect((gateway, &eth), (wire, &customer))?;
+            connect((router, "eth0"), (wire, &provider))?;
+            connect((router, "eth1"), (edge, &eth))?;
+            // Room for the tags, so that packets of 1,500 bytes fit: a link gives an 802.1Q tag 4 bytes
+            // of grace, an 802.1ad one none.
+            let mtu = 1500 + tags.len() as u32;
+            gateway.configure(|netlink| netlink.set_mtu(&eth, mtu))?;
+            wire.configure(|netlink| netlink.set_mtu(&customer, mtu))?;
+            let up = |host: &Host, link: &str| host.configure(|netlink| netlink.set_up(link, true));
+            up(gateway, &eth)?;
+            up(edge, &eth)?;
+            up(wire, &customer)?;
+            up(wire, &provider)?;
+            // The /30s of one link: .0 and .4, the provider's address first.
+            let base = (n - 1) * 4;
+            let (near, far) = (base + 1, base + 2);
+            router.address(
+                "eth0",
+                &[
+                    &format!("172.16.0.{near}/30"),
+                    &format!("fd00:16::{near:x}/126"),
+                ],
+            )?;
+            router.address(
+                "eth1",
+                &[
+                    &format!("172.16.1.{near}/30"),
+                    &format!("fd00:16:1::{near:x}/126"),
+                ],
+            )?;
+            router.route("10.1.0.0/16", &format!("172.16.0.{far}"))?;
+            router.route("fd00:1::/48", &format!("fd00:16::{far:x}"))?;
+            router.route("10.2.0.0/16", &format!("172.16.1.{far}"))?;
+            router.route("fd00:2::/48", &format!("fd00:16:1::{far:x}"))?;
+            Wire::lay(wire, &customer, &provider, tags)
+        };
+        Ok([lay(1, "pe1")?, lay(2, "pe2")?])
+    }
+}
+
+struct Keys {
+    gateway: KeyPair,
+    edge: KeyPair,
+    branch: KeyPair,
+}
+
+fn gateway_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
+    Plan {
+        name: "vnet-lab",
+        address_space: ["10.1.0.0/16", "fd00:1::/48"],
+        address: ["10.1.255.4/27", "fd00:1:0:ff::4/64"],
+        host_address: ["10.1.255.5/27", "fd00:1:0:ff::5/64"],
+        circuit: Some(Circuit {
+            name: CIRCUIT,
+            prefixes: ["10.2.0.0/16", "fd00:2::/48"],
+            probe: "10.2.255.4",
+            tagging: options.links,
+            links: [
+                Link {
+                    name: "primary",
+                    interface: "eth1",
+                    address: ["172.16.0.2/30", "fd00:16::2/126"],
+                    neighbor: ["172.16.0.1", "fd00:16::1"],
+                },
+                Link {
+                    name: "secondary",
+                    interface: "eth2",
+                    address: ["172.16.0.6/30", "fd00:16::6/126"],
+                    neighbor: ["172.16.0.5", "fd00:16::5"],
+                },
+            ],
+        }),
+        key: &keys.gateway,
+        sites: vec![
+            Site {
+                name: SITE,
+                key: &keys.edge.public,
+                endpoint: "198.51.100.10:51820",
+                prefixes: ["10.2.0.0/16", "fd00:2::/48"],
+                probe: "10.2.255.4",
+            },
+            Site {
+                name: "branch",
+                key: &keys.branch.public,
+                endpoint: "192.0.2.10:51820",
+                prefixes: ["10.3.0.0/16", "fd00:3::/48"],
+                probe: "10.3.255.4",
+            },
+        ],
+        probing: options.probing,
+        hold_down: options.hold_down,
+        sku: &options.sku,
+        socket,
+        more: &options.policy,
+    }
+}
+
+fn edge_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
+    Plan {
+        name: "onprem",
+        address_space: ["10.2.0.0/16", "fd00:2::/48"],
+        address: ["10.2.255.4/27", "fd00:2:0:ff::4/64"],
+        host_address: ["10.2.255.5/27", "fd00:2:0:ff::5/64"],
+        circuit: Some(Circuit {
+            name: "er-azure",
+            prefixes: ["10.1.0.0/16", "fd00:1::/48"],
+            probe: "10.1.255.4",
+            tagging: Tagging::Untagged,
+            links: [
+                Link {
+                    name: "primary",
+                    interface: "eth1",
+                    address: ["172.16.1.2/30", "fd00:16:1::2/126"],
+                    neighbor: ["172.16.1.1", "fd00:16:1::1"],
+                },
+                Link {
+                    name: "secondary",
+                    interface: "eth2",
+                    address: ["172.16.1.6/30", "fd00:16:1::6/126"],
+                    neighbor: ["172.16.1.5", "fd00:16:1::5"],
+                },
+            ],
+        }),
+        key: &keys.edge,
+        sites: vec![azure_site(keys)],
+        probing: options.probing,
+        hold_down: options.hold_down,
+        sku: &options.sku,
+        socket,
+        more: "",
+    }
+}
+
+fn branch_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
+    Plan {
+        name: "branch",
+        address_space: ["10.3.0.0/16", "fd00:3::/48"],
+        address: ["10.3.255.4/27", "fd00:3:0:ff::4/64"],
+        host_address: ["10.3.255.5/27", "fd00:3:0:ff::5/64"],
+        circuit: None,
+        key: &keys.branch,
+        sites: vec![azure_site(keys)],
+        probing: options.probing,
+        hold_down: options.hold_down,
+        sku: &options.sku,
+        socket,
+        more: "",
+    }
+}
+
+fn azure_site(keys: &Keys) -> Site<'_> {
+    Site {
+        name: "azure",
+        key: &keys.gateway.public,
+        endpoint: "203.0.113.4:51820",
+        prefixes: ["10.1.0.0/16", "fd00:1::/48"],
+        probe: "10.1.255.4",
+    }
+}

@@ -1,0 +1,122 @@
+//! Child processes that never outlive the lab.
+//!
+//! The lab starts gateways as real processes by executing its own program again with the hidden first
+//! argument [`CHILD_OF`]. The child first asks the kernel to be killed when its parent goes
+//! (PR_SET_PDEATHSIG), then looks whether the parent has gone already, then becomes `vng`. The kernel
+//! means the parent *thread*, hence the [`Nursery`]: one thread that lives as long as the lab and starts
+//! all of its processes.
+
+use crate::host::Host;
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use std::ffi::OsString;
+use std::io;
+use std::process::{Child, Command, ExitCode};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The hidden first argument of a child; the second is the parent's process id.
+pub const CHILD_OF: &str = "--child-of";
+
+/// If `arguments` (the program's name first) are those of a child of the lab, ties its life to the
+/// parent's and runs `vng` with the rest; the first thing in `main`, before any thread starts. So does a
+/// program that is called `vng`, by a link. `None`: go on as the lab.
+pub fn run_as_gateway(arguments: &[OsString]) -> Option<ExitCode> {
+    let [name, rest @ ..] = arguments else {
+        return None;
+    };
+    let called = std::path::Path::new(name).file_name().unwrap_or_default();
+    let rest = match rest {
+        [first, parent, rest @ ..] if first.as_os_str() == CHILD_OF => {
+            let parent = parent
+                .to_str()
+                .and_then(|text| text.parse().ok())
+                .and_then(Pid::from_raw);
+            let tied = set_parent_process_death_signal(Some(Signal::KILL));
+            if tied.is_err() || parent.is_none() || getppid() != parent {
+                return Some(ExitCode::FAILURE);
+            }
+            rest
+        }
+        rest if called == "vng" => rest,
+        _ => return None,
+    };
+    let name = OsString::from("vng");
+    Some(gateway::cli::main(
+        std::iter::once(name).chain(rest.iter().cloned()),
+    ))
+}
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// The thread that starts the lab's processes.
+#[derive(Debug)]
+pub(crate) struct Nursery {
+    tasks: Option<Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Nursery {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (tasks, queue) = channel::<Task>();
+        let thread = std::thread::Builder::new()
+            .name("nursery".into())
+            .spawn(move || queue.into_iter().for_each(|task| task()))?;
+        Ok(Self {
+            tasks: Some(tasks),
+            thread: Some(thread),
+        })
+    }
+
+    /// Starts a process on `host`.
+    pub(crate) fn spawn(&self, host: &Arc<Host>, mut command: Command) -> io::Result<Child> {
+        let (answer, answered) = channel();
+        let host = Arc::clone(host);
+        let gone = || io::Error::other("the thread that starts processes has ended");
+        let task: Task = Box::new(move || {
+            // A process begins in the network namespace of the thread that starts it.
+            let _ = answer.send(host.namespace().enter().and_then(|()| command.spawn()));
+        });
+        self.tasks
+            .as_ref()
+            .ok_or_else(gone)?
+            .send(task)
+            .map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Asks a process to end (SIGTERM) and, if it has not within `patience`, kills it. Gives its exit status
+/// if it ended by itself.
+pub(crate) fn stop(child: &mut Child, patience: Duration) -> io::Result<Option<i32>> {
+    if let Some(status) = child.try_wait()? {
+        return Ok(status.code());
+    }
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let watch = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        kill_process(pid, Signal::TERM)?;
+        let mut poller = gateway::device::event::Poller::new()?;
+        poller.add(&watch, 0)?;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if poller.wait(Some(left))?.count() > 0 {
+                return Ok(child.wait()?.code());
+            }
+        }
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
