@@ -2,13 +2,34 @@
 //!
 //! In the order in which a packet meets them:
 //! - [`packet`]: one checked view of an IP packet and its flow key; martians.
-//! - [`reason`]: why a packet was dropped; the index of the drop counters.
+//! - [`cache`]: a worker's memory of what was decided about a flow.
+//! - [`decide`]: what becomes of a packet; the steps of the decision.
+//! - [`policy`]: the policy route table.
+//! - [`fib`]: longest-prefix match.
 //! - [`path`]: paths, groups of paths and the atomic word that holds a group's usable members.
+//!
+//! What they stand on:
+//! - [`snapshot`]: the immutable forwarding state, and what it is built from.
+//! - [`rib`]: all routes, which of them count, and why the others lost.
+//! - [`prefix`]: sets of prefixes.
+//! - [`reason`]: why a packet was dropped; the index of the drop counters.
+//!
+//! What keeps the words right:
 //! - [`probe`]: when to ask a path's far side for an echo, and what its silence means.
 //! - [`health`]: what all that watches a path says together: up, degraded, down.
+//!
+//! Control builds a [`snapshot::Snapshot`] aside and hands it to the workers, which only read it; each
+//! worker owns its [`cache::FlowCache`].
 
+pub mod cache;
+pub mod decide;
+pub mod fib;
 pub mod health;
 pub mod packet;
 pub mod path;
+pub mod policy;
+pub mod prefix;
 pub mod probe;
 pub mod reason;
+pub mod rib;
+pub mod snapshot;

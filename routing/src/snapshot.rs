@@ -1,0 +1,650 @@
+//! The forwarding state: immutable, built aside by control, loaded by workers once per batch.
+//!
+//! Only one thing in it moves: each group's word of active members, so that a failover is one store.
+
+use crate::fib::Fib;
+use crate::packet::{FlowKey, Version};
+use crate::path::{ActiveMembers, GroupId, MAX_MEMBERS, PathId, PathKind};
+use crate::policy::{Match, Policy, RuleId};
+use crate::prefix::PrefixSet;
+use crate::rib::{Candidate, NextHop, OwnerId, Ranked, Rib, RouteId, RouteSource, Standing};
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// The most paths that a gateway has: the flow cache keeps a path in 15 bits.
+pub const MAX_PATHS: usize = 16_384;
+
+/// A circuit or a site.
+#[derive(Clone, Debug, Default)]
+pub struct Owner {
+    /// Its name, as policies and routes say it.
+    pub name: String,
+    /// Sources that packets out of its tunnels may have; not looked at for ExpressRoute.
+    pub allowed_sources: PrefixSet,
+}
+
+/// A link or a tunnel.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Its name in output.
+    pub name: String,
+    /// What kind of way out it is.
+    pub kind: PathKind,
+    /// The circuit or site it belongs to.
+    pub owner: OwnerId,
+    /// Its own subnets, connected routes; none for a tunnel.
+    pub subnets: Vec<IpNet>,
+}
+
+/// What a policy rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Goes on to the route table.
+    Route,
+    /// Takes the first of these circuits and sites that is usable.
+    Via(Vec<OwnerId>),
+    /// Drops silently.
+    Drop,
+    /// Drops and tells the sender.
+    Reject,
+}
+
+/// A rule of the policy route table.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name in output.
+    pub name: String,
+    /// Which packets.
+    pub matches: Match,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+/// What a snapshot is built from; [`Builder::build`] adds system and connected routes.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    /// Tells this snapshot from every other that a flow cache may have seen.
+    pub generation: NonZeroU32,
+    /// The gateway's own addresses.
+    pub own_addresses: Vec<IpAddr>,
+    /// The virtual network's prefixes.
+    pub address_space: Vec<IpNet>,
+    /// Further sources that packets from the virtual network may have.
+    pub vnet_sources: Vec<IpNet>,
+    /// Circuits, then sites; their place is their [`OwnerId`].
+    pub owners: Vec<Owner>,
+    /// ExpressRoute links, then tunnels; their place is their [`PathId`].
+    pub paths: Vec<Path>,
+    /// User-defined, static, site and BGP routes.
+    pub routes: Vec<Candidate>,
+    /// The policy route table, in order.
+    pub policy: Vec<Rule>,
+    /// Whether packets may go from one circuit or site to another.
+    pub branch_transit: bool,
+}
+
+/// Why there is no snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildError {
+    /// More of `what` than `limit`.
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A path, route or rule names a circuit, site or path that is not there.
+    Unknown {
+        /// Who names it.
+        by: String,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany { what, limit, found } => {
+                write!(f, "{found} {what}, but at most {limit} are possible")
+            }
+            Self::Unknown { by } => {
+                write!(f, "{by} leads to a circuit, site or path that is not there")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Paths in tiers of preference, and which of them are in use.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Every member, by tier.
+    members: Box<[PathId]>,
+    /// Members of each tier, as bits.
+    tiers: Box<[u64]>,
+    active: Arc<ActiveMembers>,
+}
+
+impl Group {
+    /// Its members in order of preference.
+    pub fn members(&self) -> &[PathId] {
+        &self.members
+    }
+
+    /// For each tier its members as bits of the group's word; the first tier is preferred.
+    pub fn tiers(&self) -> &[u64] {
+        &self.tiers
+    }
+
+    /// The tier of a member.
+    pub fn tier_of(&self, member: u8) -> Option<usize> {
+        self.tiers.iter().position(|tier| tier >> member & 1 != 0)
+    }
+
+    /// The group's word.
+    #[inline]
+    pub fn active(&self) -> &Arc<ActiveMembers> {
+        &self.active
+    }
+
+    /// What the word should be: the usable members of the best tier that has any.
+    pub fn word(&self, usable: impl Fn(PathId) -> bool) -> u64 {
+        let mask = (0..MAX_MEMBERS)
+            .zip(&*self.members)
+            .filter(|&(_, &path)| usable(path))
+            .fold(0, |mask, (bit, _)| mask | 1 << bit);
+        let best = self.tiers.iter().map(|tier| tier & mask);
+        best.into_iter().find(|&word| word != 0).unwrap_or(0)
+    }
+}
+
+/// Where the forwarding table leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    Nowhere,
+    Vnet,
+    Internet,
+    None,
+    Group(GroupId),
+}
+
+/// What stands in the forwarding table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub(crate) route: RouteId,
+    pub(crate) hop: Hop,
+}
+
+/// What a rule does, compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RuleAction {
+    Route,
+    Via(GroupId),
+    Drop,
+    Reject,
+}
+
+/// What the decision needs to know about a path.
+#[derive(Clone, Debug)]
+struct PathFacts {
+    path: Path,
+    subnets: PrefixSet,
+}
+
+/// The forwarding state.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    generation: NonZeroU32,
+    own_v4: Box<[u32]>,
+    own_v6: Box<[u128]>,
+    vnet: PrefixSet,
+    vnet_sources: PrefixSet,
+    owners: Box<[Owner]>,
+    paths: Box<[PathFacts]>,
+    pub(crate) policy: Policy,
+    rules: Box<[(String, RuleAction)]>,
+    pub(crate) fib: Fib<Leaf>,
+    rib: Rib,
+    /// Where each route leads to.
+    hops: Box<[Hop]>,
+    groups: Box<[Group]>,
+    branch_transit: bool,
+}
+
+impl Snapshot {
+    /// Tells this snapshot from others.
+    #[inline]
+    pub fn generation(&self) -> NonZeroU32 {
+        self.generation
+    }
+
+    /// Whether packets may go from one circuit or site to another.
+    #[inline]
+    pub fn branch_transit(&self) -> bool {
+        self.branch_transit
+    }
+
+    /// The virtual network's address space.
+    pub fn vnet(&self) -> &PrefixSet {
+        &self.vnet
+    }
+
+    /// Whether the address, as a flow key holds it, is one of the gateway's own.
+    #[inline]
+    pub fn is_own(&self, version: Version, address: u128) -> bool {
+        match version {
+            Version::V4 => self.own_v4.contains(&(address as u32)),
+            Version::V6 => self.own_v6.contains(&address),
+        }
+    }
+
+    /// Whether the source is one that the virtual network may use.
+    #[inline]
+    pub(crate) fn is_vnet_source(&self, key: &FlowKey) -> bool {
+        self.vnet_sources.contains(key.version, key.source)
+    }
+
+    /// A path.
+    #[inline]
+    pub fn path(&self, id: PathId) -> Option<&Path> {
+        self.paths.get(usize::from(id.0)).map(|facts| &facts.path)
+    }
+
+    /// Every path, in the order of their ids.
+    pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.paths.iter().map(|facts| &facts.path)
+    }
+
+    /// Whether the address lies in a subnet of the path itself.
+    pub(crate) fn is_on_link(&self, id: PathId, version: Version, address: u128) -> bool {
+        self.paths
+            .get(usize::from(id.0))
+            .is_some_and(|facts| facts.subnets.contains(version, address))
+    }
+
+    /// A circuit or site.
+    #[inline]
+    pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
+        self.owners.get(usize::from(id.0))
+    }
+
+    /// A path group.
+    #[inline]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(usize::from(id.0))
+    }
+
+    /// Every path group, in the order of their ids.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Writes every group's word for this health of the paths. Groups whose word changed.
+    pub fn update(&self, usable: impl Fn(PathId) -> bool) -> usize {
+        let mut changed = 0;
+        for group in &self.groups {
+            let word = group.word(&usable);
+            if group.active.load() != word {
+                group.active.store(word);
+                changed += 1;
+            }
+        }
+        changed
+    }
+
+    /// The name of a policy rule.
+    pub fn rule_name(&self, id: RuleId) -> Option<&str> {
+        self.rules
+            .get(usize::from(id.0))
+            .map(|(name, _)| name.as_str())
+    }
+
+    #[inline]
+    pub(crate) fn rule_action(&self, id: RuleId) -> RuleAction {
+        self.rules
+            .get(usize::from(id.0))
+            .map_or(RuleAction::Route, |&(_, action)| action)
+    }
+
+    /// The group that a policy rule sends packets to.
+    pub fn rule_group(&self, id: RuleId) -> Option<GroupId> {
+        match self.rule_action(id) {
+            RuleAction::Via(group) => Some(group),
+            _ => None,
+        }
+    }
+
+    /// Every route with its standing: the effective-route table.
+    pub fn rib(&self) -> &Rib {
+        &self.rib
+    }
+
+    /// The group that packets to this route take; `None` if it leads to no path.
+    pub fn route_group(&self, route: RouteId) -> Option<GroupId> {
+        match self.hops.get(route.0 as usize) {
+            Some(&Hop::Group(group)) => Some(group),
+            _ => None,
+        }
+    }
+}
+
+impl Builder {
+    /// A builder for this generation with nothing in it.
+    pub fn new(generation: NonZeroU32) -> Self {
+        Self {
+            generation,
+            own_addresses: Vec::new(),
+            address_space: Vec::new(),
+            vnet_sources: Vec::new(),
+            owners: Vec::new(),
+            paths: Vec::new(),
+            routes: Vec::new(),
+            policy: Vec::new(),
+            branch_transit: false,
+        }
+    }
+
+    /// Builds the snapshot; `usable` says which paths are up now, so that no packet sees a wrong word.
+    pub fn build(self, usable: impl Fn(PathId) -> bool) -> Result<Snapshot, BuildError> {
+        at_most("paths", MAX_PATHS, self.paths.len())?;
+        at_most("policy rules", usize::from(u16::MAX), self.policy.len())?;
+        let owner_kinds = self.owner_kinds()?;
+        let vnet: PrefixSet = self.address_space.iter().copied().collect();
+        let candidates = self.candidates()?;
+        let rib = Rib::new(candidates, &vnet, |next_hop| match next_hop {
+            NextHop::Owner(owner) => owner_kinds.get(usize::from(owner.0)).copied().flatten(),
+            NextHop::Path(path) => self.paths.get(usize::from(path.0)).map(|p| p.kind),
+            NextHop::Vnet | NextHop::Internet | NextHop::None => None,
+        });
+
+        let mut groups = Groups::new(&self.paths, self.owners.len());
+        let (mut entries, mut hops) = (Vec::new(), Vec::new());
+        for (route, same) in rib.routes() {
+            if let Some(first) = same.first() {
+                let hop = groups.hop(same)?;
+                entries.push((first.candidate.prefix, Leaf { route, hop }));
+                hops.push(hop);
+            }
+        }
+        let mut rules = Vec::with_capacity(self.policy.len());
+        let mut matches = Vec::with_capacity(self.policy.len());
+        for rule in self.policy {
+            let action = match rule.action {
+                Action::Route => RuleAction::Route,
+                Action::Drop => RuleAction::Drop,
+                Action::Reject => RuleAction::Reject,
+                Action::Via(owners) => {
+                    let known = |owner: &OwnerId| usize::from(owner.0) < self.owners.len();
+                    if !owners.iter().all(known) {
+                        return Err(BuildError::Unknown { by: rule.name });
+                    }
+                    RuleAction::Via(groups.via(&owners)?)
+                }
+            };
+            rules.push((rule.name, action));
+            matches.push(rule.matches);
+        }
+        let nowhere = Leaf {
+            route: RouteId(u32::MAX),
+            hop: Hop::Nowhere,
+        };
+        let groups = groups.finish(usable);
+        let (own_v4, own_v6) = by_family(&self.own_addresses);
+        Ok(Snapshot {
+            generation: self.generation,
+            own_v4,
+            own_v6,
+            vnet,
+            vnet_sources: self
+                .address_space
+                .iter()
+                .chain(&self.vnet_sources)
+                .copied()
+                .collect(),
+            owners: self.owners.into(),
+            paths: self
+                .paths
+                .into_iter()
+                .map(|path| PathFacts {
+                    subnets: path.subnets.iter().copied().collect(),
+                    path,
+                })
+                .collect(),
+            policy: Policy::new(&matches),
+            rules: rules.into(),
+            fib: Fib::new(entries, nowhere),
+            rib,
+            hops: hops.into(),
+            groups,
+            branch_transit: self.branch_transit,
+        })
+    }
+
+    /// What kind each owner is, by its paths; `None` for an owner without any.
+    fn owner_kinds(&self) -> Result<Vec<Option<PathKind>>, BuildError> {
+        let mut kinds = vec![None; self.owners.len()];
+        for path in &self.paths {
+            match kinds.get_mut(usize::from(path.owner.0)) {
+                Some(kind) => *kind = Some(path.kind),
+                None => {
+                    return Err(BuildError::Unknown {
+                        by: path.name.clone(),
+                    });
+                }
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// The given routes, with those that the gateway has by itself.
+    fn candidates(&self) -> Result<Vec<Candidate>, BuildError> {
+        let system = |prefix, next_hop| Candidate::new(prefix, RouteSource::System, next_hop);
+        let mut candidates = self.routes.clone();
+        for one in &candidates {
+            let known = match one.next_hop {
+                NextHop::Owner(owner) => usize::from(owner.0) < self.owners.len(),
+                NextHop::Path(path) => usize::from(path.0) < self.paths.len(),
+                NextHop::Vnet | NextHop::Internet | NextHop::None => true,
+            };
+            if !known {
+                return Err(BuildError::Unknown {
+                    by: format!("the route to {}", one.prefix),
+                });
+            }
+        }
+        for &prefix in &self.address_space {
+            candidates.push(system(prefix, NextHop::Vnet));
+        }
+        for (prefix, next_hop) in azure_defaults() {
+            // A default for exactly a prefix of the virtual network gives way to it.
+            if !self.address_space.iter().any(|own| own.trunc() == prefix) {
+                candidates.push(system(prefix, next_hop));
+            }
+        }
+        for (index, path) in self.paths.iter().enumerate() {
+            for &subnet in &path.subnets {
+                // Every link has fe80::/64; such addresses are reached by naming the link.
+                if !matches!(subnet, IpNet::V6(net) if net.network().is_unicast_link_local()) {
+                    let next_hop = NextHop::Path(PathId(index as u16));
+                    candidates.push(Candidate::new(subnet, RouteSource::Connected, next_hop));
+                }
+            }
+        }
+        Ok(candidates)
+    }
+}
+
+/// Azure's default system routes (azure.md section 2).
+fn azure_defaults() -> [(IpNet, NextHop); 6] {
+    let v4 = |octets: [u8; 4], length| IpNet::new_assert(IpAddr::from(octets), length);
+    [
+        (v4([0, 0, 0, 0], 0), NextHop::Internet),
+        (v4([10, 0, 0, 0], 8), NextHop::None),
+        (v4([172, 16, 0, 0], 12), NextHop::None),
+        (v4([192, 168, 0, 0], 16), NextHop::None),
+        (v4([100, 64, 0, 0], 10), NextHop::None),
+        (
+            IpNet::new_assert(IpAddr::from([0_u16; 8]), 0),
+            NextHop::Internet,
+        ),
+    ]
+}
+
+fn at_most(what: &'static str, limit: usize, found: usize) -> Result<(), BuildError> {
+    if found > limit {
+        return Err(BuildError::TooMany { what, limit, found });
+    }
+    Ok(())
+}
+
+/// Own addresses, by family.
+fn by_family(addresses: &[IpAddr]) -> (Box<[u32]>, Box<[u128]>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for &address in addresses {
+        match address {
+            IpAddr::V4(address) => v4.push(address.to_bits()),
+            IpAddr::V6(address) => v6.push(address.to_bits()),
+        }
+    }
+    (v4.into(), v6.into())
+}
+
+/// Members by tier.
+type Tiers = Vec<Vec<PathId>>;
+
+/// Collects path groups; equal ones are one group.
+struct Groups {
+    /// The paths of each owner.
+    of_owner: Vec<Vec<PathId>>,
+    ids: HashMap<Tiers, GroupId>,
+    /// The groups of next hops that stand alone, which most do: found without building tiers.
+    alone: HashMap<NextHop, GroupId>,
+    tiers: Vec<Tiers>,
+}
+
+impl Groups {
+    fn new(paths: &[Path], owners: usize) -> Self {
+        let mut of_owner = vec![Vec::new(); owners];
+        for (index, path) in paths.iter().enumerate() {
+            if let Some(list) = of_owner.get_mut(usize::from(path.owner.0)) {
+                list.push(PathId(index as u16));
+            }
+        }
+        Self {
+            of_owner,
+            ids: HashMap::new(),
+            alone: HashMap::new(),
+            tiers: Vec::new(),
+        }
+    }
+
+    fn paths(&self, next_hop: NextHop) -> Vec<PathId> {
+        match next_hop {
+            NextHop::Owner(owner) => self
+                .of_owner
+                .get(usize::from(owner.0))
+                .cloned()
+                .unwrap_or_default(),
+            NextHop::Path(path) => vec![path],
+            NextHop::Vnet | NextHop::Internet | NextHop::None => Vec::new(),
+        }
+    }
+
+    /// Where the candidates of one prefix lead to.
+    fn hop(&mut self, same: &[Ranked]) -> Result<Hop, BuildError> {
+        let Some(first) = same.first().map(|one| one.candidate.next_hop) else {
+            return Ok(Hop::Nowhere);
+        };
+        match first {
+            NextHop::Vnet => return Ok(Hop::Vnet),
+            NextHop::Internet => return Ok(Hop::Internet),
+            NextHop::None => return Ok(Hop::None),
+            NextHop::Owner(_) | NextHop::Path(_) => {}
+        }
+        if let ([_], Some(&group)) = (same, self.alone.get(&first)) {
+            return Ok(Hop::Group(group));
+        }
+        let mut tiers = Tiers::new();
+        for one in same {
+            if one.standing == Standing::Active || one.standing.is_standby() {
+                let tier = usize::from(one.tier);
+                if tiers.len() <= tier {
+                    tiers.resize(tier + 1, Vec::new());
+                }
+                if let Some(members) = tiers.get_mut(tier) {
+                    members.extend(self.paths(one.candidate.next_hop));
+                }
+            }
+        }
+        let group = self.add(tiers)?;
+        if same.len() == 1 {
+            self.alone.insert(first, group);
+        }
+        Ok(Hop::Group(group))
+    }
+
+    /// The group of a policy: one tier for each owner.
+    fn via(&mut self, owners: &[OwnerId]) -> Result<GroupId, BuildError> {
+        let tiers = owners
+            .iter()
+            .map(|&owner| self.paths(NextHop::Owner(owner)));
+        let tiers = tiers.collect();
+        self.add(tiers)
+    }
+
+    fn add(&mut self, tiers: Tiers) -> Result<GroupId, BuildError> {
+        // A path stands once, where it stands best.
+        let mut seen = Vec::new();
+        let mut clean = Tiers::new();
+        for members in tiers {
+            let mut tier = Vec::new();
+            for path in members {
+                if !seen.contains(&path) {
+                    seen.push(path);
+                    tier.push(path);
+                }
+            }
+            if !tier.is_empty() {
+                clean.push(tier);
+            }
+        }
+        at_most("paths in one group", MAX_MEMBERS, seen.len())?;
+        if let Some(&id) = self.ids.get(&clean) {
+            return Ok(id);
+        }
+        // One number stays free: the flow cache's "no group".
+        at_most("path groups", usize::from(u16::MAX), self.tiers.len() + 1)?;
+        let id = GroupId(self.tiers.len() as u16);
+        self.tiers.push(clean.clone());
+        self.ids.insert(clean, id);
+        Ok(id)
+    }
+
+    fn finish(self, usable: impl Fn(PathId) -> bool) -> Box<[Group]> {
+        let group = |tiers: Tiers| {
+            let mut group = Group {
+                members: tiers.iter().flatten().copied().collect(),
+                tiers: Box::default(),
+                active: Arc::default(),
+            };
+            let mut start = 0;
+            group.tiers = tiers
+                .iter()
+                .map(|tier| {
+                    let bits = (start..start + tier.len()).fold(0, |bits, bit| bits | 1 << bit);
+                    start += tier.len();
+                    bits
+                })
+                .collect();
+            group.active.store(group.word(&usable));
+            group
+        };
+        self.tiers.into_iter().map(group).collect()
+    }
+}
