@@ -6,7 +6,8 @@
 //! - [`decide`]: what becomes of a packet; the steps of the decision.
 //! - [`policy`]: the policy route table.
 //! - [`fib`]: longest-prefix match.
-//! - [`path`]: paths, groups of paths and the atomic word that holds a group's usable members.
+//! - [`group`], [`path`]: groups of paths, and the atomic word that holds a group's usable members.
+//! - [`explain`]: the same decision as a story, with the alternatives that lost.
 //!
 //! What they stand on:
 //! - [`snapshot`]: the immutable forwarding state, and what it is built from.
@@ -23,7 +24,9 @@
 
 pub mod cache;
 pub mod decide;
+pub mod explain;
 pub mod fib;
+pub mod group;
 pub mod health;
 pub mod packet;
 pub mod path;

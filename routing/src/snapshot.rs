@@ -3,17 +3,17 @@
 //! Only one thing in it moves: each group's word of active members, so that a failover is one store.
 
 use crate::fib::Fib;
+use crate::group::{Group, Groups};
+use crate::health::Usability;
 use crate::packet::{FlowKey, Version};
-use crate::path::{ActiveMembers, GroupId, MAX_MEMBERS, PathId, PathKind};
+use crate::path::{GroupId, PathId, PathKind};
 use crate::policy::{Match, Policy, RuleId};
 use crate::prefix::PrefixSet;
-use crate::rib::{Candidate, NextHop, OwnerId, Ranked, Rib, RouteId, RouteSource, Standing};
+use crate::rib::{Candidate, NextHop, OwnerId, Rib, RouteId, RouteSource};
 use ipnet::IpNet;
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 /// The most paths that a gateway has: the flow cache keeps a path in 15 bits.
 pub const MAX_PATHS: usize = 16_384;
@@ -120,49 +120,6 @@ impl fmt::Display for BuildError {
 }
 
 impl std::error::Error for BuildError {}
-
-/// Paths in tiers of preference, and which of them are in use.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// Every member, by tier.
-    members: Box<[PathId]>,
-    /// Members of each tier, as bits.
-    tiers: Box<[u64]>,
-    active: Arc<ActiveMembers>,
-}
-
-impl Group {
-    /// Its members in order of preference.
-    pub fn members(&self) -> &[PathId] {
-        &self.members
-    }
-
-    /// For each tier its members as bits of the group's word; the first tier is preferred.
-    pub fn tiers(&self) -> &[u64] {
-        &self.tiers
-    }
-
-    /// The tier of a member.
-    pub fn tier_of(&self, member: u8) -> Option<usize> {
-        self.tiers.iter().position(|tier| tier >> member & 1 != 0)
-    }
-
-    /// The group's word.
-    #[inline]
-    pub fn active(&self) -> &Arc<ActiveMembers> {
-        &self.active
-    }
-
-    /// What the word should be: the usable members of the best tier that has any.
-    pub fn word(&self, usable: impl Fn(PathId) -> bool) -> u64 {
-        let mask = (0..MAX_MEMBERS)
-            .zip(&*self.members)
-            .filter(|&(_, &path)| usable(path))
-            .fold(0, |mask, (bit, _)| mask | 1 << bit);
-        let best = self.tiers.iter().map(|tier| tier & mask);
-        best.into_iter().find(|&word| word != 0).unwrap_or(0)
-    }
-}
 
 /// Where the forwarding table leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,17 +242,10 @@ impl Snapshot {
         &self.groups
     }
 
-    /// Writes every group's word for this health of the paths. Groups whose word changed.
-    pub fn update(&self, usable: impl Fn(PathId) -> bool) -> usize {
-        let mut changed = 0;
-        for group in &self.groups {
-            let word = group.word(&usable);
-            if group.active.load() != word {
-                group.active.store(word);
-                changed += 1;
-            }
-        }
-        changed
+    /// Writes every group's word for this health of the paths; how many words changed.
+    pub fn update(&self, usability: impl Fn(PathId) -> Usability) -> usize {
+        let changed = |group: &&Group| group.update(&usability);
+        self.groups.iter().filter(changed).count()
     }
 
     /// The name of a policy rule.
@@ -350,8 +300,8 @@ impl Builder {
         }
     }
 
-    /// Builds the snapshot; `usable` says which paths are up now, so that no packet sees a wrong word.
-    pub fn build(self, usable: impl Fn(PathId) -> bool) -> Result<Snapshot, BuildError> {
+    /// Builds the snapshot; `usability` is the paths' health now, so that no packet sees a wrong word.
+    pub fn build(self, usability: impl Fn(PathId) -> Usability) -> Result<Snapshot, BuildError> {
         at_most("paths", MAX_PATHS, self.paths.len())?;
         at_most("policy rules", usize::from(u16::MAX), self.policy.len())?;
         let owner_kinds = self.owner_kinds()?;
@@ -394,7 +344,7 @@ impl Builder {
             route: RouteId(u32::MAX),
             hop: Hop::Nowhere,
         };
-        let groups = groups.finish(usable);
+        let groups = groups.finish(usability);
         let (own_v4, own_v6) = by_family(&self.own_addresses);
         Ok(Snapshot {
             generation: self.generation,
@@ -496,7 +446,7 @@ fn azure_defaults() -> [(IpNet, NextHop); 6] {
     ]
 }
 
-fn at_most(what: &'static str, limit: usize, found: usize) -> Result<(), BuildError> {
+pub(crate) fn at_most(what: &'static str, limit: usize, found: usize) -> Result<(), BuildError> {
     if found > limit {
         return Err(BuildError::TooMany { what, limit, found });
     }
@@ -513,138 +463,4 @@ fn by_family(addresses: &[IpAddr]) -> (Box<[u32]>, Box<[u128]>) {
         }
     }
     (v4.into(), v6.into())
-}
-
-/// Members by tier.
-type Tiers = Vec<Vec<PathId>>;
-
-/// Collects path groups; equal ones are one group.
-struct Groups {
-    /// The paths of each owner.
-    of_owner: Vec<Vec<PathId>>,
-    ids: HashMap<Tiers, GroupId>,
-    /// The groups of next hops that stand alone, which most do: found without building tiers.
-    alone: HashMap<NextHop, GroupId>,
-    tiers: Vec<Tiers>,
-}
-
-impl Groups {
-    fn new(paths: &[Path], owners: usize) -> Self {
-        let mut of_owner = vec![Vec::new(); owners];
-        for (index, path) in paths.iter().enumerate() {
-            if let Some(list) = of_owner.get_mut(usize::from(path.owner.0)) {
-                list.push(PathId(index as u16));
-            }
-        }
-        Self {
-            of_owner,
-            ids: HashMap::new(),
-            alone: HashMap::new(),
-            tiers: Vec::new(),
-        }
-    }
-
-    fn paths(&self, next_hop: NextHop) -> Vec<PathId> {
-        match next_hop {
-            NextHop::Owner(owner) => self
-                .of_owner
-                .get(usize::from(owner.0))
-                .cloned()
-                .unwrap_or_default(),
-            NextHop::Path(path) => vec![path],
-            NextHop::Vnet | NextHop::Internet | NextHop::None => Vec::new(),
-        }
-    }
-
-    /// Where the candidates of one prefix lead to.
-    fn hop(&mut self, same: &[Ranked]) -> Result<Hop, BuildError> {
-        let Some(first) = same.first().map(|one| one.candidate.next_hop) else {
-            return Ok(Hop::Nowhere);
-        };
-        match first {
-            NextHop::Vnet => return Ok(Hop::Vnet),
-            NextHop::Internet => return Ok(Hop::Internet),
-            NextHop::None => return Ok(Hop::None),
-            NextHop::Owner(_) | NextHop::Path(_) => {}
-        }
-        if let ([_], Some(&group)) = (same, self.alone.get(&first)) {
-            return Ok(Hop::Group(group));
-        }
-        let mut tiers = Tiers::new();
-        for one in same {
-            if one.standing == Standing::Active || one.standing.is_standby() {
-                let tier = usize::from(one.tier);
-                if tiers.len() <= tier {
-                    tiers.resize(tier + 1, Vec::new());
-                }
-                if let Some(members) = tiers.get_mut(tier) {
-                    members.extend(self.paths(one.candidate.next_hop));
-                }
-            }
-        }
-        let group = self.add(tiers)?;
-        if same.len() == 1 {
-            self.alone.insert(first, group);
-        }
-        Ok(Hop::Group(group))
-    }
-
-    /// The group of a policy: one tier for each owner.
-    fn via(&mut self, owners: &[OwnerId]) -> Result<GroupId, BuildError> {
-        let tiers = owners
-            .iter()
-            .map(|&owner| self.paths(NextHop::Owner(owner)));
-        let tiers = tiers.collect();
-        self.add(tiers)
-    }
-
-    fn add(&mut self, tiers: Tiers) -> Result<GroupId, BuildError> {
-        // A path stands once, where it stands best.
-        let mut seen = Vec::new();
-        let mut clean = Tiers::new();
-        for members in tiers {
-            let mut tier = Vec::new();
-            for path in members {
-                if !seen.contains(&path) {
-                    seen.push(path);
-                    tier.push(path);
-                }
-            }
-            if !tier.is_empty() {
-                clean.push(tier);
-            }
-        }
-        at_most("paths in one group", MAX_MEMBERS, seen.len())?;
-        if let Some(&id) = self.ids.get(&clean) {
-            return Ok(id);
-        }
-        // One number stays free: the flow cache's "no group".
-        at_most("path groups", usize::from(u16::MAX), self.tiers.len() + 1)?;
-        let id = GroupId(self.tiers.len() as u16);
-        self.tiers.push(clean.clone());
-        self.ids.insert(clean, id);
-        Ok(id)
-    }
-
-    fn finish(self, usable: impl Fn(PathId) -> bool) -> Box<[Group]> {
-        let group = |tiers: Tiers| {
-            let mut group = Group {
-                members: tiers.iter().flatten().copied().collect(),
-                tiers: Box::default(),
-                active: Arc::default(),
-            };
-            let mut start = 0;
-            group.tiers = tiers
-                .iter()
-                .map(|tier| {
-                    let bits = (start..start + tier.len()).fold(0, |bits, bit| bits | 1 << bit);
-                    start += tier.len();
-                    bits
-                })
-                .collect();
-            group.active.store(group.word(&usable));
-            group
-        };
-        self.tiers.into_iter().map(group).collect()
-    }
 }

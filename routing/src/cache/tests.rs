@@ -1,5 +1,5 @@
 use super::*;
-use crate::decide::tests::{ONPREM, PRIMARY, SECONDARY, builder, headers, net, snapshot};
+use crate::decide::tests::{ONPREM, PRIMARY, SECONDARY, builder, full, headers, net, snapshot};
 use crate::policy::Match;
 use crate::rib::{Candidate, NextHop, OwnerId, RouteSource};
 use crate::snapshot::{Action, Rule};
@@ -28,24 +28,24 @@ fn a_flow_stays_on_its_path_while_that_lives_and_moves_when_it_does_not() {
         let packet = headers("10.1.0.4", "10.2.0.1", port);
         cache.decide(&snapshot, Ingress::Vnet, &packet).verdict
     };
-    snapshot.update(|path| path != PRIMARY);
+    snapshot.update(|path| full(path != PRIMARY));
     for port in 0..64 {
         assert_eq!(on(port), Verdict::Path(SECONDARY));
     }
     // The primary is back: old flows stay, new ones use both.
-    snapshot.update(|_| true);
+    snapshot.update(|_| full(true));
     for port in 0..64 {
         assert_eq!(on(port), Verdict::Path(SECONDARY));
     }
     assert!((64..128).any(|port| on(port) == Verdict::Path(PRIMARY)));
-    snapshot.update(|path| path != SECONDARY);
+    snapshot.update(|path| full(path != SECONDARY));
     for port in 0..128 {
         assert_eq!(on(port), Verdict::Path(PRIMARY));
     }
     // A lower tier is left when the upper one is back.
-    snapshot.update(|path| path == ONPREM);
+    snapshot.update(|path| full(path == ONPREM));
     assert_eq!(on(1), Verdict::Path(ONPREM));
-    snapshot.update(|path| path != PRIMARY);
+    snapshot.update(|path| full(path != PRIMARY));
     assert_eq!(on(1), Verdict::Path(SECONDARY));
 }
 
@@ -62,7 +62,7 @@ fn a_new_snapshot_is_asked_again() {
         RouteSource::UserDefined,
         NextHop::None,
     ));
-    let new = builder.build(|_| true).unwrap();
+    let new = builder.build(|_| full(true)).unwrap();
     assert_eq!(
         cache.decide(&new, Ingress::Vnet, &packet).verdict,
         Verdict::Drop(DropReason::RouteNone)
@@ -72,13 +72,13 @@ fn a_new_snapshot_is_asked_again() {
 #[test]
 fn a_flow_without_a_path_finds_one_when_there_is_one() {
     let snapshot = snapshot();
-    snapshot.update(|_| false);
+    snapshot.update(|_| full(false));
     let mut cache = FlowCache::new(64, 1);
     let packet = headers("10.1.0.4", "10.3.0.1", 80);
     let mut verdict = || cache.decide(&snapshot, Ingress::Vnet, &packet).verdict;
     assert_eq!(verdict(), Verdict::Drop(DropReason::NoPath));
     assert_eq!(verdict(), Verdict::Drop(DropReason::NoPath));
-    snapshot.update(|_| true);
+    snapshot.update(|_| full(true));
     assert_eq!(verdict(), Verdict::Path(ONPREM));
 }
 
@@ -102,7 +102,7 @@ proptest! {
             let via = Action::Via(vec![OwnerId(2), OwnerId(0)]);
             let action = if odd { Action::Drop } else { via };
             builder.policy = vec![Rule { name: "rule".to_owned(), matches, action }];
-            builder.build(|path| health >> path.0 & 1 != 0).unwrap()
+            builder.build(|path| full(health >> path.0 & 1 != 0)).unwrap()
         };
         let (mut generation, mut current) = (1, build(1, 0xff));
         let mut cache = FlowCache::new(16, 5);
@@ -113,7 +113,7 @@ proptest! {
                     generation += 1;
                     current = build(generation, health);
                 }
-                1 => { current.update(|path| health >> path.0 & 1 != 0); }
+                1 => { current.update(|path| full(health >> path.0 & 1 != 0)); }
                 _ => {}
             }
             let (ingress, source) = match flow % 3 {

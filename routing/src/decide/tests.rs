@@ -1,4 +1,5 @@
 use super::*;
+use crate::health::Usability;
 use crate::packet::{Version, address_bits};
 use crate::policy::Match;
 use crate::rib::{Candidate, NextHop, OwnerId, RouteSource};
@@ -15,6 +16,11 @@ pub(crate) const BRANCH: PathId = PathId(4);
 
 const CIRCUIT: NextHop = NextHop::Owner(OwnerId(0));
 const SITE: NextHop = NextHop::Owner(OwnerId(2));
+
+/// Full health or none.
+pub(crate) fn full(up: bool) -> Usability {
+    if up { Usability::Full } else { Usability::None }
+}
 
 pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -73,7 +79,7 @@ pub(crate) fn builder() -> Builder {
 }
 
 pub(crate) fn snapshot() -> Snapshot {
-    builder().build(|_| true).unwrap()
+    builder().build(|_| full(true)).unwrap()
 }
 
 pub(crate) fn headers(source: &str, destination: &str, destination_port: u16) -> Headers {
@@ -129,7 +135,7 @@ fn the_longest_prefix_wins_even_if_it_is_a_vpn_prefix() {
     builder
         .routes
         .push(Candidate::new(net("10.2.8.0/24"), RouteSource::Site, SITE));
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     assert!(is_on(
         from_vnet(&snapshot, "10.2.7.1"),
         &[PRIMARY, SECONDARY]
@@ -141,16 +147,16 @@ fn the_longest_prefix_wins_even_if_it_is_a_vpn_prefix() {
 fn expressroute_carries_a_prefix_that_both_have_until_it_is_down() {
     let snapshot = snapshot();
     for destination in ["10.2.0.1", "fd00:2::1"] {
-        snapshot.update(|_| true);
+        snapshot.update(|_| full(true));
         assert!(is_on(
             from_vnet(&snapshot, destination),
             &[PRIMARY, SECONDARY]
         ));
-        snapshot.update(|path| path != PRIMARY);
+        snapshot.update(|path| full(path != PRIMARY));
         assert_eq!(from_vnet(&snapshot, destination), Verdict::Path(SECONDARY));
-        snapshot.update(|path| path == ONPREM);
+        snapshot.update(|path| full(path == ONPREM));
         assert_eq!(from_vnet(&snapshot, destination), Verdict::Path(ONPREM));
-        snapshot.update(|_| false);
+        snapshot.update(|_| full(false));
         assert_eq!(
             from_vnet(&snapshot, destination),
             dropped(DropReason::NoPath)
@@ -160,10 +166,31 @@ fn expressroute_carries_a_prefix_that_both_have_until_it_is_down() {
 
 #[test]
 fn a_snapshot_starts_with_the_words_of_the_health_it_was_built_with() {
-    let snapshot = builder().build(|path| path == ONPREM).unwrap();
+    let snapshot = builder().build(|path| full(path == ONPREM)).unwrap();
     assert_eq!(from_vnet(&snapshot, "10.2.0.1"), Verdict::Path(ONPREM));
-    assert_eq!(snapshot.update(|path| path == ONPREM), 0);
-    assert!(snapshot.update(|_| true) > 0);
+    assert_eq!(snapshot.update(|path| full(path == ONPREM)), 0);
+    assert!(snapshot.update(|_| full(true)) > 0);
+}
+
+#[test]
+fn a_path_of_last_resort_carries_flows_only_if_no_path_is_fully_usable() {
+    let snapshot = snapshot();
+    let last_resort_but = |full: PathId| {
+        move |path| {
+            if path == full {
+                Usability::Full
+            } else {
+                Usability::LastResort
+            }
+        }
+    };
+    snapshot.update(last_resort_but(ONPREM));
+    assert_eq!(from_vnet(&snapshot, "10.2.0.1"), Verdict::Path(ONPREM));
+    snapshot.update(last_resort_but(BRANCH));
+    assert!(is_on(
+        from_vnet(&snapshot, "10.2.0.1"),
+        &[PRIMARY, SECONDARY]
+    ));
 }
 
 #[test]
@@ -179,7 +206,7 @@ fn losing_one_link_moves_about_half_of_the_flows() {
             .collect()
     };
     let before = flows(&snapshot);
-    snapshot.update(|path| path != PRIMARY);
+    snapshot.update(|path| full(path != PRIMARY));
     let after = flows(&snapshot);
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
     assert!((800..1200).contains(&moved), "{moved}");
@@ -192,7 +219,7 @@ fn a_user_defined_route_beats_all_others_of_its_prefix() {
     let udr = |prefix, next_hop| Candidate::new(net(prefix), RouteSource::UserDefined, next_hop);
     builder.routes.push(udr("10.2.0.0/16", SITE));
     builder.routes.push(udr("10.9.0.0/16", NextHop::None));
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     assert_eq!(from_vnet(&snapshot, "10.2.0.1"), Verdict::Path(ONPREM));
     assert_eq!(
         from_vnet(&snapshot, "10.9.0.1"),
@@ -208,7 +235,7 @@ fn bgp_inside_the_vnets_own_space_does_not_count() {
         RouteSource::Bgp,
         CIRCUIT,
     ));
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     assert_eq!(
         verdict(&snapshot, Ingress::Path(PRIMARY), "10.2.0.1", "10.1.7.1"),
         Verdict::Vnet
@@ -238,7 +265,7 @@ fn azures_default_routes_drop_private_space_and_know_no_internet() {
 fn the_vnet_may_only_use_its_own_sources() {
     let mut builder = builder();
     builder.vnet_sources = nets(&["192.0.2.9/32"]);
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     let from = |source| verdict(&snapshot, Ingress::Vnet, source, "10.3.0.1");
     assert_eq!(from("10.1.3.3"), Verdict::Path(ONPREM));
     assert_eq!(from("192.0.2.9"), Verdict::Path(ONPREM));
@@ -321,8 +348,9 @@ fn the_gateway_answers_a_neighbor_on_its_own_link_only() {
     let to = |source, destination| verdict(&snapshot, Ingress::Local, source, destination);
     assert_eq!(to("172.16.0.2", "172.16.0.1"), Verdict::Path(PRIMARY));
     assert_eq!(to("172.16.0.6", "172.16.0.5"), Verdict::Path(SECONDARY));
-    snapshot.update(|path| path != PRIMARY);
-    assert_eq!(to("172.16.0.2", "172.16.0.1"), dropped(DropReason::NoPath));
+    // Also while the link is down: otherwise nothing could find it up again.
+    snapshot.update(|path| full(path != PRIMARY));
+    assert_eq!(to("172.16.0.2", "172.16.0.1"), Verdict::Path(PRIMARY));
     assert_eq!(to("10.1.255.4", "10.1.0.4"), Verdict::Vnet);
     assert_eq!(to("10.1.255.4", "10.3.0.1"), Verdict::Path(ONPREM));
 }
@@ -333,7 +361,7 @@ fn link_local_link_addresses_reach_the_gateway_and_nothing_else() {
     builder.paths[0].subnets.push(net("169.254.21.0/30"));
     builder.own_addresses.push("169.254.21.2".parse().unwrap());
     builder.own_addresses.push("fe80::2".parse().unwrap());
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     let from =
         |path, source, destination| verdict(&snapshot, Ingress::Path(path), source, destination);
     assert_eq!(
@@ -369,7 +397,7 @@ fn branches_reach_each_other_only_with_transit() {
     for transit in [false, true] {
         let mut builder = builder();
         builder.branch_transit = transit;
-        let snapshot = builder.build(|_| true).unwrap();
+        let snapshot = builder.build(|_| full(true)).unwrap();
         for (from, source, destination, to) in cases {
             let expected = if transit {
                 Verdict::Path(to)
@@ -388,7 +416,7 @@ fn branches_reach_each_other_only_with_transit() {
 fn nothing_goes_back_to_where_it_came_from() {
     let mut builder = builder();
     builder.branch_transit = true;
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     let hairpin = dropped(DropReason::Hairpin);
     assert_eq!(from_vnet(&snapshot, "10.1.0.9"), hairpin);
     assert_eq!(
@@ -440,7 +468,7 @@ fn policy_comes_before_the_route_table_and_its_first_match_decides() {
             Action::Reject,
         ),
     ];
-    let snapshot = builder.build(|_| true).unwrap();
+    let snapshot = builder.build(|_| full(true)).unwrap();
     let decide =
         |destination, port| snapshot.decide(Ingress::Vnet, &headers("10.1.0.4", destination, port));
     let telnet = decide("10.2.0.1", 23);
@@ -454,10 +482,10 @@ fn policy_comes_before_the_route_table_and_its_first_match_decides() {
         dropped(DropReason::PolicyReject)
     );
     assert_eq!(decide("10.2.8.1", 80).verdict, Verdict::Path(BRANCH));
-    snapshot.update(|path| path != BRANCH);
+    snapshot.update(|path| full(path != BRANCH));
     assert!(is_on(decide("10.2.8.1", 80).verdict, &[PRIMARY, SECONDARY]));
     // A policy's paths are all that it may take: the route table is not asked.
-    snapshot.update(|path| path == ONPREM);
+    snapshot.update(|path| full(path == ONPREM));
     assert_eq!(decide("10.2.8.1", 80).verdict, dropped(DropReason::NoPath));
     assert_eq!(decide("10.2.9.1", 80).verdict, Verdict::Path(ONPREM));
     // The gateway's own packets are not subject to it.
@@ -495,16 +523,22 @@ fn what_names_an_unknown_circuit_site_or_path_is_refused() {
     ));
     let unknown = |by: &str| BuildError::Unknown { by: by.to_owned() };
     assert_eq!(
-        wrong_route.build(|_| true).err(),
+        wrong_route.build(|_| full(true)).err(),
         Some(unknown("the route to 10.8.0.0/16"))
     );
     let mut wrong_rule = builder();
     let via = Action::Via(vec![OwnerId(4)]);
     wrong_rule.policy = vec![rule("astray", Match::default(), via)];
-    assert_eq!(wrong_rule.build(|_| true).err(), Some(unknown("astray")));
+    assert_eq!(
+        wrong_rule.build(|_| full(true)).err(),
+        Some(unknown("astray"))
+    );
     let mut wrong_path = builder();
     wrong_path.paths[3].owner = OwnerId(4);
-    assert_eq!(wrong_path.build(|_| true).err(), Some(unknown("onprem")));
+    assert_eq!(
+        wrong_path.build(|_| full(true)).err(),
+        Some(unknown("onprem"))
+    );
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! Path groups: the paths of a route in tiers of preference, and the word that says which are in use.
+
+use crate::health::Usability;
+use crate::path::{ActiveMembers, GroupId, MAX_MEMBERS, PathId};
+use crate::rib::{NextHop, OwnerId, Ranked, RouteSource, Standing};
+use crate::snapshot::{BuildError, Hop, Path, at_most};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Paths in tiers of preference, and which of them are in use.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Every member, by tier.
+    members: Box<[PathId]>,
+    /// Members of each tier, as bits.
+    tiers: Box<[u64]>,
+    /// Whether packets take it whatever its paths' health.
+    unconditional: bool,
+    active: Arc<ActiveMembers>,
+}
+
+impl Group {
+    /// Its members in order of preference.
+    pub fn members(&self) -> &[PathId] {
+        &self.members
+    }
+
+    /// For each tier its members as bits of the group's word; the first tier is preferred.
+    pub fn tiers(&self) -> &[u64] {
+        &self.tiers
+    }
+
+    /// The tier of a member.
+    pub fn tier_of(&self, member: u8) -> Option<usize> {
+        self.tiers.iter().position(|tier| tier >> member & 1 != 0)
+    }
+
+    /// The group's word.
+    #[inline]
+    pub fn active(&self) -> &Arc<ActiveMembers> {
+        &self.active
+    }
+
+    /// What the word should be: the fully usable members of the best tier that has any, or else those
+    /// that are usable as a last resort. A link's own subnet is tried whatever its health: its neighbour
+    /// is asked and answered there, and a path that is down could not come up otherwise.
+    pub fn word(&self, usability: impl Fn(PathId) -> Usability) -> u64 {
+        let best = |least: Usability| {
+            let mask = (0..MAX_MEMBERS)
+                .zip(&*self.members)
+                .filter(|&(_, &path)| self.unconditional || usability(path) >= least)
+                .fold(0, |mask, (bit, _)| mask | 1 << bit);
+            let words = self.tiers.iter().map(|tier| tier & mask);
+            words.into_iter().find(|&word| word != 0)
+        };
+        best(Usability::Full)
+            .or_else(|| best(Usability::LastResort))
+            .unwrap_or(0)
+    }
+
+    /// Writes the word for this health of the paths; whether it changed.
+    pub fn update(&self, usability: impl Fn(PathId) -> Usability) -> bool {
+        let word = self.word(usability);
+        let changed = self.active.load() != word;
+        if changed {
+            self.active.store(word);
+        }
+        changed
+    }
+}
+
+/// Members by tier, and whether packets take them whatever their health: what makes two groups one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Plan {
+    tiers: Vec<Vec<PathId>>,
+    unconditional: bool,
+}
+
+/// Collects path groups; equal ones are one group.
+pub(crate) struct Groups {
+    /// The paths of each owner.
+    of_owner: Vec<Vec<PathId>>,
+    ids: HashMap<Plan, GroupId>,
+    /// The groups of next hops that stand alone, which most do: found without building tiers.
+    alone: HashMap<(NextHop, bool), GroupId>,
+    plans: Vec<Plan>,
+}
+
+impl Groups {
+    /// A collection for these paths of this many owners.
+    pub(crate) fn new(paths: &[Path], owners: usize) -> Self {
+        let mut of_owner = vec![Vec::new(); owners];
+        for (index, path) in paths.iter().enumerate() {
+            if let Some(list) = of_owner.get_mut(usize::from(path.owner.0)) {
+                list.push(PathId(index as u16));
+            }
+        }
+        Self {
+            of_owner,
+            ids: HashMap::new(),
+            alone: HashMap::new(),
+            plans: Vec::new(),
+        }
+    }
+
+    /// Where the candidates of one prefix lead to.
+    pub(crate) fn hop(&mut self, same: &[Ranked]) -> Result<Hop, BuildError> {
+        let Some(first) = same.first().map(|one| one.candidate) else {
+            return Ok(Hop::Nowhere);
+        };
+        match first.next_hop {
+            NextHop::Vnet => return Ok(Hop::Vnet),
+            NextHop::Internet => return Ok(Hop::Internet),
+            NextHop::None => return Ok(Hop::None),
+            NextHop::Owner(_) | NextHop::Path(_) => {}
+        }
+        let unconditional = first.source == RouteSource::Connected;
+        let alone = (first.next_hop, unconditional);
+        if let ([_], Some(&group)) = (same, self.alone.get(&alone)) {
+            return Ok(Hop::Group(group));
+        }
+        let mut tiers = Vec::new();
+        for one in same {
+            if one.standing == Standing::Active || one.standing.is_standby() {
+                let tier = usize::from(one.tier);
+                if tiers.len() <= tier {
+                    tiers.resize(tier + 1, Vec::new());
+                }
+                if let Some(members) = tiers.get_mut(tier) {
+                    members.extend(self.paths(one.candidate.next_hop));
+                }
+            }
+        }
+        let group = self.add(tiers, unconditional)?;
+        if same.len() == 1 {
+            self.alone.insert(alone, group);
+        }
+        Ok(Hop::Group(group))
+    }
+
+    /// The group of a policy: one tier for each owner.
+    pub(crate) fn via(&mut self, owners: &[OwnerId]) -> Result<GroupId, BuildError> {
+        let tiers = owners
+            .iter()
+            .map(|&owner| self.paths(NextHop::Owner(owner)))
+            .collect();
+        self.add(tiers, false)
+    }
+
+    /// The groups in the order of their ids, with the words of this health.
+    pub(crate) fn finish(self, usability: impl Fn(PathId) -> Usability) -> Box<[Group]> {
+        let group = |plan: Plan| {
+            let mut start = 0;
+            let bits = |tier: &Vec<PathId>| {
+                let bits = (start..start + tier.len()).fold(0, |bits, bit| bits | 1 << bit);
+                start += tier.len();
+                bits
+            };
+            let group = Group {
+                members: plan.tiers.iter().flatten().copied().collect(),
+                tiers: plan.tiers.iter().map(bits).collect(),
+                unconditional: plan.unconditional,
+                active: Arc::default(),
+            };
+            group.update(&usability);
+            group
+        };
+        self.plans.into_iter().map(group).collect()
+    }
+
+    fn paths(&self, next_hop: NextHop) -> Vec<PathId> {
+        match next_hop {
+            NextHop::Owner(owner) => self
+                .of_owner
+                .get(usize::from(owner.0))
+                .cloned()
+                .unwrap_or_default(),
+            NextHop::Path(path) => vec![path],
+            NextHop::Vnet | NextHop::Internet | NextHop::None => Vec::new(),
+        }
+    }
+
+    fn add(&mut self, tiers: Vec<Vec<PathId>>, unconditional: bool) -> Result<GroupId, BuildError> {
+        // A path stands once, where it stands best.
+        let mut seen = Vec::new();
+        let mut plan = Plan {
+            tiers: Vec::new(),
+            unconditional,
+        };
+        for members in tiers {
+            let mut tier = Vec::new();
+            for path in members {
+                if !seen.contains(&path) {
+                    seen.push(path);
+                    tier.push(path);
+                }
+            }
+            if !tier.is_empty() {
+                plan.tiers.push(tier);
+            }
+        }
+        at_most("paths in one group", MAX_MEMBERS, seen.len())?;
+        if let Some(&id) = self.ids.get(&plan) {
+            return Ok(id);
+        }
+        // One number stays free: the flow cache's "no group".
+        at_most("path groups", usize::from(u16::MAX), self.plans.len() + 1)?;
+        let id = GroupId(self.plans.len() as u16);
+        self.plans.push(plan.clone());
+        self.ids.insert(plan, id);
+        Ok(id)
+    }
+}
