@@ -61,6 +61,13 @@ impl Tags {
         (self.count > 1).then_some(self.ids[1])
     }
 
+    /// Type and id of each tag, from the outermost on.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let inner = self.inner().map(|id| (CUSTOMER_TAG, id));
+        self.outer().into_iter().chain(inner)
+    }
+
     /// How many tags.
     pub fn count(&self) -> u8 {
         self.count

@@ -1,3 +1,4 @@
 //! The data path's threads.
 
+pub mod ethernet;
 pub mod handover;
