@@ -35,7 +35,9 @@ const fn seconds(n: u64) -> Duration {
 
 /// Reads a whole document. `directory` is where relative paths of files begin.
 pub(super) fn config(walk: &mut Walk, root: Section, directory: &Path) -> Config {
-    let vnet = root.section(walk, "vnet").map(|section| vnet(walk, section));
+    let vnet = root
+        .section(walk, "vnet")
+        .map(|section| vnet(walk, section));
     if vnet.is_none() && walk.places.sound("vnet") {
         root.missing(walk, "vnet", "a table [vnet]".to_owned());
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with a device: while it is opened (one line for a person, with the remedy), and
 //! while packets move (a value that the packet path decides by).
 
+use routing::reason::DropReason;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -130,6 +131,18 @@ impl SendError {
             }
             Errno::MSGSIZE => Self::TooBig,
             error => Self::Other(error.raw_os_error()),
+        }
+    }
+}
+
+impl SendError {
+    /// Why a packet that met this error was dropped.
+    pub fn reason(self) -> DropReason {
+        match self {
+            Self::NoRoom => DropReason::TransmitQueueFull,
+            Self::Down => DropReason::InterfaceDown,
+            Self::TooBig => DropReason::TooBig,
+            Self::GsoRefused | Self::Other(_) => DropReason::TransmitError,
         }
     }
 }

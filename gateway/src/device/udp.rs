@@ -542,6 +542,21 @@ pub struct ReceivedTrain<'a> {
     pub bytes: &'a mut [u8],
 }
 
+/// Where a [`ReceivedTrain`] lies.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainPlace {
+    /// The peer.
+    pub source: SocketAddr,
+    /// DSCP in the upper six bits, ECN in the lower two.
+    pub traffic_class: u8,
+    /// Length of each datagram but the last, bytes; never 0.
+    pub stride: usize,
+    /// Where the first datagram begins in the batch's buffer.
+    pub at: usize,
+    /// Length of all of them, bytes.
+    pub len: usize,
+}
+
 impl ReceiveBatch {
     /// A batch of `size` buffers of 64 KB, at least 1 and at most [`MAX_BATCH`].
     pub fn new(size: usize) -> Self {
@@ -573,6 +588,22 @@ impl ReceiveBatch {
                 bytes: buffer.get_mut(..entry.len)?,
             })
         })
+    }
+
+    /// The same, as places in the one buffer that all of them lie in: for a receiver that refers to
+    /// packets of the whole batch while it opens the next one in place.
+    pub fn split(&mut self) -> (&mut [u8], impl Iterator<Item = TrainPlace> + '_) {
+        let entries = self.entries.iter().take(self.filled).enumerate();
+        let places = entries.filter_map(|(index, entry)| {
+            Some(TrainPlace {
+                source: entry.name.address()?,
+                traffic_class: entry.traffic_class,
+                stride: entry.stride,
+                at: index * BUFFER_LEN,
+                len: entry.len.min(BUFFER_LEN),
+            })
+        });
+        (&mut self.buffers, places)
     }
 
     fn fill(&mut self, fd: BorrowedFd<'_>) -> Result<usize, Errno> {

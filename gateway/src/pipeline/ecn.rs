@@ -1,9 +1,11 @@
 //! Congestion marks through a tunnel (RFC 6040, normal mode).
 
+use super::forward;
+use routing::packet::Headers;
 use routing::reason::DropReason;
 
 /// ECN bits of a traffic class (RFC 3168, 5).
-const ECN: u8 = 0b11;
+pub const ECN: u8 = 0b11;
 /// Not ECN-capable.
 const NOT_ECT: u8 = 0b00;
 /// ECN-capable, the codepoint of L4S (RFC 9331) among others.
@@ -35,6 +37,21 @@ pub const fn inner_traffic_class(inner: u8, outer: u8) -> Result<u8, DropReason>
         (inner, _) => inner,
     };
     Ok(inner & !ECN | combined)
+}
+
+/// Puts the congestion mark of the outer header into an inner packet. Only called for an outer header
+/// that has one; most have none.
+///
+/// # Errors
+/// `EcnIllegal`, see [`inner_traffic_class`]; or what makes the packet unreadable.
+#[cold]
+pub fn combine(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
+    let headers = Headers::parse(packet)?;
+    let class = inner_traffic_class(headers.traffic_class, outer)?;
+    if class != headers.traffic_class {
+        forward::set_traffic_class(packet, &headers, class);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! - [`ecn`]: the congestion mark of a tunnel's outer header.
 //! - [`coalesce`]: what comes out of a tunnel back into super-packets.
 //! - [`checksum`]: the sums under all of them.
+//!
+//! [`process`] is the one function that puts them together.
 
 pub mod checksum;
 pub mod coalesce;
@@ -16,4 +18,5 @@ mod field;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;
+pub mod process;
 pub mod split;

@@ -1,4 +1,14 @@
-//! The data path's threads.
+//! The data path's threads. One worker a core; each owns its devices and runs every packet to completion.
+//!
+//! - [`run`]: the loop: who is read when, and how much in one round
+//! - [`switch`]: where packets change sides
+//! - [`link`], [`ethernet`]: ExpressRoute links, tags, next hops
+//! - [`tunnels`]: trains sealed and opened in place
+//! - [`handover`]: what workers and control hand each other
 
 pub mod ethernet;
 pub mod handover;
+pub mod link;
+pub mod run;
+pub mod switch;
+pub mod tunnels;

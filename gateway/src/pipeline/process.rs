@@ -1,0 +1,245 @@
+//! The one function in the middle: what becomes of a packet. Deterministic: no socket, no clock.
+//! The workers, the benches, `vng explain`, replay, property tests and fuzzers all call it.
+//!
+//! 1. parse once: headers, flow key, segments
+//! 2. decide: flow cache, policy, longest prefix, active path
+//! 3. hop limit
+//! 4. fragments, and size against the way out
+//! 5. only then edit: hop limit, MSS clamp
+//!
+//! Whatever is refused is refused before the first edit, so an ICMP error quotes what the sender sent.
+
+use crate::config::schema::FragmentPolicy;
+use crate::device::offload::Offload;
+use crate::pipeline::forward;
+use crate::pipeline::icmp::Complaint;
+use routing::cache::FlowCache;
+use routing::decide::Verdict;
+use routing::packet::{Fragment, Headers, Version};
+use routing::path::{Ingress, PathId};
+use routing::reason::DropReason;
+use routing::snapshot::Snapshot;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Protocol number of TCP (RFC 9293).
+const TCP: u8 = 6;
+/// SYN bit of the TCP flags.
+const SYN: u8 = 0x02;
+
+/// What the pipeline knows of one side of the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    /// Largest IP packet there, bytes.
+    pub mtu: u16,
+    /// What to do with fragments on the way out.
+    pub fragments: FragmentPolicy,
+    /// The gateway's own IPv4 address there: the source of its ICMP errors.
+    pub v4: Option<Ipv4Addr>,
+    /// The gateway's own IPv6 address there.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The forwarding state: immutable, loaded once per batch.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// Routes, policy, paths.
+    pub snapshot: Snapshot,
+    /// The virtual network's side.
+    pub vnet: Side,
+    /// The side of each path, by [`PathId`].
+    pub paths: Box<[Side]>,
+}
+
+impl Forwarding {
+    /// The side behind an egress or ingress; the gateway's own host is as wide as the virtual network.
+    #[inline]
+    pub fn side(&self, path: Option<PathId>) -> &Side {
+        path.and_then(|path| self.paths.get(usize::from(path.0)))
+            .unwrap_or(&self.vnet)
+    }
+
+    /// The gateway's address that answers for packets which came in at `ingress`: the address of that
+    /// side, or the virtual network's where the side has none of the family (RFC 1812, 4.3.2.4).
+    pub fn source_for(&self, ingress: Ingress, version: Version) -> Option<IpAddr> {
+        let side = match ingress {
+            Ingress::Path(path) => self.side(Some(path)),
+            Ingress::Vnet | Ingress::Local => &self.vnet,
+        };
+        match version {
+            Version::V4 => side.v4.or(self.vnet.v4).map(IpAddr::V4),
+            Version::V6 => side.v6.or(self.vnet.v6).map(IpAddr::V6),
+        }
+    }
+}
+
+/// Where a packet goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// To the virtual network.
+    Vnet,
+    /// To the gateway's own host.
+    Local,
+    /// Out of a path.
+    Path(PathId),
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Send it out; it is edited and ready.
+    Forward {
+        /// Where.
+        to: Egress,
+        /// Its headers, with the hop limit as parsed.
+        headers: Headers,
+    },
+    /// Send it out in fragments of at most `mtu` bytes.
+    Fragment {
+        /// Where.
+        to: Egress,
+        /// Its headers.
+        headers: Headers,
+        /// Largest fragment, bytes.
+        mtu: u16,
+    },
+    /// Drop it, and tell its sender where `complaint` says so.
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// The ICMP error due, before any rate limit.
+        complaint: Option<Complaint>,
+        /// Its headers; `None` if they could not be read.
+        headers: Option<Headers>,
+    },
+}
+
+impl Outcome {
+    fn refuse(reason: DropReason, complaint: Option<Complaint>, headers: Headers) -> Self {
+        Self::Drop {
+            reason,
+            complaint,
+            headers: Some(headers),
+        }
+    }
+}
+
+/// Decides about one packet and edits it for its way. `bytes` is the IP packet; a packet that is
+/// forwarded may be shorter than `bytes` (link padding): `headers.total_len` says.
+#[inline]
+pub fn process(
+    forwarding: &Forwarding,
+    cache: &mut FlowCache,
+    ingress: Ingress,
+    bytes: &mut [u8],
+    offload: &Offload,
+) -> Outcome {
+    // 1. parse
+    let headers = match Headers::parse(bytes) {
+        Ok(headers) => headers,
+        Err(reason) => {
+            return Outcome::Drop {
+                reason,
+                complaint: None,
+                headers: None,
+            };
+        }
+    };
+
+    // 2. decide
+    let decision = cache.decide(&forwarding.snapshot, ingress, &headers);
+    let to = match decision.verdict {
+        Verdict::Vnet => Egress::Vnet,
+        Verdict::Local => {
+            return Outcome::Forward {
+                to: Egress::Local,
+                headers,
+            };
+        }
+        Verdict::Path(path) => Egress::Path(path),
+        Verdict::Drop(reason) => return Outcome::refuse(reason, complaint_for(reason), headers),
+    };
+    finish(forwarding, ingress, to, headers, bytes, offload)
+}
+
+/// Steps 3 to 5, for a packet whose way out is known.
+#[inline]
+fn finish(
+    forwarding: &Forwarding,
+    ingress: Ingress,
+    to: Egress,
+    headers: Headers,
+    bytes: &mut [u8],
+    offload: &Offload,
+) -> Outcome {
+    let out = forwarding.side(match to {
+        Egress::Path(path) => Some(path),
+        Egress::Vnet | Egress::Local => None,
+    });
+
+    // 3. hop limit; what the gateway sends itself has not travelled yet
+    let transit = ingress != Ingress::Local;
+    if transit && headers.hop_limit <= 1 {
+        return Outcome::refuse(
+            DropReason::TtlExpired,
+            Some(Complaint::TimeExceeded),
+            headers,
+        );
+    }
+
+    // 4. fragments and size
+    if headers.fragment != Fragment::Whole && out.fragments == FragmentPolicy::Drop {
+        return Outcome::refuse(DropReason::Fragment, None, headers);
+    }
+    if forward::largest_segment(&headers, offload) > usize::from(out.mtu) {
+        let may_fragment = !headers.dont_fragment && offload.gso.is_none();
+        if !may_fragment {
+            let complaint = Complaint::TooBig { mtu: out.mtu };
+            return Outcome::refuse(DropReason::TooBig, Some(complaint), headers);
+        }
+        if out.fragments == FragmentPolicy::Drop {
+            return Outcome::refuse(DropReason::Fragment, None, headers);
+        }
+        if transit {
+            forward::decrement_hop_limit(bytes, &headers);
+        }
+        return Outcome::Fragment {
+            to,
+            headers,
+            mtu: out.mtu,
+        };
+    }
+
+    // 5. edit
+    if transit {
+        forward::decrement_hop_limit(bytes, &headers);
+        if headers.key.protocol == TCP && headers.tcp_flags & SYN != 0 {
+            let came = match ingress {
+                Ingress::Path(path) => forwarding.side(Some(path)).mtu,
+                Ingress::Vnet | Ingress::Local => forwarding.vnet.mtu,
+            };
+            let fixed: u16 = if headers.key.version == Version::V4 {
+                40
+            } else {
+                60
+            };
+            let partial = offload.checksum.is_some();
+            forward::clamp_mss(
+                bytes,
+                &headers,
+                came.min(out.mtu).saturating_sub(fixed),
+                partial,
+            );
+        }
+    }
+    Outcome::Forward { to, headers }
+}
+
+/// The ICMP error that a reason calls for; silence for whatever an attacker could use it with.
+fn complaint_for(reason: DropReason) -> Option<Complaint> {
+    match reason {
+        DropReason::NoRoute | DropReason::RouteNone => Some(Complaint::NoRoute),
+        DropReason::NoPath => Some(Complaint::Unreachable),
+        DropReason::PolicyReject | DropReason::BranchTransit => Some(Complaint::Prohibited),
+        _ => None,
+    }
+}

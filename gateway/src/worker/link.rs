@@ -1,0 +1,320 @@
+//! One ExpressRoute link as a worker sees it: packet socket, framing, next hops, and the bounded queue
+//! of packets that wait for a next hop's MAC address.
+//!
+//! 1. [`LinkPort::send`]: next hop of the packet's family -> MAC address from its atomic word
+//! 2. known: layer 2 header, one write; what the kernel or the link cannot cut is cut here
+//! 3. not known: the packet waits, control is asked to resolve; [`LinkPort::poll`] sends or drops it
+
+use crate::device::event::Waker;
+use crate::device::filter;
+use crate::device::link::{LinkOptions, LinkSocket};
+use crate::device::offload::Offload;
+use crate::device::{DeviceError, SendError};
+use crate::pipeline::split::Segments;
+use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::ethernet::Framing;
+use crate::worker::handover::{LinkWord, NeighborWord};
+use routing::packet::{Headers, Version};
+use routing::path::PathId;
+use routing::reason::DropReason;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Packets that wait for one link's next hops. RFC 1122 2.3.2.2 asks for at least one.
+const MAX_WAITING: usize = 64;
+/// How long a packet waits: three tries a second apart (RFC 4861: MAX_MULTICAST_SOLICIT x RETRANS_TIMER).
+const MAX_WAIT: Duration = Duration::from_secs(3);
+
+/// The longest segment that can be cut out of a super-packet, bytes: 64 KB of IPv6 payload and its headers.
+pub(crate) const MAX_SEGMENT: usize = 65_575;
+
+/// A packet with its count on the wire.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    /// Packets as the wire carries them.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// The tally of an IP packet; a super-packet counts each segment with its headers.
+    #[inline]
+    pub fn of(headers: &Headers, offload: &Offload) -> Self {
+        let (total, payload) = (headers.total_len as usize, usize::from(headers.payload));
+        let packets = offload.segments(total.saturating_sub(payload));
+        Self {
+            packets,
+            bytes: total as u64 + (packets - 1) * payload as u64,
+        }
+    }
+}
+
+struct Waiting {
+    packet: Box<[u8]>,
+    headers: Headers,
+    offload: Offload,
+    since: Instant,
+}
+
+/// How the packet socket of a link is opened, now and whenever its interface returns.
+#[derive(Clone, Debug)]
+pub struct LinkRecipe {
+    /// Linux interface.
+    pub interface: String,
+    /// Tags and MAC address.
+    pub framing: Framing,
+    /// Whether the MAC address is the gateway's own and not the interface's.
+    pub own_mac: bool,
+    /// Whether super-packets and partial checksums may be sent.
+    pub offload: bool,
+    /// Shares the link's frames out over the sockets of all workers.
+    pub fanout: Option<u16>,
+}
+
+impl LinkRecipe {
+    fn open(&self) -> Result<LinkSocket, DeviceError> {
+        let filter = filter::data(self.framing.tags(), self.framing.mac());
+        let mut options = LinkOptions::new(&self.interface, &filter);
+        options.offload = self.offload;
+        options.fanout = self.fanout;
+        options.mac = self.own_mac.then(|| self.framing.mac());
+        LinkSocket::open(&options)
+    }
+}
+
+/// One link of one worker.
+pub struct LinkPort {
+    path: PathId,
+    recipe: LinkRecipe,
+    /// Interface facts, published by control.
+    word: Arc<LinkWord>,
+    /// Generation of the interface that `socket` was opened on.
+    generation: u32,
+    /// `None` while the interface is gone.
+    socket: Option<LinkSocket>,
+    /// Next hops: IPv4, IPv6.
+    neighbors: [Option<Arc<NeighborWord>>; 2],
+    waiting: VecDeque<Waiting>,
+    control: Arc<Waker>,
+    ledger: Arc<Ledger>,
+    scratch: Box<[u8]>,
+}
+
+impl LinkPort {
+    /// A link without a socket yet: [`LinkPort::refresh`] opens it.
+    pub fn new(
+        path: PathId,
+        recipe: LinkRecipe,
+        word: Arc<LinkWord>,
+        neighbors: [Option<Arc<NeighborWord>>; 2],
+        control: Arc<Waker>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self {
+            path,
+            recipe,
+            word,
+            generation: 0,
+            socket: None,
+            neighbors,
+            waiting: VecDeque::with_capacity(MAX_WAITING),
+            control,
+            ledger,
+            scratch: vec![0; MAX_SEGMENT].into_boxed_slice(),
+        }
+    }
+
+    /// Opens the socket anew if another interface has the link's name now, or closes it if none has.
+    /// True if the socket changed. One relaxed load on the common way.
+    #[inline]
+    pub fn refresh(&mut self) -> bool {
+        let facts = self.word.read();
+        if facts.generation == self.generation {
+            return false;
+        }
+        self.generation = facts.generation;
+        self.socket = None;
+        if facts.index != 0 {
+            match self.recipe.open() {
+                Ok(socket) => self.socket = Some(socket),
+                // It has vanished again: control will say so, and say when it returns.
+                Err(error) => {
+                    tracing::warn!(interface = self.recipe.interface, %error, "link not opened")
+                }
+            }
+        }
+        true
+    }
+
+    /// The path that this link is.
+    pub fn path(&self) -> PathId {
+        self.path
+    }
+
+    /// The packet socket, while the interface is there.
+    pub fn socket(&self) -> Option<&LinkSocket> {
+        self.socket.as_ref()
+    }
+
+    /// Closes the socket.
+    pub fn close(&mut self) {
+        self.socket = None;
+    }
+
+    /// How frames of this link look.
+    pub fn framing(&self) -> &Framing {
+        &self.recipe.framing
+    }
+
+    /// Sends one IP packet to the next hop of its family.
+    #[inline]
+    pub fn send(&mut self, now: Instant, packet: &[u8], headers: &Headers, offload: &Offload) {
+        let family = usize::from(headers.key.version == Version::V6);
+        let Some(Some(neighbor)) = self.neighbors.get(family) else {
+            let tally = Tally::of(headers, offload);
+            self.ledger
+                .dropped(DropReason::NeighborUnresolved, tally.packets, tally.bytes);
+            return;
+        };
+        match neighbor.mac() {
+            Some(mac) => self.transmit(mac, packet, headers, offload),
+            None => {
+                if neighbor.want() {
+                    self.control.wake();
+                }
+                self.hold(now, packet, headers, offload);
+            }
+        }
+    }
+
+    fn transmit(&mut self, mac: [u8; 6], packet: &[u8], headers: &Headers, offload: &Offload) {
+        let tally = Tally::of(headers, offload);
+        let Some(socket) = &self.socket else {
+            self.ledger
+                .dropped(DropReason::InterfaceDown, tally.packets, tally.bytes);
+            return;
+        };
+        let prefix = self.recipe.framing.ip_prefix(mac, headers.key.version);
+        let layer2 = prefix.bytes();
+        let result = socket.send(offload, headers.payload, layer2, &[IoSlice::new(packet)]);
+        let port = Port::path(self.path);
+        match result {
+            Ok(()) => self.ledger.sent(port, tally.packets, tally.bytes),
+            Err(SendError::GsoRefused) => {
+                // Cut here what the kernel will not: every segment is sent, and booked, by itself.
+                each_segment(
+                    packet,
+                    headers,
+                    offload,
+                    &mut self.scratch,
+                    &self.ledger,
+                    |segment| {
+                        let parts = [IoSlice::new(segment)];
+                        match socket.send(&Offload::default(), headers.payload, layer2, &parts) {
+                            Ok(()) => self.ledger.sent(port, 1, segment.len() as u64),
+                            Err(error) => {
+                                self.ledger.dropped(error.reason(), 1, segment.len() as u64)
+                            }
+                        }
+                    },
+                );
+            }
+            Err(error) => self
+                .ledger
+                .dropped(error.reason(), tally.packets, tally.bytes),
+        }
+    }
+
+    fn hold(&mut self, now: Instant, packet: &[u8], headers: &Headers, offload: &Offload) {
+        let tally = Tally::of(headers, offload);
+        if self.waiting.len() >= MAX_WAITING {
+            self.ledger
+                .dropped(DropReason::NeighborQueueFull, tally.packets, tally.bytes);
+            return;
+        }
+        self.ledger.hold(tally.packets);
+        let (packet, headers, offload) = (packet.into(), *headers, *offload);
+        self.waiting.push_back(Waiting {
+            packet,
+            headers,
+            offload,
+            since: now,
+        });
+    }
+
+    /// Whether packets wait for a next hop: then [`LinkPort::poll`] wants to be called soon.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Sends what can go by now and drops what has waited too long.
+    pub fn poll(&mut self, now: Instant) {
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else {
+                return;
+            };
+            let Waiting {
+                packet,
+                headers,
+                offload,
+                since,
+            } = &waiting;
+            let tally = Tally::of(headers, offload);
+            let family = usize::from(headers.key.version == Version::V6);
+            let neighbor = self.neighbors.get(family).and_then(Option::as_ref);
+            if let Some(mac) = neighbor.and_then(|neighbor| neighbor.mac()) {
+                self.ledger.release(tally.packets);
+                self.transmit(mac, packet, headers, offload);
+            } else if now >= *since + MAX_WAIT {
+                self.ledger.release(tally.packets);
+                self.ledger
+                    .dropped(DropReason::NeighborUnresolved, tally.packets, tally.bytes);
+            } else {
+                if neighbor.is_some_and(|neighbor| neighbor.want()) {
+                    self.control.wake();
+                }
+                self.waiting.push_back(waiting);
+            }
+        }
+    }
+
+    /// Drops everything that waits, before the worker or the link ends.
+    pub fn shut_down(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            let tally = Tally::of(&waiting.headers, &waiting.offload);
+            self.ledger.release(tally.packets);
+            self.ledger
+                .dropped(DropReason::Shutdown, tally.packets, tally.bytes);
+        }
+    }
+}
+
+/// Cuts a packet into what the wire carries, in `scratch`, and gives each segment to `send`. What cannot
+/// be cut is booked as dropped.
+pub(crate) fn each_segment(
+    packet: &[u8],
+    headers: &Headers,
+    offload: &Offload,
+    scratch: &mut [u8],
+    ledger: &Ledger,
+    mut send: impl FnMut(&[u8]),
+) {
+    let mut left = Tally::of(headers, offload);
+    let mut cut = || -> Result<(), DropReason> {
+        let mut segments = Segments::new(packet, headers, offload)?;
+        while let Some(length) = segments.next_into(scratch) {
+            let segment = scratch.get(..length?).ok_or(DropReason::TooBig)?;
+            send(segment);
+            left.packets = left.packets.saturating_sub(1);
+            left.bytes = left.bytes.saturating_sub(segment.len() as u64);
+        }
+        Ok(())
+    };
+    let reason = cut().err().unwrap_or(DropReason::Malformed);
+    if left.packets > 0 {
+        ledger.dropped(reason, left.packets, left.bytes);
+    }
+}

@@ -1,0 +1,333 @@
+//! The loop of one data worker. It owns its devices and runs every packet to completion:
+//!
+//! 1. sleep until a device has something, control wakes it, or a timer is due
+//! 2. one clock reading and one look at the forwarding state for the whole round
+//! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
+//!    a bound, so that none starves another and no queue grows long
+//! 4. send the open train, write what was merged, run the timers
+
+use crate::device::ReceiveError;
+use crate::device::event::Poller;
+use crate::device::link::MAX_FRAME;
+use crate::device::udp::ReceiveBatch;
+use crate::pipeline::ecn;
+use crate::pipeline::process::Forwarding;
+use crate::telemetry::ledger::Port;
+use crate::worker::link::LinkPort;
+use crate::worker::switch::{Switch, Way};
+use crate::worker::tunnels::Tunnels;
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+use crypto::tunnel::{Endpoint, Peer};
+use routing::path::{Ingress, PathId};
+use routing::reason::DropReason;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Reads from one device in a round. Eight super-packets keep queues, and so latency, short: measured
+/// with 64 the round trip under load was 2,800 us, with 8 it was 991 us.
+const SUPER_PACKETS: usize = 8;
+/// Small packets from one device in a round.
+const PACKETS: usize = 64;
+/// Bytes from one device in a round: the bound that super-packets meet first.
+const BYTES: usize = SUPER_PACKETS * 65_536;
+/// Packets of the gateway's own in a round.
+const HOST_PACKETS: usize = 32;
+/// How often tunnels tell the others how they are.
+const PUBLISH: Duration = Duration::from_millis(100);
+/// How often packets that wait for a neighbour are looked at.
+const NEIGHBOR_POLL: Duration = Duration::from_millis(5);
+
+const TOKEN_VNET: u64 = 1;
+const TOKEN_HOST: u64 = 2;
+const TOKEN_UDP4: u64 = 3;
+const TOKEN_UDP6: u64 = 4;
+const TOKEN_LINK: u64 = 16;
+
+/// What the supervisor asks of a running worker.
+pub enum Order {
+    /// A link was added.
+    AddLink(Box<LinkPort>),
+    /// A site was added.
+    AddSite(PathId, Box<Peer>, Arc<crate::worker::handover::TunnelWord>),
+    /// A path was taken away.
+    Remove(PathId),
+}
+
+/// What a worker shares with the rest of the gateway.
+pub struct Shared {
+    /// The forwarding state.
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// Orders of the supervisor; it wakes the worker by its host port.
+    pub orders: ArrayQueue<Order>,
+    /// The worker ends when it is set.
+    pub stop: AtomicBool,
+}
+
+/// One data worker.
+pub struct Worker<E> {
+    switch: Switch<E>,
+    shared: Arc<Shared>,
+    poller: Poller,
+    forwarding: arc_swap::Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
+    buffer: Box<[u8]>,
+    batch: ReceiveBatch,
+    published: Instant,
+}
+
+impl<E: Endpoint> Worker<E> {
+    /// A worker over these ports; its sockets are registered here.
+    pub fn new(mut switch: Switch<E>, shared: Arc<Shared>, now: Instant) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&switch.vnet.queue, TOKEN_VNET)?;
+        poller.add(&switch.host.worker, TOKEN_HOST)?;
+        for (socket, token) in switch
+            .tunnels
+            .sockets()
+            .into_iter()
+            .zip([TOKEN_UDP4, TOKEN_UDP6])
+        {
+            if let Some(socket) = socket {
+                poller.add(&*socket, token)?;
+            }
+        }
+        let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
+        Ok(Self {
+            switch,
+            shared,
+            poller,
+            forwarding,
+            buffer: vec![0; MAX_FRAME].into_boxed_slice(),
+            batch: ReceiveBatch::new(SUPER_PACKETS),
+            published: now,
+        })
+    }
+
+    /// Runs until it is told to stop. Errors are those of epoll itself; a device that fails is a counted
+    /// drop or an event, never the end of the worker.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut timeout = Some(Duration::ZERO);
+        let mut ready = [0_u64; 64];
+        while !self.shared.stop.load(Ordering::Acquire) {
+            // 1. sleep
+            let mut count = 0;
+            for (slot, token) in ready.iter_mut().zip(self.poller.wait(timeout)?) {
+                *slot = token;
+                count += 1;
+            }
+            // 2. once a round
+            let now = Instant::now();
+            let forwarding = Arc::clone(self.forwarding.load());
+            self.refresh_links();
+            // 3. every device that has something
+            for &token in ready.iter().take(count) {
+                match token {
+                    TOKEN_HOST => self.obey(now),
+                    TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(now, &forwarding, token),
+                    TOKEN_VNET => self.receive_vnet(now, &forwarding),
+                    link => self.receive_link(now, &forwarding, (link - TOKEN_LINK) as usize),
+                }
+                self.switch.drain_host(now, &forwarding, HOST_PACKETS);
+            }
+            // 4. nothing stays behind
+            self.switch.tunnels.flush(now);
+            timeout = self.run_timers(now);
+            if !self.switch.host.from_host.is_empty() {
+                timeout = Some(Duration::ZERO);
+            }
+        }
+        self.switch.shut_down(Instant::now());
+        Ok(())
+    }
+
+    /// From the virtual network: one super-packet or packet a read.
+    fn receive_vnet(&mut self, now: Instant, forwarding: &Forwarding) {
+        let mut bytes = 0;
+        for _ in 0..PACKETS {
+            let (offload, length) = match self.switch.vnet.queue.read(&mut self.buffer) {
+                Ok(Some(read)) => read,
+                Err(ReceiveError::Malformed) => {
+                    self.switch.ledger.received(Port::VNET, 1, 0);
+                    self.switch.ledger.dropped(DropReason::Malformed, 1, 0);
+                    continue;
+                }
+                // A device that is down or gone reads as an error each time.
+                Ok(None) | Err(_) => return,
+            };
+            let Some(packet) = self.buffer.get_mut(..length) else {
+                return;
+            };
+            let port = Some(Port::VNET);
+            self.switch
+                .handle(now, forwarding, Ingress::Vnet, port, packet, &offload);
+            bytes += length;
+            if bytes >= BYTES {
+                return;
+            }
+        }
+    }
+
+    /// From one link: frames with their virtio header and the tag that the kernel took off.
+    fn receive_link(&mut self, now: Instant, forwarding: &Forwarding, index: usize) {
+        let mut bytes = 0;
+        for _ in 0..PACKETS {
+            let Some(link) = self.switch.links.get_mut(index) else {
+                return;
+            };
+            let path = link.path();
+            let Some(socket) = link.socket() else { return };
+            let (port, ledger) = (Port::path(path), &self.switch.ledger);
+            let frame = match socket.receive(&mut self.buffer) {
+                Ok(Some(frame)) => frame,
+                Err(ReceiveError::Malformed) => {
+                    ledger.received(port, 1, 0);
+                    ledger.dropped(DropReason::Malformed, 1, 0);
+                    continue;
+                }
+                // Down: control watches the interface and will say when it is back.
+                Ok(None) | Err(_) => return,
+            };
+            match link.framing().ip(&frame, &self.buffer) {
+                Ok(ip) => {
+                    let Some(packet) = self.buffer.get_mut(ip.range) else {
+                        return;
+                    };
+                    let ingress = Ingress::Path(path);
+                    self.switch
+                        .handle(now, forwarding, ingress, Some(port), packet, &ip.offload);
+                }
+                Err(reason) => {
+                    ledger.received(port, 1, frame.len as u64);
+                    ledger.dropped(reason, 1, frame.len as u64);
+                }
+            }
+            bytes += frame.len;
+            if bytes >= BYTES {
+                return;
+            }
+        }
+    }
+
+    /// From the tunnels: one batch of trains, opened in place, merged over the whole batch.
+    fn receive_tunnels(&mut self, now: Instant, forwarding: &Forwarding, token: u64) {
+        let [v4, v6] = self.switch.tunnels.sockets();
+        let Some(socket) = (if token == TOKEN_UDP4 { v4 } else { v6 }) else {
+            return;
+        };
+        // An error here is an ICMP message about something sent before; it is consumed by being read.
+        if !matches!(socket.receive(&mut self.batch), Ok(count) if count > 0) {
+            return;
+        }
+        let (buffer, trains) = self.batch.split();
+        for train in trains {
+            let end = train.at + train.len;
+            for at in (train.at..end).step_by(train.stride) {
+                let Some(datagram) = buffer.get_mut(at..end.min(at + train.stride)) else {
+                    break;
+                };
+                let begin = datagram.as_ptr().addr();
+                let opened = self.switch.tunnels.receive(now, train.source, datagram);
+                let Some((path, plaintext)) = opened else {
+                    continue;
+                };
+                let at = at + (plaintext.as_ptr().addr() - begin);
+                let length = plaintext.len();
+                if train.traffic_class & ecn::ECN != 0
+                    && let Err(reason) = ecn::combine(plaintext, train.traffic_class)
+                {
+                    self.switch
+                        .ledger
+                        .received(Port::path(path), 1, length as u64);
+                    self.switch.ledger.dropped(reason, 1, length as u64);
+                    continue;
+                }
+                self.switch
+                    .handle_opened(now, forwarding, path, buffer, at, length);
+            }
+        }
+        self.switch.write_merged(buffer);
+    }
+
+    /// Does what the supervisor has asked.
+    #[cold]
+    fn obey(&mut self, now: Instant) {
+        self.switch.host.worker.clear();
+        while let Some(order) = self.shared.orders.pop() {
+            match order {
+                Order::AddLink(link) => {
+                    let path = link.path();
+                    self.switch.links.push(*link);
+                    self.set_way(path, Way::Link(self.switch.links.len() - 1));
+                }
+                Order::AddSite(path, peer, word) => {
+                    if self.switch.tunnels.add(now, path, &peer, word) {
+                        self.set_way(path, Way::Tunnel);
+                    }
+                }
+                Order::Remove(path) => {
+                    match self.switch.ways.get(usize::from(path.0)) {
+                        Some(&Way::Link(index)) => {
+                            if let Some(link) = self.switch.links.get_mut(index) {
+                                link.close();
+                                link.shut_down();
+                            }
+                        }
+                        Some(Way::Tunnel) => self.switch.tunnels.remove(path),
+                        Some(Way::Gone) | None => {}
+                    }
+                    self.set_way(path, Way::Gone);
+                }
+            }
+        }
+    }
+
+    fn set_way(&mut self, path: PathId, way: Way) {
+        let index = usize::from(path.0);
+        if self.switch.ways.len() <= index {
+            self.switch.ways.resize(index + 1, Way::Gone);
+        }
+        if let Some(slot) = self.switch.ways.get_mut(index) {
+            *slot = way;
+        }
+    }
+
+    /// Opens the sockets of links whose interface has come, or come back.
+    fn refresh_links(&mut self) {
+        for (index, link) in self.switch.links.iter_mut().enumerate() {
+            // A closed socket leaves the poller by itself.
+            if link.refresh()
+                && let Some(socket) = link.socket()
+                && let Err(error) = self.poller.add(socket, TOKEN_LINK + index as u64)
+            {
+                tracing::error!(%error, "a packet socket cannot be waited for");
+            }
+        }
+    }
+
+    /// Runs what is due and says how long the worker may sleep.
+    fn run_timers(&mut self, now: Instant) -> Option<Duration> {
+        self.switch.tunnels.poll(now);
+        let mut next = self.switch.tunnels.deadline();
+        let mut sooner = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        for link in &mut self.switch.links {
+            if link.has_waiting() {
+                link.poll(now);
+                sooner(now + NEIGHBOR_POLL);
+            }
+        }
+        if now >= self.published + PUBLISH {
+            self.switch.tunnels.publish();
+            self.published = now;
+        }
+        next.map(|next| next.saturating_duration_since(now))
+    }
+}
+
+impl<E: Endpoint> Worker<E> {
+    /// The tunnels, before the worker runs.
+    pub fn tunnels(&mut self) -> &mut Tunnels<E> {
+        &mut self.switch.tunnels
+    }
+}

@@ -1,0 +1,452 @@
+//! Where packets change sides: the one place that knows all ports of a worker.
+//!
+//! 1. [`Switch::handle`]: the pipeline decides about a packet and edits it
+//! 2. book what came in
+//! 3. hand it to its way out: virtual network, own host, link, tunnel
+//! 4. or drop it for its reason, with an ICMP error where one is due
+
+use crate::device::event::Waker;
+use crate::device::offload::Offload;
+use crate::device::tun::TunQueue;
+use crate::device::{MAX_PARTS, SendError};
+use crate::pipeline::checksum;
+use crate::pipeline::coalesce::{Coalescer, SuperPacket};
+use crate::pipeline::fragment::Fragments;
+use crate::pipeline::icmp::{self, Complaint, RateLimit};
+use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
+use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::handover::{FromHost, HostPort, ToHost};
+use crate::worker::link::{LinkPort, Tally, each_segment};
+use crate::worker::tunnels::Tunnels;
+use crypto::tunnel::Endpoint;
+use routing::cache::FlowCache;
+use routing::packet::Headers;
+use routing::path::{Ingress, PathId};
+use routing::reason::DropReason;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a path is in this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The link at this index.
+    Link(usize),
+    /// A tunnel.
+    Tunnel,
+    /// Taken away by a reload.
+    Gone,
+}
+
+/// The TUN queue with what it can take.
+pub struct VnetPort {
+    /// The queue.
+    pub queue: TunQueue,
+    /// Whether it has a virtio-net header: TCP super-packets and partial checksums.
+    pub offload: bool,
+    /// Whether it takes UDP super-packets too (USO, Linux 6.2).
+    pub uso: bool,
+}
+
+/// All ports of one worker and the state of its pipeline.
+pub struct Switch<E> {
+    /// The virtual network.
+    pub vnet: VnetPort,
+    /// ExpressRoute links.
+    pub links: Vec<LinkPort>,
+    /// Tunnels.
+    pub tunnels: Tunnels<E>,
+    /// What each [`PathId`] is.
+    pub ways: Vec<Way>,
+    /// The gateway's own host.
+    pub host: Arc<HostPort>,
+    /// Wakes control, which is the host.
+    pub control: Arc<Waker>,
+    /// Packets on their way from tunnels into the virtual network.
+    pub merge: Coalescer,
+    /// Decisions of known flows.
+    pub cache: FlowCache,
+    /// ICMP errors per second.
+    pub complaints: RateLimit,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// One packet that the switch makes itself: ICMP errors.
+    pub message: Box<[u8]>,
+    /// One packet cut out of another: segments, fragments.
+    pub piece: Box<[u8]>,
+}
+
+impl<E: Endpoint> Switch<E> {
+    /// Handles one packet from `ingress`. `port`: where it is booked as received; `None` if that was done
+    /// (by control).
+    #[inline]
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        forwarding: &Forwarding,
+        ingress: Ingress,
+        port: Option<Port>,
+        bytes: &mut [u8],
+        offload: &Offload,
+    ) {
+        let outcome = process(forwarding, &mut self.cache, ingress, bytes, offload);
+        self.follow(now, forwarding, ingress, port, bytes, offload, outcome);
+    }
+
+    /// Handles one packet that came out of a tunnel: `length` bytes at `at` of the batch that it was
+    /// opened in. Packets for the virtual network are merged until [`Switch::write_merged`].
+    #[inline]
+    pub fn handle_opened(
+        &mut self,
+        now: Instant,
+        forwarding: &Forwarding,
+        path: PathId,
+        batch: &mut [u8],
+        at: usize,
+        length: usize,
+    ) {
+        let (ingress, port) = (Ingress::Path(path), Some(Port::path(path)));
+        let Some(bytes) = batch.get_mut(at..at + length) else {
+            return;
+        };
+        let plain = Offload::default();
+        let outcome = process(forwarding, &mut self.cache, ingress, bytes, &plain);
+        if let Outcome::Forward {
+            to: Egress::Vnet,
+            headers,
+        } = outcome
+        {
+            self.book(port, Tally::of(&headers, &plain));
+            let (vnet, ledger, piece) = (&self.vnet, &self.ledger, &mut self.piece);
+            let mut write = |merged: SuperPacket<'_>| write_merged(vnet, ledger, piece, &merged);
+            self.merge.push(batch, at, &headers, &mut write);
+        } else {
+            self.follow(now, forwarding, ingress, port, bytes, &plain, outcome);
+        }
+    }
+
+    /// Writes everything of `batch` that is still being merged.
+    #[inline]
+    pub fn write_merged(&mut self, batch: &[u8]) {
+        let (vnet, ledger, piece) = (&self.vnet, &self.ledger, &mut self.piece);
+        let mut write = |merged: SuperPacket<'_>| write_merged(vnet, ledger, piece, &merged);
+        self.merge.flush(batch, &mut write);
+    }
+
+    /// Books a packet and does with it what the pipeline has decided.
+    #[inline]
+    fn follow(
+        &mut self,
+        now: Instant,
+        forwarding: &Forwarding,
+        ingress: Ingress,
+        port: Option<Port>,
+        bytes: &[u8],
+        offload: &Offload,
+        outcome: Outcome,
+    ) {
+        match outcome {
+            Outcome::Forward { to, headers } => {
+                let tally = Tally::of(&headers, offload);
+                self.book(port, tally);
+                let packet = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
+                self.emit(now, ingress, to, packet, &headers, offload, tally);
+            }
+            Outcome::Fragment { to, headers, mtu } => {
+                self.book(port, Tally::of(&headers, offload));
+                let packet = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
+                self.fragment(now, ingress, to, packet, &headers, offload, mtu);
+            }
+            Outcome::Drop {
+                reason,
+                complaint,
+                headers,
+            } => {
+                let unread = Tally {
+                    packets: 1,
+                    bytes: bytes.len() as u64,
+                };
+                let tally = headers.map_or(unread, |headers| Tally::of(&headers, offload));
+                self.book(port, tally);
+                self.ledger.dropped(reason, tally.packets, tally.bytes);
+                if let (Some(complaint), Some(headers)) = (complaint, headers) {
+                    self.complain(
+                        now, forwarding, ingress, bytes, &headers, offload, complaint,
+                    );
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn book(&self, port: Option<Port>, tally: Tally) {
+        if let Some(port) = port {
+            self.ledger.received(port, tally.packets, tally.bytes);
+        }
+    }
+
+    /// Hands a packet that is ready to its way out.
+    #[inline]
+    fn emit(
+        &mut self,
+        now: Instant,
+        ingress: Ingress,
+        to: Egress,
+        packet: &[u8],
+        headers: &Headers,
+        offload: &Offload,
+        tally: Tally,
+    ) {
+        match to {
+            Egress::Vnet => self.write_vnet(packet, headers, offload, tally),
+            Egress::Local => self.deliver(ingress, packet, headers, offload),
+            Egress::Path(path) => match self.ways.get(usize::from(path.0)) {
+                Some(&Way::Link(link)) => match self.links.get_mut(link) {
+                    Some(link) => link.send(now, packet, headers, offload),
+                    None => self
+                        .ledger
+                        .dropped(DropReason::NoPath, tally.packets, tally.bytes),
+                },
+                Some(Way::Tunnel) => self.tunnels.send(now, path, packet, headers, offload),
+                Some(Way::Gone) | None => {
+                    self.ledger
+                        .dropped(DropReason::NoPath, tally.packets, tally.bytes);
+                }
+            },
+        }
+    }
+
+    fn write_vnet(&mut self, packet: &[u8], headers: &Headers, offload: &Offload, tally: Tally) {
+        let (vnet, ledger) = (&self.vnet, &self.ledger);
+        let unaided = offload.gso.is_some() && !vnet.takes(offload)
+            || offload.checksum.is_some() && !vnet.offload;
+        let result = if unaided {
+            Err(SendError::GsoRefused)
+        } else {
+            vnet.queue
+                .write(offload, headers.payload, &[IoSlice::new(packet)])
+        };
+        match result {
+            Ok(()) => ledger.sent(Port::VNET, tally.packets, tally.bytes),
+            Err(SendError::GsoRefused) => {
+                write_segments(vnet, ledger, &mut self.piece, packet, headers, offload);
+            }
+            Err(error) => ledger.dropped(error.reason(), tally.packets, tally.bytes),
+        }
+    }
+
+    /// Hands a packet for one of the gateway's own addresses to control. Not the fast path: it copies.
+    fn deliver(&mut self, ingress: Ingress, packet: &[u8], headers: &Headers, offload: &Offload) {
+        let (host, ledger) = (&self.host, &self.ledger);
+        each_segment(
+            packet,
+            headers,
+            offload,
+            &mut self.piece,
+            ledger,
+            |segment| {
+                // Looked at first: a flood of the gateway's own address must not cost a copy each.
+                if host.to_host.is_full() {
+                    ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
+                    return;
+                }
+                let packet = ToHost {
+                    ingress,
+                    packet: segment.into(),
+                };
+                ledger.hold(1);
+                if host.to_host.push(packet).is_err() {
+                    ledger.release(1);
+                    ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
+                }
+            },
+        );
+        self.control.wake();
+    }
+
+    /// Sends a packet in fragments. The gateway makes the fragments after the first: they are booked as
+    /// received at its host port, so that the ledger balances.
+    #[cold]
+    fn fragment(
+        &mut self,
+        now: Instant,
+        ingress: Ingress,
+        to: Egress,
+        packet: &[u8],
+        headers: &Headers,
+        offload: &Offload,
+        mtu: u16,
+    ) {
+        let mut whole: Box<[u8]> = packet.into();
+        let mut piece = std::mem::take(&mut self.piece);
+        let mut made = 0;
+        let mut cut = || -> Result<(), DropReason> {
+            if let Some(partial) = offload.checksum {
+                checksum::finish(&mut whole, partial)?;
+            }
+            let mut fragments = Fragments::new(&whole, headers, usize::from(mtu))?;
+            while let Some(length) = fragments.next_into(&mut piece) {
+                let fragment = piece.get(..length?).ok_or(DropReason::TooBig)?;
+                let headers = Headers::parse(fragment)?;
+                let tally = Tally {
+                    packets: 1,
+                    bytes: fragment.len() as u64,
+                };
+                made += 1;
+                if made > 1 {
+                    self.ledger.received(Port::LOCAL, 1, tally.bytes);
+                }
+                self.emit(
+                    now,
+                    ingress,
+                    to,
+                    fragment,
+                    &headers,
+                    &Offload::default(),
+                    tally,
+                );
+            }
+            Ok(())
+        };
+        let result = cut();
+        self.piece = piece;
+        if let (Err(reason), 0) = (result, made) {
+            self.ledger.dropped(reason, 1, packet.len() as u64);
+        }
+    }
+
+    /// Tells the sender of a dropped packet, if the rate limit allows it.
+    #[cold]
+    fn complain(
+        &mut self,
+        now: Instant,
+        forwarding: &Forwarding,
+        ingress: Ingress,
+        packet: &[u8],
+        headers: &Headers,
+        offload: &Offload,
+        complaint: Complaint,
+    ) {
+        if ingress == Ingress::Local || !self.complaints.allow(now, &headers.key) {
+            return;
+        }
+        let Some(source) = forwarding.source_for(ingress, headers.key.version) else {
+            return;
+        };
+        let mut message = std::mem::take(&mut self.message);
+        if let Some(length) = icmp::build(complaint, packet, headers, offload, source, &mut message)
+            && let Some(error) = message.get_mut(..length)
+        {
+            let plain = Offload::default();
+            self.handle(
+                now,
+                forwarding,
+                Ingress::Local,
+                Some(Port::LOCAL),
+                error,
+                &plain,
+            );
+        }
+        self.message = message;
+    }
+
+    /// Sends what the gateway's own host has for the network; at most `budget` packets.
+    pub fn drain_host(&mut self, now: Instant, forwarding: &Forwarding, budget: usize) {
+        for _ in 0..budget {
+            let Some(FromHost { via, mut packet }) = self.host.from_host.pop() else {
+                return;
+            };
+            self.ledger.release(1);
+            let plain = Offload::default();
+            let Some(path) = via else {
+                self.handle(now, forwarding, Ingress::Local, None, &mut packet, &plain);
+                continue;
+            };
+            match Headers::parse(&packet) {
+                Ok(headers) => {
+                    let (to, tally) = (Egress::Path(path), Tally::of(&headers, &plain));
+                    self.emit(now, Ingress::Local, to, &packet, &headers, &plain, tally);
+                }
+                Err(reason) => self.ledger.dropped(reason, 1, packet.len() as u64),
+            }
+        }
+    }
+
+    /// Drops everything that is still held, before the worker ends.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.tunnels.shut_down(now);
+        for link in &mut self.links {
+            link.shut_down();
+        }
+        while let Some(FromHost { packet, .. }) = self.host.from_host.pop() {
+            self.ledger.release(1);
+            self.ledger
+                .dropped(DropReason::Shutdown, 1, packet.len() as u64);
+        }
+    }
+}
+
+impl VnetPort {
+    fn takes(&self, offload: &Offload) -> bool {
+        use crate::device::offload::GsoKind;
+        self.offload && (self.uso || offload.gso.is_none_or(|gso| gso.kind != GsoKind::Udp))
+    }
+}
+
+/// Writes one merged packet, or its parts one by one where the device refuses it.
+#[inline]
+fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &SuperPacket<'_>) {
+    let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+    let mut count = 0;
+    for (part, slice) in parts.iter_mut().zip(merged.slices()) {
+        *part = IoSlice::new(slice);
+        count += 1;
+    }
+    let parts = parts.get(..count).unwrap_or_default();
+    let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
+    match vnet
+        .queue
+        .write(&merged.offload, merged.header.len() as u16, parts)
+    {
+        Ok(()) => ledger.sent(Port::VNET, packets, bytes),
+        Err(SendError::GsoRefused) => {
+            // Lay it down in one piece, then cut it as if a device had merged it.
+            let mut whole = Vec::with_capacity(merged.len);
+            merged
+                .slices()
+                .for_each(|slice| whole.extend_from_slice(slice));
+            match Headers::parse(&whole) {
+                Ok(headers) => {
+                    write_segments(vnet, ledger, piece, &whole, &headers, &merged.offload)
+                }
+                Err(reason) => ledger.dropped(reason, packets, bytes),
+            }
+        }
+        Err(error) => ledger.dropped(error.reason(), packets, bytes),
+    }
+}
+
+/// Cuts a packet that the device does not take whole, and writes its segments.
+fn write_segments(
+    vnet: &VnetPort,
+    ledger: &Ledger,
+    piece: &mut [u8],
+    packet: &[u8],
+    headers: &Headers,
+    offload: &Offload,
+) {
+    each_segment(
+        packet,
+        headers,
+        offload,
+        piece,
+        ledger,
+        |segment| match vnet
+            .queue
+            .write(&Offload::default(), 0, &[IoSlice::new(segment)])
+        {
+            Ok(()) => ledger.sent(Port::VNET, 1, segment.len() as u64),
+            Err(error) => ledger.dropped(error.reason(), 1, segment.len() as u64),
+        },
+    );
+}

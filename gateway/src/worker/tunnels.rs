@@ -1,0 +1,540 @@
+//! The tunnels of one worker: split into trains, sealed in place, sent; received, opened in place.
+//!
+//! Outbound:
+//! 1. a packet (or super-packet) is laid, segment by segment, into the open train of its peer
+//! 2. the train leaves when it is full, when the next packet is for another peer or class, and at the
+//!    end of the round: sealed in place, one system call
+//! 3. without a session the train waits, bounded in number and time, while the handshake runs
+//!
+//! Inbound: [`Tunnels::receive`] opens one datagram in place; what is inside goes back to the caller.
+
+use crate::device::SendError;
+use crate::device::offload::Offload;
+use crate::device::udp::{SendOutcome, UdpSocket};
+use crate::pipeline::ecn;
+use crate::pipeline::split::{self, Split};
+use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::handover::TunnelWord;
+use crate::worker::link::Tally;
+use crypto::train::Train;
+use crypto::tunnel::{Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit};
+use routing::packet::Headers;
+use routing::path::PathId;
+use routing::reason::DropReason;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Trains that wait for one peer's handshake: 4 x 64 KB.
+const MAX_WAITING: usize = 4;
+/// How long a train waits: one handshake attempt (REKEY_TIMEOUT is 5 s) and a bit.
+const MAX_WAIT: Duration = Duration::from_secs(6);
+
+/// The UDP sockets that tunnels are carried over, one per family that is there.
+#[derive(Debug, Default)]
+pub struct Underlay {
+    /// IPv4.
+    pub v4: Option<UdpSocket>,
+    /// IPv6.
+    pub v6: Option<UdpSocket>,
+}
+
+impl Underlay {
+    fn send(&mut self, to: SocketAddr, bytes: &[u8], stride: usize, class: u8) -> SendOutcome {
+        let socket = if to.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        };
+        match socket {
+            Some(socket) => socket.send_train(&to, bytes, stride, class),
+            None => SendOutcome {
+                error: Some(SendError::Down),
+                ..SendOutcome::default()
+            },
+        }
+    }
+}
+
+/// What the tunnel side tells its owner about one site.
+struct Site {
+    path: PathId,
+    mtu: usize,
+    waiting: VecDeque<Waiting>,
+    word: Arc<TunnelWord>,
+}
+
+/// A train without a session to seal it.
+struct Waiting {
+    train: Train,
+    class: u8,
+    bytes: u64,
+    since: Instant,
+}
+
+/// Sends the engine's own messages and books them: the gateway made them, so they come in at its host
+/// port and go out at the tunnel's.
+struct Outbox<'a> {
+    underlay: &'a mut Underlay,
+    sites: &'a [Option<Site>],
+    ledger: &'a Ledger,
+}
+
+impl Transmit for Outbox<'_> {
+    fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]) {
+        let length = datagram.len() as u64;
+        // Handshakes ask for low latency and must not be remarked: CS6, as kernel WireGuard sends them.
+        let outcome = self.underlay.send(to, datagram, datagram.len(), 0xc0);
+        self.ledger.received(Port::LOCAL, 1, length);
+        match outcome.error {
+            None => {
+                let site = peer.and_then(|peer| self.sites.get(usize::from(peer.0))?.as_ref());
+                let port = site.map_or(Port::UNDERLAY, |site| Port::path(site.path));
+                self.ledger.sent(port, 1, length);
+            }
+            Some(error) => self.ledger.dropped(error.reason(), 1, length),
+        }
+    }
+}
+
+/// All tunnels of one worker.
+pub struct Tunnels<E> {
+    endpoint: E,
+    sites: Vec<Option<Site>>,
+    by_path: Vec<Option<PeerId>>,
+    underlay: Underlay,
+    ledger: Arc<Ledger>,
+    started: Instant,
+    train: Train,
+    /// Whose train is open, its traffic class, and the bytes of IP packets in it.
+    open: Option<(PeerId, u8)>,
+    open_bytes: u64,
+    /// Trains whose wait is over, to be used again.
+    spare: Vec<Train>,
+    waiting: usize,
+    deadline: Option<Instant>,
+}
+
+impl<E: Endpoint> Tunnels<E> {
+    /// Tunnels over these sockets; `started` is time zero of the [`TunnelWord`]s.
+    pub fn new(endpoint: E, underlay: Underlay, ledger: Arc<Ledger>, started: Instant) -> Self {
+        Self {
+            endpoint,
+            sites: Vec::new(),
+            by_path: Vec::new(),
+            underlay,
+            ledger,
+            started,
+            train: Train::new(0),
+            open: None,
+            open_bytes: 0,
+            spare: Vec::new(),
+            waiting: 0,
+            deadline: None,
+        }
+    }
+
+    /// Adds a site's peer as `path`. False if the engine refuses the key.
+    pub fn add(&mut self, now: Instant, path: PathId, peer: &Peer, word: Arc<TunnelWord>) -> bool {
+        let Some(id) = self.endpoint.add_peer(now, peer) else {
+            return false;
+        };
+        let site = Site {
+            path,
+            mtu: usize::from(peer.mtu),
+            waiting: VecDeque::new(),
+            word,
+        };
+        let (slot, path) = (usize::from(id.0), usize::from(path.0));
+        if self.sites.len() <= slot {
+            self.sites.resize_with(slot + 1, || None);
+        }
+        if self.by_path.len() <= path {
+            self.by_path.resize(path + 1, None);
+        }
+        self.sites[slot] = Some(site);
+        self.by_path[path] = Some(id);
+        self.deadline = Some(now);
+        true
+    }
+
+    /// Takes a site away; what waits for it is dropped.
+    pub fn remove(&mut self, path: PathId) {
+        let Some(id) = self
+            .by_path
+            .get_mut(usize::from(path.0))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        self.endpoint.remove_peer(id);
+        if let Some(site) = self.sites.get_mut(usize::from(id.0)).and_then(Option::take) {
+            self.waiting -= site.waiting.len();
+            for waiting in site.waiting {
+                let packets = waiting.train.len() as u64;
+                self.ledger.release(packets);
+                self.ledger
+                    .dropped(DropReason::Shutdown, packets, waiting.bytes);
+            }
+        }
+    }
+
+    /// The sockets to wait on.
+    pub fn sockets(&mut self) -> [Option<&mut UdpSocket>; 2] {
+        [self.underlay.v4.as_mut(), self.underlay.v6.as_mut()]
+    }
+
+    /// Lays a packet into its peer's train; `path` must be a tunnel of this worker.
+    #[inline]
+    pub fn send(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        packet: &[u8],
+        headers: &Headers,
+        offload: &Offload,
+    ) {
+        let Some(&Some(peer)) = self.by_path.get(usize::from(path.0)) else {
+            let segments =
+                offload.segments(packet.len().saturating_sub(usize::from(headers.payload)));
+            self.ledger
+                .dropped(DropReason::NoPath, segments, packet.len() as u64);
+            return;
+        };
+        let class = ecn::outer_traffic_class(headers.traffic_class);
+        if self.open != Some((peer, class)) {
+            self.flush(now);
+            self.reopen(peer, class);
+        }
+        let tally = Tally::of(headers, offload);
+        let mut segment = 0;
+        loop {
+            match split::split_into(packet, headers, offload, &mut self.train, segment) {
+                Ok(Split::Done) => {
+                    self.open_bytes +=
+                        tally.bytes * (tally.packets - segment as u64) / tally.packets;
+                    return;
+                }
+                Ok(Split::Full { next_segment }) => {
+                    let laid = next_segment.saturating_sub(segment) as u64;
+                    self.open_bytes += tally.bytes * laid / tally.packets;
+                    segment = next_segment;
+                }
+                Err(reason) => {
+                    let left = tally.packets - segment as u64;
+                    self.ledger
+                        .dropped(reason, left, tally.bytes * left / tally.packets);
+                    return;
+                }
+            }
+            self.flush(now);
+            self.reopen(peer, class);
+        }
+    }
+
+    fn reopen(&mut self, peer: PeerId, class: u8) {
+        let mtu = self
+            .sites
+            .get(usize::from(peer.0))
+            .and_then(Option::as_ref)
+            .map_or(0, |site| site.mtu);
+        self.train.clear(mtu);
+        self.open = Some((peer, class));
+        self.open_bytes = 0;
+    }
+
+    /// Sends the open train, if there is one. Called at the end of every round.
+    #[inline]
+    pub fn flush(&mut self, now: Instant) {
+        let Some((peer, class)) = self.open.take() else {
+            return;
+        };
+        if self.train.is_empty() {
+            return;
+        }
+        let bytes = self.open_bytes;
+        // A peer with packets that wait keeps its order: these join the end of the queue.
+        let queued = self
+            .sites
+            .get(usize::from(peer.0))
+            .and_then(Option::as_ref)
+            .is_some_and(|site| !site.waiting.is_empty());
+        if queued || !self.seal_and_send(now, peer, class, bytes) {
+            self.wait(now, peer, class, bytes);
+        }
+    }
+
+    /// Seals and sends `self.train`; false (and the train untouched) without a session.
+    fn seal_and_send(&mut self, now: Instant, peer: PeerId, class: u8, bytes: u64) -> bool {
+        let packets = self.train.len() as u64;
+        let Self {
+            endpoint,
+            underlay,
+            sites,
+            ledger,
+            train,
+            ..
+        } = self;
+        let sealed = endpoint.seal(
+            now,
+            peer,
+            train,
+            &mut Outbox {
+                underlay,
+                sites,
+                ledger,
+            },
+        );
+        let to = match sealed {
+            Ok(to) => to,
+            Err(SealError::NoSession) => {
+                self.deadline = Some(now);
+                return false;
+            }
+            Err(SealError::UnknownPeer) => {
+                ledger.dropped(DropReason::NoPath, packets, bytes);
+                return true;
+            }
+        };
+        let outcome = underlay.send(to, train.bytes(), train.stride(), class);
+        let sent = (outcome.sent as u64).min(packets);
+        let sent_bytes = if sent == packets {
+            bytes
+        } else {
+            bytes * sent / packets
+        };
+        let port = sites
+            .get(usize::from(peer.0))
+            .and_then(Option::as_ref)
+            .map_or(Port::UNDERLAY, |site| Port::path(site.path));
+        ledger.sent(port, sent, sent_bytes);
+        if sent < packets {
+            let reason = outcome
+                .error
+                .map_or(DropReason::TransmitError, |error| error.reason());
+            ledger.dropped(reason, packets - sent, bytes - sent_bytes);
+        }
+        true
+    }
+
+    /// Puts `self.train` aside until the peer has a session.
+    fn wait(&mut self, now: Instant, peer: PeerId, class: u8, bytes: u64) {
+        let packets = self.train.len() as u64;
+        let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) else {
+            self.ledger.dropped(DropReason::NoPath, packets, bytes);
+            return;
+        };
+        if site.waiting.len() >= MAX_WAITING {
+            self.ledger
+                .dropped(DropReason::TunnelNoSession, packets, bytes);
+            return;
+        }
+        let fresh = self.spare.pop().unwrap_or_else(|| Train::new(site.mtu));
+        let train = std::mem::replace(&mut self.train, fresh);
+        site.waiting.push_back(Waiting {
+            train,
+            class,
+            bytes,
+            since: now,
+        });
+        self.waiting += 1;
+        self.ledger.hold(packets);
+    }
+
+    /// Sends what waited for `peer`, if it has a session by now.
+    fn send_waiting(&mut self, now: Instant, peer: PeerId) {
+        self.flush(now);
+        while let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) {
+            let Some(waiting) = site.waiting.pop_front() else {
+                return;
+            };
+            let Waiting {
+                train,
+                class,
+                bytes,
+                since,
+            } = waiting;
+            let packets = train.len() as u64;
+            let idle = std::mem::replace(&mut self.train, train);
+            let sent = self.seal_and_send(now, peer, class, bytes);
+            let train = std::mem::replace(&mut self.train, idle);
+            if !sent {
+                if let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) {
+                    site.waiting.push_front(Waiting {
+                        train,
+                        class,
+                        bytes,
+                        since,
+                    });
+                }
+                return;
+            }
+            self.ledger.release(packets);
+            self.waiting -= 1;
+            self.spare.push(train);
+        }
+    }
+
+    /// Opens one datagram in place. `Some`: a packet of that path, still with its padding and not yet
+    /// booked. `None`: the tunnel's own business or refused; booked here.
+    #[inline]
+    pub fn receive<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+    ) -> Option<(PathId, &'a mut [u8])> {
+        let length = datagram.len() as u64;
+        let Self {
+            endpoint,
+            underlay,
+            sites,
+            ledger,
+            ..
+        } = self;
+        let received = endpoint.receive(
+            now,
+            source,
+            datagram,
+            &mut Outbox {
+                underlay,
+                sites,
+                ledger,
+            },
+        );
+        let peer = match received {
+            Received::Packet { peer, plaintext } => {
+                let path = sites.get(usize::from(peer.0))?.as_ref()?.path;
+                if self.waiting > 0 {
+                    self.send_waiting(now, peer);
+                }
+                return Some((path, plaintext));
+            }
+            Received::Keepalive { peer } => Some(peer),
+            Received::Control { peer } => peer,
+            Received::Refused(refusal) => {
+                ledger.received(Port::UNDERLAY, 1, length);
+                ledger.dropped(reason_of(refusal), 1, length);
+                return None;
+            }
+        };
+        let site = peer.and_then(|peer| sites.get(usize::from(peer.0))?.as_ref());
+        ledger.received(
+            site.map_or(Port::UNDERLAY, |site| Port::path(site.path)),
+            1,
+            length,
+        );
+        ledger.sent(Port::LOCAL, 1, length);
+        self.deadline = Some(now);
+        if let Some(peer) = peer
+            && self.waiting > 0
+        {
+            self.send_waiting(now, peer);
+        }
+        None
+    }
+
+    /// When [`Tunnels::poll`] wants to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Runs what is due: the engine's timers, the end of waits; tells the others how the tunnels are.
+    pub fn poll(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let Self {
+            endpoint,
+            underlay,
+            sites,
+            ledger,
+            ..
+        } = self;
+        self.deadline = endpoint.poll(
+            now,
+            &mut Outbox {
+                underlay,
+                sites,
+                ledger,
+            },
+        );
+        if self.waiting > 0 {
+            for peer in 0..self.sites.len() {
+                self.send_waiting(now, PeerId(peer as u16));
+            }
+            self.drop_stale(now);
+            let soon = now + Duration::from_millis(100);
+            self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
+        }
+        self.publish();
+    }
+
+    fn drop_stale(&mut self, now: Instant) {
+        for site in self.sites.iter_mut().flatten() {
+            while site
+                .waiting
+                .front()
+                .is_some_and(|waiting| now >= waiting.since + MAX_WAIT)
+            {
+                let Some(waiting) = site.waiting.pop_front() else {
+                    break;
+                };
+                let packets = waiting.train.len() as u64;
+                self.ledger.release(packets);
+                self.ledger
+                    .dropped(DropReason::TunnelNoSession, packets, waiting.bytes);
+                self.waiting -= 1;
+                self.spare.push(waiting.train);
+            }
+        }
+    }
+
+    /// Writes every tunnel's [`TunnelWord`].
+    pub fn publish(&self) {
+        let since_start = |at: Option<Instant>| {
+            at.map_or(0, |at| {
+                at.saturating_duration_since(self.started).as_millis() as u64 + 1
+            })
+        };
+        for (peer, site) in self.sites.iter().enumerate() {
+            let Some(site) = site else { continue };
+            let Some(status) = self.endpoint.status(PeerId(peer as u16)) else {
+                continue;
+            };
+            let word = &site.word;
+            word.last_handshake
+                .store(since_start(status.last_handshake), Ordering::Relaxed);
+            word.last_received
+                .store(since_start(status.last_received), Ordering::Relaxed);
+            word.handshakes.store(status.handshakes, Ordering::Relaxed);
+            word.has_session
+                .store(status.has_session, Ordering::Relaxed);
+            if word.endpoint.load().as_deref().copied() != status.endpoint {
+                word.endpoint.store(status.endpoint.map(Arc::new));
+            }
+        }
+    }
+
+    /// Drops everything that still waits, before the worker ends.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.flush(now);
+        for path in 0..self.by_path.len() {
+            self.remove(PathId(path as u16));
+        }
+    }
+}
+
+fn reason_of(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::Malformed => DropReason::TunnelMalformed,
+        Refusal::UnknownIndex => DropReason::TunnelUnknownIndex,
+        Refusal::Replay => DropReason::TunnelReplay,
+        Refusal::Authentication => DropReason::TunnelAuthentication,
+        Refusal::Handshake => DropReason::TunnelHandshake,
+        Refusal::HandshakeRate => DropReason::TunnelHandshakeRate,
+        Refusal::UnknownPeer => DropReason::TunnelUnknownPeer,
+    }
+}
