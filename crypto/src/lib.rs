@@ -3,6 +3,7 @@
 //!
 //! In the order in which a packet meets them:
 //! - [`key`]: X25519 keys and their text form.
+//! - [`limiter`]: who may make us do the costly part of a handshake.
 //! - [`train`]: the slot layout of a train of datagrams that is sealed in place and sent by one system call.
 //! - [`tunnel`]: the seam: what the gateway asks of an engine that seals, opens and shakes hands.
 //! - `boringtun`: a second engine on the boringtun crate, behind the feature of that name, for comparison.
@@ -10,5 +11,8 @@
 #[cfg(feature = "boringtun")]
 pub mod boringtun;
 pub mod key;
+mod keyed_hash;
+pub mod limiter;
 pub mod train;
 pub mod tunnel;
+pub mod wireguard;

@@ -1,0 +1,321 @@
+//! Handshakes: the plain case, each message lost in turn, both ends at once, deaf sessions, keepalives.
+
+use crate::network::{
+    A, B, DATA, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, collect, kind,
+};
+use crypto::key::PrivateKey;
+use crypto::limiter::Limits;
+use crypto::tunnel::{Endpoint as _, PeerId, Refusal};
+use crypto::wireguard::{receiver_index, worker_of};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+#[test]
+fn a_first_packet_brings_a_session_that_carries_both_ways() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.exchange();
+    assert_eq!((net.handshakes(A), net.handshakes(B)), (1, 1));
+    assert_eq!(
+        net.hosts[B].keepalives, 1,
+        "the initiator confirms by itself"
+    );
+    assert!(net.hosts.iter().all(|host| host.refused.is_empty()));
+}
+
+#[test]
+fn preshared_keys_must_be_the_same() {
+    let mut net = Network::with(
+        |peer| peer.preshared_key = Zeroizing::new([5; 32]),
+        Limits::default(),
+    );
+    net.connect(A);
+    net.exchange();
+
+    // An initiation does not depend on it, the response does.
+    let mut net = Network::new();
+    let host = &mut net.hosts[B];
+    host.endpoint.remove_peer(host.peer);
+    let mut other = crate::network::peer(&net.keys[A], None);
+    other.preshared_key = Zeroizing::new([6; 32]);
+    host.peer = host.endpoint.add_peer(net.now, &other).unwrap();
+    net.send(A, b"knock");
+    net.run(5 * LATENCY);
+    assert_eq!(net.sent(B, RESPONSE), 1);
+    assert_eq!(net.hosts[A].refused, [Refusal::Handshake]);
+    assert_eq!(net.handshakes(A), 0);
+}
+
+#[test]
+fn a_lost_message_of_the_handshake_costs_one_retry() {
+    for lost in [INITIATION, RESPONSE] {
+        let mut net = Network::new();
+        let mut once = true;
+        net.lose = Box::new(move |_, datagram| kind(datagram) == lost && std::mem::take(&mut once));
+        net.send(A, b"knock");
+        net.run(4 * SECOND);
+        assert_eq!(net.handshakes(A), 0);
+        net.run(2 * SECOND);
+        assert_eq!(net.handshakes(A), 1, "message {lost}");
+        assert_eq!(net.handshakes(B), 1);
+        net.exchange();
+    }
+}
+
+#[test]
+fn a_lost_confirmation_is_made_good_by_the_first_packet() {
+    let mut net = Network::new();
+    let mut once = true;
+    net.lose = Box::new(move |_, datagram| kind(datagram) == DATA && std::mem::take(&mut once));
+    net.send(A, b"knock");
+    net.run(5 * LATENCY);
+    let b = &net.hosts[B];
+    assert!(!b.endpoint.status(b.peer).unwrap().has_session);
+    net.exchange();
+}
+
+#[test]
+fn a_responder_with_something_to_say_does_not_wait_forever_for_the_confirmation() {
+    let mut net = Network::new();
+    net.lose = Box::new(|from, datagram| from == A && kind(datagram) == DATA);
+    net.send(A, b"knock");
+    net.run(5 * LATENCY);
+    assert!(!net.send(B, b"an answer"));
+    net.run(6 * SECOND);
+    // It has begun a handshake of its own, in which it is the one who need not wait.
+    assert_eq!(net.sent(B, INITIATION), 1);
+    assert!(net.send(B, b"an answer"));
+    net.run(2 * LATENCY);
+    assert_eq!(net.hosts[A].packets.len(), 1);
+}
+
+#[test]
+fn both_ends_at_the_same_moment_agree_and_lose_nothing() {
+    for offset in [0, 1, 19, 20, 21, 39, 40, 41] {
+        let mut net = Network::new();
+        net.send(A, b"knock");
+        net.run(offset * MILLISECOND);
+        net.send(B, b"knock");
+        net.run(10 * LATENCY);
+        net.exchange();
+        for host in &net.hosts {
+            assert!(
+                !host.refused.contains(&Refusal::Authentication),
+                "offset {offset}"
+            );
+        }
+        // And at their renewal: in the end one of them renews, and every packet arrives.
+        let mut numbers = [0_u32; 2];
+        net.hosts.iter_mut().for_each(|host| host.packets.clear());
+        for _ in 0..130 * 20 {
+            for from in [A, B] {
+                assert!(net.send(from, &numbers[from].to_be_bytes()));
+                numbers[from] += 1;
+            }
+            net.run(50 * MILLISECOND);
+        }
+        net.run(SECOND);
+        for (at, other) in [(A, B), (B, A)] {
+            assert_eq!(
+                net.hosts[at].packets.len() as u32,
+                numbers[other],
+                "offset {offset}"
+            );
+        }
+        assert!(
+            net.handshakes(A) >= 2 && net.handshakes(A) <= 4,
+            "{}",
+            net.handshakes(A)
+        );
+    }
+}
+
+#[test]
+fn initiations_are_five_seconds_apart_and_end_after_ninety() {
+    let mut net = Network::new();
+    net.lose = Box::new(|_, _| true);
+    net.send(A, b"knock");
+    net.run(200 * SECOND);
+    let times = net.times(A, INITIATION);
+    assert!((16..=19).contains(&times.len()), "{times:?}");
+    for pair in times.windows(2) {
+        let gap = pair[1].saturating_sub(pair[0]);
+        assert!(
+            gap >= 5 * SECOND && gap <= Duration::from_millis(5333),
+            "{gap:?}"
+        );
+    }
+    assert!(*times.last().unwrap() < 96 * SECOND);
+    // New traffic begins anew.
+    net.lose = Box::new(|_, _| false);
+    net.connect(A);
+    net.exchange();
+}
+
+#[test]
+fn with_a_persistent_keepalive_it_never_gives_up_and_needs_no_traffic() {
+    let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
+    net.lose = Box::new(|_, _| true);
+    net.run(600 * SECOND);
+    assert!(net.sent(A, INITIATION) > 100);
+    net.lose = Box::new(|_, _| false);
+    net.run(6 * SECOND);
+    assert!(net.handshakes(A) > 0);
+    net.exchange();
+}
+
+#[test]
+fn an_idle_tunnel_with_persistent_keepalive_keeps_its_session() {
+    let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
+    net.run(SECOND);
+    for _ in 0..720 {
+        net.run(5 * SECOND);
+        net.exchange_status();
+    }
+    assert!(net.handshakes(A) >= 29);
+}
+
+impl Network {
+    fn exchange_status(&self) {
+        for host in &self.hosts {
+            assert!(host.endpoint.status(host.peer).unwrap().has_session);
+        }
+    }
+}
+
+#[test]
+fn a_silent_receiver_says_that_it_hears() {
+    let mut net = Network::new();
+    net.connect(A);
+    let before = net.hosts[A].keepalives;
+    for _ in 0..40 {
+        assert!(net.send(A, b"one way"));
+        net.run(500 * MILLISECOND);
+    }
+    net.run(15 * SECOND);
+    // 20 s of data are answered after 10 s each; no new handshake was needed.
+    assert_eq!(net.hosts[A].keepalives - before, 2 + 1);
+    assert_eq!(net.handshakes(A), 1);
+    assert_eq!(net.sent(A, INITIATION), 1);
+}
+
+#[test]
+fn a_peer_that_lost_its_session_is_found_out_within_sixteen_seconds() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.exchange();
+    net.run(SECOND);
+    net.restart(B);
+    let began = net.now;
+    while net.sent(A, INITIATION) == 1 {
+        assert!(net.send(A, b"hello?"));
+        net.run(100 * MILLISECOND);
+        assert!(net.now - began < 16 * SECOND);
+    }
+    assert!(net.now - began >= 15 * SECOND);
+    net.run(SECOND);
+    assert_eq!(net.handshakes(A), 2);
+    net.exchange();
+}
+
+#[test]
+fn a_peer_that_restarts_and_calls_is_heard_at_once() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.exchange();
+    net.restart(B);
+    net.hosts[B].refused.clear();
+    net.connect(B);
+    net.exchange();
+    assert_eq!(net.sent(A, INITIATION), 1);
+}
+
+#[test]
+fn the_endpoint_moves_after_an_authenticated_packet_and_not_before() {
+    let mut net = Network::new();
+    net.connect(A);
+    let old = net.hosts[A].address;
+    let new = "198.51.100.7:7777".parse().unwrap();
+    let known = |net: &Network| {
+        net.hosts[B]
+            .endpoint
+            .status(net.hosts[B].peer)
+            .unwrap()
+            .endpoint
+    };
+
+    // Forged and replayed datagrams from elsewhere move nothing.
+    assert!(net.send(A, b"first"));
+    let first = net.flying.back().unwrap().clone();
+    net.run(2 * LATENCY);
+    let mut replayed = first.clone();
+    replayed.from = new;
+    net.deliver(&replayed);
+    assert_eq!(net.hosts[B].refused, [Refusal::Replay]);
+    let mut forged = first;
+    forged.from = new;
+    forged.datagram[8] = 200;
+    net.deliver(&forged);
+    assert_eq!(
+        net.hosts[B].refused,
+        [Refusal::Replay, Refusal::Authentication]
+    );
+    assert_eq!(known(&net), Some(old));
+
+    net.hosts[A].address = new;
+    assert!(net.send(A, b"from the new address"));
+    net.run(2 * LATENCY);
+    assert_eq!(known(&net), Some(new));
+    net.exchange();
+}
+
+#[test]
+fn an_end_without_an_address_waits_to_be_called() {
+    let mut net = Network::new();
+    let key = PrivateKey::generate().unwrap();
+    let now = net.now;
+    let mut peer = crate::network::peer(&key, None);
+    peer.keepalive = Some(SECOND);
+    let host = &mut net.hosts[B];
+    let id = host.endpoint.add_peer(now, &peer).unwrap();
+    let mut out = Vec::new();
+    for second in 0..100 {
+        host.endpoint
+            .poll(now + second * SECOND, &mut collect(&mut out));
+    }
+    assert!(out.is_empty());
+    assert_eq!(host.endpoint.status(id).unwrap().endpoint, None);
+}
+
+#[test]
+fn peers_are_added_once_and_only_with_keys_that_agree() {
+    let mut net = Network::new();
+    let now = net.now;
+    let key = PrivateKey::generate().unwrap();
+    let endpoint = &mut net.hosts[A].endpoint;
+    let own = endpoint.public_key();
+    let mut peer = crate::network::peer(&key, None);
+    let id = endpoint.add_peer(now, &peer).unwrap();
+    assert_eq!(endpoint.add_peer(now, &peer), None);
+    endpoint.remove_peer(id);
+    assert_eq!(endpoint.status(id), None);
+    let again = endpoint.add_peer(now, &peer).unwrap();
+    assert_ne!(again, id, "a number is not used again");
+    peer.public_key = own.0;
+    assert_eq!(endpoint.add_peer(now, &peer), None);
+    peer.public_key = [0; 32];
+    assert_eq!(endpoint.add_peer(now, &peer), None);
+    endpoint.remove_peer(PeerId(999));
+}
+
+#[test]
+fn the_worker_stands_in_every_datagram_that_has_a_receiver() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.exchange();
+    net.send(A, b"one more");
+    let flying = net.flying.back().unwrap();
+    let index = receiver_index(&flying.datagram).unwrap();
+    assert_eq!(worker_of(index), 0);
+    assert_eq!(flying.datagram[7], worker_of(index));
+}
