@@ -247,11 +247,10 @@ pub fn vpn_generations(name: &str) -> Vec<u8> {
     generations
 }
 
-/// Names of all ExpressRoute gateway SKUs, for messages.
+/// Names of all ExpressRoute gateway SKUs, for messages; `ErGwScale` takes its units behind a colon.
 pub fn expressroute_names() -> Vec<&'static str> {
     let rows = EXPRESSROUTE.iter().flat_map(|row| row.0.iter().copied());
-    rows.chain(["ErGwScale:1", "ErGwScale:40", UNLIMITED])
-        .collect()
+    rows.chain([SCALE, UNLIMITED]).collect()
 }
 
 /// Names of all VPN gateway SKUs, for messages.

@@ -1,10 +1,167 @@
 //! The command line: one module a command.
+//!
+//! Exit status: 0 done, 1 the work failed, 2 bad usage or configuration, 3 the system lacks what is
+//! needed (said in one line, with the remedy).
 
+mod check;
+mod explain;
+mod keys;
+mod output;
+mod reload;
+mod show;
+
+use crate::config::LoadError;
+use crate::control::api::What;
+use crate::control::client::ClientError;
+use crate::control::supervisor::{self, RunError};
+use clap::{Args, Parser, Subcommand};
+use output::Style;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// vng, a virtual network gateway: routes a virtual network's packets over ExpressRoute links and
+/// site-to-site VPN tunnels.
+#[derive(Debug, Parser)]
+#[command(name = "vng", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground (SIGTERM ends it, SIGHUP reloads)
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Validate a configuration and print its plan: interfaces, paths, routes, limits
+    Check(check::Check),
+    /// Make a private key, in a file that only its owner may read, and print its public key
+    Keygen(keys::Keygen),
+    /// Print the public key of a private key's file
+    Pubkey(keys::Pubkey),
+    /// Show what the running gateway knows and does
+    Show(Show),
+    /// Say what the gateway would do with a packet, and why
+    Explain(explain::Explain),
+    /// Make the running gateway read its configuration again
+    Reload(reload::Reload),
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// What to show
+    what: What,
+    #[command(flatten)]
+    gateway: Socket,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Repeat, every so many seconds
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    watch: Option<u32>,
+}
+
+/// Where the running gateway listens.
+#[derive(Debug, Args)]
+struct Socket {
+    /// The gateway's control socket
+    #[arg(short, long, value_name = "PATH", default_value = crate::config::read::DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// Said already, with this exit status.
+    Said(u8),
+    /// The work failed: 1.
+    Work(String),
+    /// Bad usage or configuration: 2.
+    Usage(String),
+    /// The system lacks what is needed: 3.
+    System(String),
+    /// Nobody reads the output any more: 0, silently, as other filters do.
+    NobodyReads,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let said = error.to_string();
+        match error {
+            ClientError::NoGateway { .. } | ClientError::Forbidden { .. } => Self::System(said),
+            ClientError::Refused(refusal) if refusal.status == 2 => Self::Usage(said),
+            ClientError::Broken { .. } | ClientError::Strange { .. } | ClientError::Refused(_) => {
+                Self::Work(said)
+            }
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Unreadable { .. } => Self::Usage(error.to_string()),
+            LoadError::Wrong(report) => {
+                eprint!("{}", report.render(Style::of_stderr().colour));
+                Self::Said(2)
+            }
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Configuration(error) => error.into(),
+            RunError::System(said) => Self::System(said),
+            RunError::Failed(said) => Self::Work(said),
+        }
+    }
+}
 
 /// Runs `vng` with these arguments (the first is the program's name).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = arguments;
-    ExitCode::from(2)
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output with status 0, errors to standard error with 2.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
+        }
+    };
+    let done = match arguments.command {
+        Command::Run { config } => supervisor::run(&config).map_err(Failure::from),
+        Command::Check(check) => check::run(&check),
+        Command::Keygen(keygen) => keys::keygen(&keygen),
+        Command::Pubkey(pubkey) => keys::pubkey(&pubkey),
+        Command::Show(show) => show::run(&show),
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Reload(reload) => reload::run(&reload),
+    };
+    let (status, said) = match done {
+        Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
+        Err(Failure::Said(status)) => return ExitCode::from(status),
+        Err(Failure::Work(said)) => (1, said),
+        Err(Failure::Usage(said)) => (2, said),
+        Err(Failure::System(said)) => (3, said),
+    };
+    let error = Style::of_stderr().red("error:");
+    eprintln!("{error} {}", said.trim_end());
+    ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -5,9 +5,11 @@
 //! - [`walk`]: a walk over the document that notes what does not fit and goes on.
 //! - [`read`], [`matches`]: the sections, made into [`schema::Config`].
 //! - [`validate`]: the rules that hold between values.
+//! - [`key_file`]: secrets, read only from private files.
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
 
 pub mod diagnostic;
+pub mod key_file;
 pub(crate) mod matches;
 pub mod read;
 pub mod schema;

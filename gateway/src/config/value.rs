@@ -1,8 +1,7 @@
 //! Kinds of values in a configuration file: each says what it allows and makes a checked value out of
 //! TOML, or says what was found instead.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use crypto::key::{KeyError, PrivateKey, PublicKey};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -498,34 +497,29 @@ pub(crate) fn written(time: Duration) -> String {
     }
 }
 
-/// A key of 32 bytes in base64, as WireGuard writes it.
+/// A public key of 32 bytes in base64, as WireGuard writes it.
 pub(super) struct Key;
 
 impl Kind for Key {
     type Value = [u8; 32];
 
     fn allowed(&self) -> String {
-        "32 bytes in base64: 44 characters, of which the last is '='".to_owned()
+        "a public key: 32 bytes in base64, 44 characters, as wg pubkey prints it".to_owned()
     }
 
     fn parse(&self, value: &DeValue) -> Result<[u8; 32], Wrong> {
-        let wrong = |found: String| Err(Wrong::new("is not a key", found));
-        match key(text(value)?) {
-            Ok(key) if key == [0; 32] => wrong("found a key of zeros".to_owned()),
-            Ok(key) => Ok(key),
-            Err(found) => wrong(found),
+        let wrong = |found: String| Wrong::new("is not a key", found);
+        let key = PublicKey::from_base64(text(value)?).map_err(|error| match error {
+            KeyError::Length(length) => wrong(format!("found {length} characters")),
+            _ => wrong("found characters that are not base64".to_owned()),
+        })?;
+        // Whether a point is of small order does not depend on the private key.
+        if !PrivateKey::from_bytes([1; 32]).agrees_with(&key) {
+            let found = "found a point of small order, which no private key has";
+            return Err(wrong(found.to_owned()));
         }
+        Ok(key.0)
     }
-}
-
-/// Reads 32 bytes in base64; the error says what was found, without the text itself, which may be secret.
-pub(super) fn key(written: &str) -> Result<[u8; 32], String> {
-    let length = written.chars().count();
-    let bytes = STANDARD
-        .decode(written)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|_| format!("found {length} characters that are not base64"))?;
-    <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| format!("found {} bytes", bytes.len()))
 }
 
 /// A MAC address of one station.
@@ -533,7 +527,9 @@ pub(super) fn mac(written: &str) -> Option<[u8; 6]> {
     let mut octets = [0; 6];
     let mut parts = written.split(':');
     for octet in &mut octets {
-        let part = parts.next().filter(|part| part.len() == 2)?;
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2 && !part.starts_with('+'))?;
         *octet = u8::from_str_radix(part, 16).ok()?;
     }
     // Bit 0 of the first octet is set in group addresses (IEEE 802, 8.2.2).
@@ -613,15 +609,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_32_bytes() {
-        let good = STANDARD.encode([7_u8; 32]);
-        assert_eq!(key(&good), Ok([7; 32]));
-        assert_eq!(
-            key(&STANDARD.encode([7_u8; 31])),
-            Err("found 31 bytes".into())
-        );
-        assert!(key("not base64!").is_err());
-        assert!(Key.parse(&string(&STANDARD.encode([0_u8; 32]))).is_err());
+    fn keys_are_points_of_the_curve_in_base64() {
+        let good = PrivateKey::generate().unwrap().public_key();
+        assert_eq!(Key.parse(&string(&good.to_string())), Ok(good.0));
+        for bad in ["", "not base64!", &PublicKey([0; 32]).to_string()] {
+            assert!(Key.parse(&string(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

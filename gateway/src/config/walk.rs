@@ -42,19 +42,20 @@ impl Walk {
     }
 }
 
-/// A key as titles show it: without the indices, which count from zero and help nobody who reads.
+/// A key as titles show it.
 pub(super) fn title(key: &str) -> String {
-    let mut shown = String::with_capacity(key.len());
+    format!("`{}`", without_indices(key))
+}
+
+/// A key without the indices of arrays, which count from zero and help nobody who reads.
+pub(super) fn without_indices(key: &str) -> String {
     let mut inside = false;
-    for c in key.chars() {
-        match c {
-            '[' => inside = true,
-            ']' => inside = false,
-            _ if inside => {}
-            _ => shown.push(c),
-        }
-    }
-    format!("`{shown}`")
+    let kept = |c: &char| {
+        let index = inside || *c == '[';
+        inside = index && *c != ']';
+        !index
+    };
+    key.chars().filter(kept).collect()
 }
 
 /// One table of the document, and which of its keys were asked for.
@@ -229,7 +230,7 @@ impl<'d> Section<'d> {
             return Vec::new();
         };
         let key = self.path(name);
-        let bare = title(&key).replace('`', "");
+        let bare = without_indices(&key);
         let DeValue::Array(elements) = value.get_ref() else {
             walk.error(
                 &key,

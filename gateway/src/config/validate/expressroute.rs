@@ -23,6 +23,7 @@ pub(super) fn check(rules: &mut Rules) {
     let names: Vec<_> = gateway.circuits.iter().enumerate().map(names).collect();
     rules.unique("is taken", names);
     tags(rules);
+    not_run_yet(rules);
     for (index, of) in gateway.circuits.iter().enumerate() {
         circuit(rules, &format!("expressroute.circuit[{index}]"), of);
     }
@@ -37,8 +38,10 @@ fn sku(rules: &mut Rules) {
     }
     let Some(limits) = sku::expressroute(&gateway.sku) else {
         let names = sku::expressroute_names();
-        let mut words = found(format!("found {:?}", gateway.sku))
-            .allowed(format!("{}; units 1 to 40 of ErGwScale", names.join(", ")));
+        let mut words = found(format!("found {:?}", gateway.sku)).allowed(format!(
+            "{}; ErGwScale takes 1 to 40 units, such as \"ErGwScale:4\"",
+            names.join(", ")
+        ));
         if sku::vpn_names().contains(&gateway.sku.as_str()) {
             words = words.help("this is the SKU of a VPN gateway");
         } else if let Some(near) = nearest(&gateway.sku, names) {
@@ -88,6 +91,34 @@ fn tags(rules: &mut Rules) {
         }
     }
     rules.unique("and its tags are taken", tags);
+}
+
+/// One warning for each protocol that the file configures and this version does not run.
+fn not_run_yet(rules: &mut Rules) {
+    let mut bgp = Vec::new();
+    let mut bfd = Vec::new();
+    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    for (c, circuit) in circuits.enumerate() {
+        for (l, link) in circuit.links.iter().enumerate() {
+            let key = format!("expressroute.circuit[{c}].link[{l}]");
+            bgp.extend(link.bgp.as_ref().map(|_| format!("{key}.bgp")));
+            bfd.extend(link.bfd.as_ref().map(|_| format!("{key}.bfd")));
+        }
+    }
+    for (protocol, keys) in [("BGP", bgp), ("BFD", bfd)] {
+        let Some(first) = keys.first() else {
+            continue;
+        };
+        let what = match keys.len() {
+            1 => format!("{protocol} on one link"),
+            n => format!("{protocol} on this and {} more", n - 1),
+        };
+        let words = found(what).help(format!(
+            "this version keeps {protocol} in the file and does not run it; static prefixes and \
+             the probe do its work"
+        ));
+        rules.warning(first, "has no effect yet", words);
+    }
 }
 
 fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {
@@ -170,16 +201,6 @@ fn link(rules: &mut Rules, key: &str, link: &Link) {
                     .help("packets of this IP version cannot leave by this link");
                 rules.warning(&format!("{addresses}[{index}]"), "has no neighbor", words);
             }
-        }
-    }
-    for (name, there) in [("bgp", link.bgp.is_some()), ("bfd", link.bfd.is_some())] {
-        if there {
-            let protocol = name.to_uppercase();
-            let words = found(format!(
-                "{protocol} is kept, but this version does not run it"
-            ))
-            .help("static prefixes and the probe do its work");
-            rules.warning(&format!("{key}.{name}"), "has no effect yet", words);
         }
     }
 }

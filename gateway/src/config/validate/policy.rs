@@ -3,6 +3,7 @@
 use super::{Rules, found, joined};
 use crate::config::schema::{Action, From, Match, NextHop, PolicyRule};
 use crate::config::value::nearest;
+use crate::config::walk::without_indices;
 use ipnet::IpNet;
 
 pub(super) fn check(rules: &mut Rules) {
@@ -43,10 +44,16 @@ impl Names {
         let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
         let clients = clients.flat_map(|p| p.clients.iter().map(|client| client.name.clone()));
         let clients: Vec<String> = clients.collect();
-        // A name that could not be read, or a table that may hold one.
-        let unread = |key: &str| match key.rsplit_once('.') {
-            Some((_, "name")) => true,
-            _ => key.ends_with(']') || !key.contains('[') && key != "vnet",
+        let unread = |key: &str| match without_indices(key).as_str() {
+            "expressroute.circuit"
+            | "expressroute.circuit.name"
+            | "vpn.site"
+            | "vpn.site.name"
+            | "vpn.point_to_site"
+            | "vpn.point_to_site.client"
+            | "vpn.point_to_site.client.name" => true,
+            "vnet" | "policy" | "route" | "failover" | "control" => false,
+            other => !other.contains('.'),
         };
         Self {
             complete: !rules.places.any_wrong(unread),

@@ -1,0 +1,333 @@
+//! `vng check`: validates a file and prints what the gateway would set up.
+
+use super::Failure;
+use super::output::{
+    Style, bandwidth_limit, heading, limit, list, or_dash, print, print_json, table,
+};
+use crate::config::schema::{Config, Link, LinkMac, Probe};
+use crate::config::value::written;
+use crate::config::{self, KeyFiles, LoadError, Report};
+use crate::sku;
+use clap::Args;
+use ipnet::IpNet;
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Do not look at the key files: the configuration is for another host
+    #[arg(long)]
+    skip_key_files: bool,
+}
+
+/// Validates, then prints warnings and the plan.
+pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
+    let key_files = if arguments.skip_key_files {
+        KeyFiles::Skipped
+    } else {
+        KeyFiles::Checked
+    };
+    let loaded = match config::load(&arguments.config, key_files) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Wrong(report)) if arguments.json => {
+            print_json(&Checked::new(&report, None))?;
+            return Err(Failure::Said(2));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let summary = Summary::of(&loaded.config);
+    if arguments.json {
+        return print_json(&Checked::new(&loaded.report, Some(summary)));
+    }
+    eprint!("{}", loaded.report.render(Style::of_stderr().colour));
+    let style = Style::of_stdout();
+    print(&summary.text(style))?;
+    let file = arguments.config.display();
+    print(&format!("{} {file} is valid\n", style.green("ok:")))
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Checked<'a> {
+    ok: bool,
+    findings: Vec<config::diagnostic::FindingView<'a>>,
+    #[serde(flatten)]
+    summary: Option<Summary>,
+}
+
+impl<'a> Checked<'a> {
+    fn new(report: &'a Report, summary: Option<Summary>) -> Self {
+        Self {
+            ok: report.errors() == 0,
+            findings: report.views(),
+            summary,
+        }
+    }
+}
+
+/// The plan: what the gateway would set up.
+#[derive(Serialize)]
+struct Summary {
+    interfaces: Vec<InterfaceRow>,
+    paths: Vec<PathRow>,
+    limits: Vec<LimitRow>,
+}
+
+/// One attachment of the gateway.
+#[derive(Serialize)]
+struct InterfaceRow {
+    name: String,
+    kind: &'static str,
+    mtu: Option<u16>,
+    vlan: Vec<u16>,
+    mac: Option<String>,
+    address: Vec<IpNet>,
+    purpose: String,
+}
+
+/// One way out.
+#[derive(Serialize)]
+struct PathRow {
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    next_hop: String,
+    probe: Option<String>,
+    prefixes: Vec<IpNet>,
+}
+
+/// One limit of a SKU.
+#[derive(Serialize)]
+struct LimitRow {
+    gateway: &'static str,
+    sku: String,
+    bits_per_second: Option<u64>,
+    packets_per_second: Option<u64>,
+    flows: Option<u64>,
+    tunnel_bits_per_second: Option<u64>,
+    tunnel_packets_per_second: Option<u64>,
+    count: String,
+}
+
+impl Summary {
+    fn of(config: &Config) -> Self {
+        Self {
+            interfaces: interfaces(config),
+            paths: paths(config),
+            limits: limits(config),
+        }
+    }
+
+    fn text(&self, style: Style) -> String {
+        let mut text = heading(style, "Interfaces");
+        let header = ["name", "kind", "VLAN", "MTU", "MAC", "address", "for"];
+        let row = |row: &InterfaceRow| {
+            [
+                row.name.clone(),
+                row.kind.to_owned(),
+                list(&row.vlan),
+                or_dash(row.mtu.as_ref()),
+                or_dash(row.mac.as_ref()),
+                list(&row.address),
+                row.purpose.clone(),
+            ]
+        };
+        text += &table(style, &header, self.interfaces.iter().map(row));
+        text += "\n";
+        text += &heading(style, "Paths");
+        let header = ["path", "type", "next hop", "probe", "prefixes"];
+        let row = |row: &PathRow| {
+            [
+                row.name.clone(),
+                row.kind.to_owned(),
+                row.next_hop.clone(),
+                row.probe.clone().unwrap_or_else(|| "off".to_owned()),
+                list(&row.prefixes),
+            ]
+        };
+        text += &table(style, &header, self.paths.iter().map(row));
+        text += "\n";
+        text += &heading(style, "Limits");
+        let header = [
+            "gateway",
+            "SKU",
+            "bandwidth",
+            "packets/s",
+            "flows",
+            "of one tunnel",
+            "in use",
+        ];
+        let row = |row: &LimitRow| {
+            let tunnel = match (row.tunnel_bits_per_second, row.tunnel_packets_per_second) {
+                (None, None) => "-".to_owned(),
+                (bits, packets) => format!("{}, {}/s", bandwidth_limit(bits), limit(packets)),
+            };
+            [
+                row.gateway.to_owned(),
+                row.sku.clone(),
+                bandwidth_limit(row.bits_per_second),
+                limit(row.packets_per_second),
+                limit(row.flows),
+                tunnel,
+                row.count.clone(),
+            ]
+        };
+        text += &table(style, &header, self.limits.iter().map(row));
+        text += "\n";
+        text
+    }
+}
+
+fn interfaces(config: &Config) -> Vec<InterfaceRow> {
+    let vnet = &config.vnet;
+    let mut rows = vec![InterfaceRow {
+        name: vnet.device.clone(),
+        kind: "TUN",
+        mtu: Some(vnet.mtu),
+        vlan: Vec::new(),
+        mac: None,
+        address: vnet.address.clone(),
+        purpose: format!("virtual network {}", vnet.name),
+    }];
+    for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
+        for link in &circuit.links {
+            rows.push(InterfaceRow {
+                name: link.interface.clone(),
+                kind: "Ethernet",
+                mtu: None,
+                vlan: link.vlan.clone(),
+                mac: Some(mac(link)),
+                address: link.address.clone(),
+                purpose: format!("{}/{}", circuit.name, link.name),
+            });
+        }
+    }
+    if let Some(vpn) = &config.vpn {
+        rows.push(InterfaceRow {
+            name: format!("UDP port {}", vpn.listen_port),
+            kind: "WireGuard",
+            mtu: Some(vpn.mtu),
+            vlan: Vec::new(),
+            mac: None,
+            address: Vec::new(),
+            purpose: "tunnels".to_owned(),
+        });
+    }
+    rows
+}
+
+fn mac(link: &Link) -> String {
+    match link.mac {
+        LinkMac::Own => "own".to_owned(),
+        LinkMac::Interface => "interface's".to_owned(),
+        LinkMac::Fixed(octets) => {
+            let octets: Vec<String> = octets.iter().map(|o| format!("{o:02x}")).collect();
+            octets.join(":")
+        }
+    }
+}
+
+fn paths(config: &Config) -> Vec<PathRow> {
+    let probe_text = |probe: &Probe, target: String| {
+        let interval = written(probe.interval);
+        format!(
+            "{target} every {interval}, down after {}, up after {}",
+            probe.fail, probe.pass
+        )
+    };
+    let mut rows = Vec::new();
+    for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
+        for link in &circuit.links {
+            rows.push(PathRow {
+                name: format!("{}/{}", circuit.name, link.name),
+                kind: "ExpressRoute",
+                next_hop: list(&link.neighbor),
+                probe: circuit.probe.as_ref().map(|probe| {
+                    let target = probe.target.map(|target| target.to_string());
+                    probe_text(probe, target.unwrap_or_else(|| "the neighbor".to_owned()))
+                }),
+                prefixes: circuit.prefixes.clone(),
+            });
+        }
+    }
+    for site in config.vpn.iter().flat_map(|vpn| &vpn.sites) {
+        let endpoint = site.endpoint.map(|endpoint| endpoint.to_string());
+        rows.push(PathRow {
+            name: site.name.clone(),
+            kind: "Vpn",
+            next_hop: endpoint.unwrap_or_else(|| "calls us".to_owned()),
+            probe: site.probe.as_ref().and_then(|probe| {
+                let target = probe.target?;
+                Some(probe_text(probe, target.to_string()))
+            }),
+            prefixes: site.prefixes.clone(),
+        });
+    }
+    let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+    for client in clients.flat_map(|point_to_site| &point_to_site.clients) {
+        rows.push(PathRow {
+            name: client.name.clone(),
+            kind: "Vpn client",
+            next_hop: "calls us".to_owned(),
+            probe: None,
+            prefixes: client
+                .address
+                .iter()
+                .map(|&address| address.into())
+                .collect(),
+        });
+    }
+    rows
+}
+
+fn limits(config: &Config) -> Vec<LimitRow> {
+    let of = |used: usize, limit: Option<u32>, what: &str| match limit {
+        Some(limit) => format!("{used} of {limit} {what}"),
+        None => format!("{used} {what}"),
+    };
+    let mut rows = Vec::new();
+    if let Some(gateway) = &config.expressroute
+        && let Some(sku) = sku::expressroute(&gateway.sku)
+    {
+        rows.push(LimitRow {
+            gateway: "ExpressRoute",
+            sku: sku.name,
+            bits_per_second: sku.bits_per_second,
+            packets_per_second: sku.packets_per_second,
+            flows: sku.flows,
+            tunnel_bits_per_second: None,
+            tunnel_packets_per_second: None,
+            count: of(gateway.circuits.len(), sku.circuits, "circuits"),
+        });
+    }
+    if let Some(vpn) = &config.vpn
+        && let Ok(sku) = sku::vpn(&vpn.sku, vpn.generation)
+    {
+        let clients = vpn.point_to_site.as_ref().map_or(0, |p| p.clients.len());
+        let generation = match sku.generation {
+            0 => String::new(),
+            generation => format!(" generation {generation}"),
+        };
+        rows.push(LimitRow {
+            gateway: "Vpn",
+            sku: format!("{}{generation}", sku.name),
+            bits_per_second: sku.bits_per_second,
+            packets_per_second: None,
+            flows: sku.flows,
+            tunnel_bits_per_second: sku.tunnel_bits_per_second,
+            tunnel_packets_per_second: sku.tunnel_packets_per_second,
+            count: format!(
+                "{}, {}",
+                of(vpn.sites.len(), sku.tunnels, "tunnels"),
+                of(clients, sku.clients, "clients")
+            ),
+        });
+    }
+    rows
+}

@@ -1,0 +1,173 @@
+//! `vng explain`: what the gateway would do with a packet, and why.
+
+use super::output::{Style, host, print, print_json};
+use super::{Failure, Socket};
+use crate::config::matches::{dscp_name, protocol_name};
+use crate::config::{self, KeyFiles, matches};
+use crate::control::api::Request;
+use crate::control::client::Client;
+use crate::control::view::{Alternative, Explanation, Query};
+use clap::Args;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// Where the packet comes in: vnet, a circuit, a link (circuit/link), a site or a client
+    #[arg(long, value_name = "NAME", default_value = "vnet")]
+    from: String,
+    /// Source address
+    #[arg(long, value_name = "ADDRESS")]
+    src: IpAddr,
+    /// Destination address
+    #[arg(long, value_name = "ADDRESS")]
+    dst: IpAddr,
+    /// Protocol, by name or number; tcp if a port is given, else icmp
+    #[arg(long, value_name = "NAME", value_parser = protocol)]
+    protocol: Option<u8>,
+    /// Source port
+    #[arg(long, value_name = "PORT")]
+    sport: Option<u16>,
+    /// Destination port
+    #[arg(long, value_name = "PORT")]
+    dport: Option<u16>,
+    /// ICMP type
+    #[arg(long, value_name = "TYPE")]
+    icmp_type: Option<u8>,
+    /// DSCP, by name or number
+    #[arg(long, value_name = "DSCP", value_parser = dscp, default_value = "0")]
+    dscp: u8,
+    /// Explain by this file, offline, instead of asking the running gateway
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    /// Offline: take this circuit, link or site for down (may be repeated)
+    #[arg(long, value_name = "PATH", requires = "config")]
+    down: Vec<String>,
+    #[command(flatten)]
+    gateway: Socket,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn protocol(written: &str) -> Result<u8, String> {
+    matches::protocol(written)
+        .ok_or_else(|| "a protocol is a number from 0 to 255 or a name".into())
+}
+
+fn dscp(written: &str) -> Result<u8, String> {
+    matches::dscp(written).ok_or_else(|| "a DSCP is a number from 0 to 63 or a name".into())
+}
+
+/// Asks the running gateway, or works it out of the file.
+pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
+    let query = query(arguments)?;
+    let explanation = if let Some(file) = &arguments.config {
+        offline(file, &query, &arguments.down)?
+    } else {
+        let query = query.clone();
+        Client::new(&arguments.gateway.socket).view(&Request::Explain { query })?
+    };
+    if arguments.json {
+        return print_json(&explanation);
+    }
+    print(&text(Style::of_stdout(), &query, &explanation))
+}
+
+/// The packet that the options describe.
+fn query(arguments: &Explain) -> Result<Query, Failure> {
+    if arguments.src.is_ipv4() != arguments.dst.is_ipv4() {
+        return Err(Failure::Usage(format!(
+            "--src {} and --dst {} are of different IP versions",
+            arguments.src, arguments.dst
+        )));
+    }
+    let icmp = if arguments.src.is_ipv4() { 1 } else { 58 };
+    let ports = arguments.sport.is_some() || arguments.dport.is_some();
+    let protocol = arguments.protocol.unwrap_or(if ports { TCP } else { icmp });
+    if ports && protocol != TCP && protocol != UDP {
+        return Err(Failure::Usage(format!(
+            "--sport and --dport are of tcp and udp; the protocol is {}",
+            protocol_name(protocol)
+        )));
+    }
+    if arguments.icmp_type.is_some() && protocol != icmp {
+        return Err(Failure::Usage(format!(
+            "--icmp-type is of {}; the protocol is {}",
+            protocol_name(icmp),
+            protocol_name(protocol)
+        )));
+    }
+    Ok(Query {
+        from: arguments.from.clone(),
+        source: arguments.src,
+        destination: arguments.dst,
+        protocol,
+        source_port: arguments.sport.unwrap_or(0),
+        destination_port: arguments.dport.unwrap_or(0),
+        icmp_type: arguments.icmp_type,
+        dscp: arguments.dscp,
+    })
+}
+
+fn offline(file: &Path, _query: &Query, _down: &[String]) -> Result<Explanation, Failure> {
+    config::load(file, KeyFiles::Skipped)?;
+    Err(Failure::Work("there is no plan yet".to_owned()))
+}
+
+/// The explanation as a story.
+fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
+    let mut text = String::new();
+    let mut line = |title: &str, said: &str| {
+        let _ = writeln!(text, "{} {said}", style.bold(&format!("{title:<9}")));
+    };
+    line(
+        "packet",
+        &format!(
+            "{} from {} to {}, DSCP {}, comes in from {}",
+            protocol_name(query.protocol),
+            host(query.source, query.source_port),
+            host(query.destination, query.destination_port),
+            dscp_name(query.dscp),
+            query.from,
+        ),
+    );
+    let out = explanation.member.as_ref().or(explanation.path.as_ref());
+    let verdict = match (explanation.verdict.as_str(), out) {
+        ("forward", Some(out)) => style.green(&format!("forward to {out}")),
+        ("local", _) => style.green("local: the gateway itself takes it"),
+        ("drop", _) => style.red(&format!("drop: {}", explanation.reason)),
+        (other, _) => other.to_owned(),
+    };
+    line("verdict", &verdict);
+    if let Some(policy) = &explanation.policy {
+        line("policy", &format!("rule {policy:?}"));
+    }
+    if let Some(route) = &explanation.route {
+        line("route", &format!("{} ({})", route.prefix, route.source));
+    }
+    if let Some(path) = &explanation.path {
+        let health = explanation.health.as_ref();
+        let health = health.map_or_else(String::new, |health| format!(", {health}"));
+        line("path", &format!("{path}{health}"));
+    }
+    for limit in &explanation.shaper {
+        line("shaper", limit);
+    }
+    for (index, step) in explanation.story.iter().enumerate() {
+        line(if index == 0 { "why" } else { "" }, step);
+    }
+    for (index, rejected) in explanation.rejected.iter().enumerate() {
+        let what = match &rejected.what {
+            Alternative::Route(route) => format!("route {route}"),
+            Alternative::Path(path) => format!("path {path}"),
+        };
+        let title = if index == 0 { "rejected" } else { "" };
+        line(title, &format!("{what}: {}", rejected.why));
+    }
+    text
+}

@@ -1,0 +1,105 @@
+//! `vng keygen` and `vng pubkey`.
+
+use super::Failure;
+use super::output::print;
+use crate::config::key_file::{self, KeyFileError};
+use clap::Args;
+use crypto::key::PrivateKey;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+#[derive(Debug, Args)]
+pub(super) struct Keygen {
+    /// The file to write the private key to, mode 0600
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pubkey {
+    /// The private key's file; `-` reads the key from standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Makes a private key and prints its public key.
+pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
+    let key = PrivateKey::generate().map_err(|error| Failure::System(error.to_string()))?;
+    let mut text = Zeroizing::new(String::with_capacity(64));
+    text.push_str(&key.to_base64());
+    text.push('\n');
+    let path = &arguments.output;
+    write(path, text.as_bytes(), arguments.force).map_err(|error| {
+        let shown = path.display();
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::Usage(format!(
+                "{shown} is there already; --force replaces it, and the old key is lost"
+            )),
+            _ => Failure::Work(format!("{shown}: {error}")),
+        }
+    })?;
+    print(&format!("{}\n", key.public_key()))
+}
+
+/// Writes a new file with mode 0600. With `replace`, a file of that name gives way in one step: a key
+/// file is never half written, and its mode never that of the old file.
+fn write(path: &Path, text: &[u8], replace: bool) -> io::Result<()> {
+    let target = if replace {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        path.with_file_name(name)
+    } else {
+        path.to_owned()
+    };
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&target)?;
+    let written = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| {
+            if replace {
+                fs::rename(&target, path)
+            } else {
+                Ok(())
+            }
+        });
+    if written.is_err() {
+        let _ = fs::remove_file(&target);
+    }
+    written
+}
+
+/// Prints the public key of a private key.
+pub(super) fn pubkey(arguments: &Pubkey) -> Result<(), Failure> {
+    let path = &arguments.file;
+    let key = if path.as_os_str() == "-" {
+        let mut text = Zeroizing::new(String::new());
+        io::stdin()
+            .take(256)
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::Work(format!("standard input: {error}")))?;
+        PrivateKey::from_base64(&text)
+            .map_err(|error| Failure::Usage(format!("standard input: {error}")))?
+    } else {
+        key_file::read::<PrivateKey>(path).map_err(|error| {
+            let shown = path.display();
+            Failure::Usage(match error {
+                KeyFileError::Open(mode) => format!(
+                    "{shown} has mode {mode:04o}: others can use the key; chmod 600 {shown}, and \
+                     make a new key if they may have"
+                ),
+                other => format!("{shown}: {other}"),
+            })
+        })?
+    };
+    print(&format!("{}\n", key.public_key()))
+}

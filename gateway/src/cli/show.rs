@@ -1,0 +1,409 @@
+//! `vng show`: one table for each view.
+
+use super::output::{
+    Style, bandwidth, bandwidth_limit, host, limit, list, or_dash, print, print_json, span, state,
+    table, thousands,
+};
+use super::{Failure, Show};
+use crate::control::api::{Request, What};
+use crate::control::client::Client;
+use crate::control::view::{
+    BgpView, CircuitView, Counters, Flows, NeighborView, PathStatus, PolicyView, RouteView, Status,
+    TunnelView,
+};
+use crate::telemetry::ledger::Sum;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+/// Shows once, or again and again until it is interrupted.
+pub(super) fn run(arguments: &Show) -> Result<(), Failure> {
+    let client = Client::new(&arguments.gateway.socket);
+    let style = Style::of_stdout();
+    loop {
+        let value = client.ask(&Request::Show {
+            what: arguments.what,
+        })?;
+        if arguments.json {
+            match arguments.watch {
+                // One line each, so that a reader can tell where one ends.
+                Some(_) => print(&format!("{value}\n"))?,
+                None => print_json(&value)?,
+            }
+        } else {
+            let text = text(style, arguments.what, value)?;
+            let clear = arguments.watch.is_some() && style.terminal;
+            print(&if clear {
+                format!("\x1b[H\x1b[2J{text}")
+            } else {
+                text
+            })?;
+        }
+        match arguments.watch {
+            Some(seconds) => thread::sleep(Duration::from_secs(seconds.into())),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn text(style: Style, what: What, value: serde_json::Value) -> Result<String, Failure> {
+    Ok(match what {
+        What::Status => status(style, &view(value)?),
+        What::Routes => routes(style, &view::<Vec<_>>(value)?),
+        What::Policy => policy(style, &view::<Vec<_>>(value)?),
+        What::Circuits => circuits(style, &view::<Vec<_>>(value)?),
+        What::Tunnels => tunnels(style, &view::<Vec<_>>(value)?),
+        What::Neighbors => neighbors(style, &view::<Vec<_>>(value)?),
+        What::Bgp => bgp(style, &view::<Vec<_>>(value)?),
+        What::Flows => flows(style, &view(value)?),
+        What::Counters => counters(style, &view(value)?),
+    })
+}
+
+fn view<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Failure> {
+    serde_json::from_value(value)
+        .map_err(|error| Failure::Work(format!("the gateway is of another version: {error}")))
+}
+
+fn status(style: Style, status: &Status) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}, vng {}, up {}, configuration {}",
+        style.bold(&status.name),
+        status.version,
+        span(status.uptime_seconds),
+        status.config,
+    );
+    let _ = writeln!(
+        text,
+        "device {}, address {}, {} worker{}, ledger {}\n",
+        status.device,
+        list(&status.address),
+        status.workers,
+        if status.workers == 1 { "" } else { "s" },
+        if status.ledger_balanced {
+            style.green("balanced")
+        } else {
+            style.red("NOT balanced")
+        },
+    );
+    let header = [
+        "gateway",
+        "SKU",
+        "in",
+        "out",
+        "of",
+        "packets/s",
+        "of",
+        "flows",
+        "of",
+    ];
+    let gateway = |gateway: &crate::control::view::GatewayStatus| {
+        [
+            gateway.kind.clone(),
+            gateway.sku.clone(),
+            bandwidth(gateway.bits_in_per_second),
+            bandwidth(gateway.bits_out_per_second),
+            bandwidth_limit(gateway.limit_bits_per_second),
+            thousands(gateway.packets_per_second as u64),
+            limit(gateway.limit_packets_per_second),
+            thousands(gateway.active_flows),
+            limit(gateway.limit_flows),
+        ]
+    };
+    text += &table(style, &header, status.gateways.iter().map(gateway));
+    text.push('\n');
+    let header = [
+        "path",
+        "type",
+        "state",
+        "for",
+        "in use",
+        "probe",
+        "round trip",
+    ];
+    text += &table(style, &header, status.paths.iter().map(path));
+    text
+}
+
+fn path(path: &PathStatus) -> [String; 7] {
+    let probe = path.probe.as_ref();
+    let answered = |p: &crate::control::view::ProbeStatus| {
+        format!("{}/{} from {}", p.answered, p.sent, p.target)
+    };
+    let round_trip = probe.and_then(|probe| probe.round_trip_ms);
+    [
+        path.name.clone(),
+        path.kind.clone(),
+        state(&path.state, path.reason.as_deref()),
+        span(path.since_seconds),
+        if path.in_use { "yes" } else { "no" }.to_owned(),
+        probe.map_or_else(|| "off".to_owned(), answered),
+        round_trip.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms")),
+    ]
+}
+
+/// The effective routes, as Azure's table.
+pub(super) fn routes(style: Style, routes: &[RouteView]) -> String {
+    let header = [
+        "state",
+        "source",
+        "prefix",
+        "next hop type",
+        "next hop",
+        "carried by",
+        "why",
+    ];
+    let row = |route: &RouteView| {
+        [
+            route.state.clone(),
+            route.source.clone(),
+            route.prefix.to_string(),
+            route.next_hop_type.clone(),
+            or_dash(route.next_hop.as_ref()),
+            list(&route.paths),
+            route.why.clone().unwrap_or_default(),
+        ]
+    };
+    table(style, &header, routes.iter().map(row))
+}
+
+/// The policy route table.
+pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
+    if rules.is_empty() {
+        return "no policy rules: every packet goes by the route table\n".to_owned();
+    }
+    let header = ["#", "name", "match", "action", "leads to", "hits"];
+    let row = |(index, rule): (usize, &PolicyView)| {
+        [
+            (index + 1).to_string(),
+            rule.name.clone(),
+            rule.matches.clone(),
+            rule.action.clone(),
+            or_dash(rule.path.as_ref()),
+            rule.hits.map_or_else(|| "-".to_owned(), thousands),
+        ]
+    };
+    table(style, &header, rules.iter().enumerate().map(row))
+}
+
+fn circuits(style: Style, circuits: &[CircuitView]) -> String {
+    if circuits.is_empty() {
+        return "no ExpressRoute circuits\n".to_owned();
+    }
+    let header = [
+        "circuit/link",
+        "state",
+        "interface",
+        "VLAN",
+        "MAC",
+        "address",
+        "neighbor",
+        "ARP",
+        "received",
+        "sent",
+    ];
+    let rows = circuits.iter().flat_map(|circuit| {
+        circuit.links.iter().map(move |link| {
+            [
+                format!("{}/{}", circuit.name, link.name),
+                state(&link.state, link.reason.as_deref()),
+                link.interface.clone(),
+                list(&link.vlan),
+                or_dash(link.mac.as_ref()),
+                list(&link.address),
+                list(&link.neighbor),
+                if link.arp_available { "yes" } else { "no" }.to_owned(),
+                sum(link.received),
+                sum(link.sent),
+            ]
+        })
+    });
+    let mut text = table(style, &header, rows);
+    text.push('\n');
+    let row = |circuit: &CircuitView| {
+        [
+            circuit.name.clone(),
+            circuit.model.clone(),
+            list(&circuit.prefixes),
+        ]
+    };
+    text += &table(
+        style,
+        &["circuit", "model", "prefixes"],
+        circuits.iter().map(row),
+    );
+    text
+}
+
+fn sum(sum: Sum) -> String {
+    format!(
+        "{} packets, {} bytes",
+        thousands(sum.packets),
+        thousands(sum.bytes)
+    )
+}
+
+fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
+    if tunnels.is_empty() {
+        return "no VPN tunnels\n".to_owned();
+    }
+    let header = [
+        "tunnel",
+        "kind",
+        "state",
+        "endpoint",
+        "handshake",
+        "ingress",
+        "egress",
+        "prefixes",
+        "public key",
+    ];
+    let row = |tunnel: &TunnelView| {
+        let lane = if tunnel.lane == 0 {
+            String::new()
+        } else {
+            format!(" lane {}", tunnel.lane)
+        };
+        let ago = tunnel.last_handshake_seconds;
+        [
+            format!("{}{lane}", tunnel.name),
+            tunnel.kind.clone(),
+            state(&tunnel.state, tunnel.reason.as_deref()),
+            or_dash(tunnel.endpoint.as_ref()),
+            ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago))),
+            sum(tunnel.ingress),
+            sum(tunnel.egress),
+            list(&tunnel.prefixes),
+            tunnel.public_key.clone(),
+        ]
+    };
+    table(style, &header, tunnels.iter().map(row))
+}
+
+fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
+    if neighbors.is_empty() {
+        return "no neighbors: no ExpressRoute links\n".to_owned();
+    }
+    let header = [
+        "age",
+        "link",
+        "interface",
+        "side",
+        "IP address",
+        "MAC address",
+        "state",
+    ];
+    let row = |neighbor: &NeighborView| {
+        let mac = neighbor.mac.clone();
+        [
+            neighbor.age_seconds.map_or_else(|| "-".to_owned(), span),
+            neighbor.path.clone(),
+            neighbor.interface.clone(),
+            neighbor.side.clone(),
+            neighbor.address.to_string(),
+            mac.unwrap_or_else(|| "Incomplete".to_owned()),
+            neighbor.state.clone(),
+        ]
+    };
+    table(style, &header, neighbors.iter().map(row))
+}
+
+fn bgp(style: Style, sessions: &[BgpView]) -> String {
+    if sessions.is_empty() {
+        return "no BGP sessions\n".to_owned();
+    }
+    let header = ["link", "neighbor", "AS", "state", "learned", "advertised"];
+    let row = |session: &BgpView| {
+        [
+            session.path.clone(),
+            session.neighbor.to_string(),
+            session.asn.to_string(),
+            session.state.clone(),
+            thousands(session.routes_learned),
+            thousands(session.routes_advertised),
+        ]
+    };
+    table(style, &header, sessions.iter().map(row))
+}
+
+fn flows(style: Style, flows: &Flows) -> String {
+    let mut text = format!(
+        "{} flows of {}\n",
+        thousands(flows.active),
+        limit(flows.limit)
+    );
+    if flows.flows.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    let header = ["protocol", "source", "destination", "from", "to", "idle"];
+    let row = |flow: &crate::control::view::FlowView| {
+        [
+            flow.protocol.clone(),
+            host(flow.source, flow.source_port),
+            host(flow.destination, flow.destination_port),
+            flow.from.clone(),
+            flow.path.clone(),
+            flow.idle_seconds.map_or_else(|| "-".to_owned(), span),
+        ]
+    };
+    text += &table(style, &header, flows.flows.iter().map(row));
+    text
+}
+
+fn counters(style: Style, counters: &Counters) -> String {
+    let totals = &counters.totals;
+    let ports: BTreeSet<&String> = totals.received.keys().chain(totals.sent.keys()).collect();
+    let of = |sums: &BTreeMap<String, Sum>, port| sums.get(port).copied().unwrap_or_default();
+    let rows = ports.into_iter().map(|port| {
+        let (received, sent) = (of(&totals.received, port), of(&totals.sent, port));
+        [
+            port.clone(),
+            thousands(received.packets),
+            thousands(received.bytes),
+            thousands(sent.packets),
+            thousands(sent.bytes),
+        ]
+    });
+    let header = ["port", "received", "bytes", "sent", "bytes"];
+    let mut text = table(style, &header, rows);
+    text.push('\n');
+    if totals.dropped.is_empty() {
+        text += "nothing dropped\n";
+    } else {
+        let row = |(reason, sum): (&String, &Sum)| {
+            [reason.clone(), thousands(sum.packets), thousands(sum.bytes)]
+        };
+        text += &table(
+            style,
+            &["dropped", "packets", "bytes"],
+            totals.dropped.iter().map(row),
+        );
+    }
+    for (socket, drops) in counters
+        .kernel_drops
+        .iter()
+        .filter(|(_, drops)| **drops > 0)
+    {
+        let _ = writeln!(
+            text,
+            "the kernel dropped {} at {socket} before the gateway saw them",
+            thousands(*drops)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nheld {}; the ledger {}",
+        thousands(totals.held),
+        if counters.balanced {
+            style.green("balances")
+        } else {
+            style.red(&format!("is off by {} packets", totals.imbalance()))
+        }
+    );
+    text
+}

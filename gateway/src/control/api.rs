@@ -1,0 +1,482 @@
+//! The control socket: one JSON request a line, one JSON answer a line, on a Unix socket that only its
+//! owner may open.
+//!
+//! One thread serves all clients. Lines, clients and their idle time are bounded, so that no client can
+//! make the gateway hold memory or keep others out; the data path knows nothing of it.
+
+use super::view::{
+    BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
+    ReloadReport, RouteView, Status, TunnelView,
+};
+use crate::device::event::Waker;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The longest request, bytes without its newline. The longest there is, `explain`, has 300.
+pub const LONGEST_REQUEST: usize = 4_096;
+/// Clients at a time.
+pub const MOST_CLIENTS: usize = 32;
+/// How long a client may be silent, or not take its answer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `show` can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// The gateway at a glance: gateways, limits, paths and their health
+    Status,
+    /// The effective routes, with the losers and why
+    Routes,
+    /// The policy route table
+    Policy,
+    /// ExpressRoute circuits and their links
+    Circuits,
+    /// VPN tunnels
+    Tunnels,
+    /// Next hops and their MAC addresses
+    Neighbors,
+    /// BGP sessions
+    Bgp,
+    /// The flow table
+    Flows,
+    /// The packet ledger
+    Counters,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// `{"command":"show","what":"counters"}`
+    Show {
+        /// What to show.
+        what: What,
+    },
+    /// `{"command":"explain","query":{...}}`
+    Explain {
+        /// The packet.
+        query: Query,
+    },
+    /// `{"command":"reload"}`
+    Reload,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// `{"ok": ...}`: the view that was asked for.
+    Ok(serde_json::Value),
+    /// `{"error": {...}}`.
+    Error(Refusal),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Exit status of the command line: 1 the work failed, 2 bad request or configuration.
+    pub status: u8,
+    /// What was wrong, one or more lines.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Bad request or configuration.
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self {
+            status: 2,
+            message: message.into(),
+        }
+    }
+
+    /// The work failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            status: 1,
+            message: message.into(),
+        }
+    }
+}
+
+/// What the socket asks the running gateway. Called on the API's thread; none may block for long.
+pub trait Gateway: Send + Sync {
+    /// The gateway at a glance.
+    fn status(&self) -> Status;
+    /// The effective routes, active ones before those that lost to them.
+    fn routes(&self) -> Vec<RouteView>;
+    /// The policy route table in order.
+    fn policy(&self) -> Vec<PolicyView>;
+    /// ExpressRoute circuits in file order.
+    fn circuits(&self) -> Vec<CircuitView>;
+    /// Tunnels of sites, then of clients.
+    fn tunnels(&self) -> Vec<TunnelView>;
+    /// Next hops of every link.
+    fn neighbors(&self) -> Vec<NeighborView>;
+    /// BGP sessions.
+    fn bgp(&self) -> Vec<BgpView>;
+    /// The flow table.
+    fn flows(&self) -> Flows;
+    /// The ledger of all threads.
+    fn counters(&self) -> Counters;
+    /// What would become of a packet.
+    ///
+    /// # Errors
+    /// A name that is not known, or addresses of two IP versions.
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal>;
+    /// Reads the configuration again and takes what has changed into force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, or why it could not be taken into force; the gateway runs
+    /// on as before.
+    fn reload(&self) -> Result<ReloadReport, Refusal>;
+}
+
+/// Why there is no control socket.
+#[derive(Debug)]
+pub enum BindError {
+    /// A gateway answers there already.
+    InUse(PathBuf),
+    /// Something that is no socket stands there.
+    NotASocket(PathBuf),
+    /// The system refused.
+    System {
+        /// The socket's path.
+        socket: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse(socket) => write!(
+                formatter,
+                "a gateway listens at {} already; stop it, or set control.socket to another path",
+                socket.display()
+            ),
+            Self::NotASocket(socket) => write!(
+                formatter,
+                "{} is there and is no socket; remove it, or set control.socket to another path",
+                socket.display()
+            ),
+            Self::System { socket, error } => {
+                write!(formatter, "control socket {}: {error}", socket.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// A bound socket that nobody serves yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    socket: Bound,
+}
+
+/// The socket's file; dropped, it is removed, unless another has taken its place.
+#[derive(Debug)]
+struct Bound {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+impl Server {
+    /// Binds `path` with mode 0600, makes its directory, and takes the place of a socket that a gateway
+    /// left behind.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let system = |error| BindError::System {
+            socket: path.to_owned(),
+            error,
+        };
+        match fs::symlink_metadata(path) {
+            Ok(file) if !file.file_type().is_socket() => {
+                return Err(BindError::NotASocket(path.to_owned()));
+            }
+            Ok(_) if UnixStream::connect(path).is_ok() => {
+                return Err(BindError::InUse(path.to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(directory) = path.parent() {
+                    fs::create_dir_all(directory).map_err(system)?;
+                }
+            }
+            Err(error) => return Err(system(error)),
+        }
+        // Bound under another name first: the socket appears with its mode, and replaces a stale one in
+        // one step, so there is no moment in which another user could open it.
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let fresh = path.with_file_name(name);
+        let _ = fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh).map_err(system)?;
+        let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
+            .and_then(|()| listener.set_nonblocking(true))
+            .and_then(|()| fs::rename(&fresh, path))
+            .and_then(|()| fs::symlink_metadata(path));
+        match placed {
+            Ok(file) => Ok(Self {
+                listener,
+                socket: Bound {
+                    path: path.to_owned(),
+                    identity: identity(&file),
+                },
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&fresh);
+                Err(system(error))
+            }
+        }
+    }
+
+    /// Serves on a thread of its own, named `api`, until the result is dropped.
+    ///
+    /// # Errors
+    /// The system gives no thread or no event.
+    pub fn serve(self, gateway: Arc<dyn Gateway>) -> io::Result<Serving> {
+        let stop = Arc::new(Stop {
+            waker: Waker::new()?,
+            asked: AtomicBool::new(false),
+        });
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("api".to_owned())
+            .spawn(move || run(&self.listener, &seen, gateway.as_ref(), &self.socket))?;
+        Ok(Serving {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Stop {
+    waker: Waker,
+    asked: AtomicBool,
+}
+
+/// A socket that is being served. Dropping it ends the thread and removes the socket.
+#[derive(Debug)]
+pub struct Serving {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.asked.store(true, Ordering::Release);
+        self.stop.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One client and what is under way with it.
+struct Client {
+    stream: UnixStream,
+    /// Bytes of a request that is not complete.
+    request: Vec<u8>,
+    /// The answer, and how much of it has been taken.
+    answer: Vec<u8>,
+    taken: usize,
+    /// When it last did anything.
+    heard: Instant,
+    /// Whether it is to be forgotten once it has its answer.
+    last: bool,
+}
+
+impl Client {
+    fn has_answer(&self) -> bool {
+        self.taken < self.answer.len()
+    }
+}
+
+fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bound) {
+    let mut clients: Vec<Client> = Vec::new();
+    while !stop.asked.load(Ordering::Acquire) {
+        let mut set = vec![PollFd::new(&stop.waker, PollFlags::IN)];
+        // While there is no room, callers wait in the kernel's backlog.
+        let accepts = clients.len() < MOST_CLIENTS;
+        let listens = if accepts {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        set.push(PollFd::new(listener, listens));
+        for client in &clients {
+            let wants = if client.has_answer() {
+                PollFlags::OUT
+            } else {
+                PollFlags::IN
+            };
+            set.push(PollFd::from_borrowed_fd(client.stream.as_fd(), wants));
+        }
+        let timeout = (!clients.is_empty()).then_some(Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        });
+        if let Err(error) = poll(&mut set, timeout.as_ref())
+            && error != rustix::io::Errno::INTR
+        {
+            tracing::error!(%error, "the control socket is no longer served");
+            return;
+        }
+        let ready: Vec<bool> = set.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(set);
+        let now = Instant::now();
+        let mut ready = ready.into_iter().skip(1);
+        let caller = ready.next().unwrap_or(false);
+        clients.retain_mut(|client| {
+            let alive = !ready.next().unwrap_or(false) || step(client, now, gateway);
+            alive && now.saturating_duration_since(client.heard) < PATIENCE
+        });
+        if caller
+            && let Ok((stream, _)) = listener.accept()
+            && stream.set_nonblocking(true).is_ok()
+        {
+            clients.push(Client {
+                stream,
+                request: Vec::new(),
+                answer: Vec::new(),
+                taken: 0,
+                heard: now,
+                last: false,
+            });
+        }
+    }
+}
+
+/// Moves one client on; `false`: it is done with.
+fn step(client: &mut Client, now: Instant, gateway: &dyn Gateway) -> bool {
+    if client.has_answer() {
+        if !give(client, now) {
+            return false;
+        }
+    } else {
+        let mut bytes = [0; LONGEST_REQUEST];
+        match client.stream.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(length) => {
+                client.heard = now;
+                let bytes = bytes.get(..length).unwrap_or_default();
+                client.request.extend_from_slice(bytes);
+            }
+            Err(error) => return waits(&error),
+        }
+    }
+    // The next request of a client waits until the answer before it is taken.
+    while !client.has_answer() {
+        let Some(response) = next_response(client, gateway) else {
+            return true;
+        };
+        client.answer = serde_json::to_vec(&response).unwrap_or_default();
+        client.answer.push(b'\n');
+        if !give(client, now) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The answer to the first complete request, if there is one.
+fn next_response(client: &mut Client, gateway: &dyn Gateway) -> Option<Response> {
+    let end = client.request.iter().position(|&byte| byte == b'\n');
+    if end.unwrap_or(client.request.len()) > LONGEST_REQUEST {
+        client.last = true;
+        client.request.clear();
+        let message = format!("a request has at most {LONGEST_REQUEST} bytes");
+        return Some(Response::Error(Refusal::bad(message)));
+    }
+    let rest = client.request.split_off(end? + 1);
+    let line = std::mem::replace(&mut client.request, rest);
+    Some(respond(&line, gateway))
+}
+
+/// Writes what the client takes of its answer; `false`: it is done with.
+fn give(client: &mut Client, now: Instant) -> bool {
+    while let Some(left) = client.answer.get(client.taken..).filter(|l| !l.is_empty()) {
+        match client.stream.write(left) {
+            Ok(0) => return false,
+            Ok(length) => {
+                client.taken += length;
+                client.heard = now;
+            }
+            Err(error) => return waits(&error),
+        }
+    }
+    client.answer = Vec::new();
+    client.taken = 0;
+    !client.last
+}
+
+fn waits(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// The answer to one line.
+fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
+    let request = match serde_json::from_slice(line) {
+        Ok(request) => request,
+        Err(error) => return Response::Error(Refusal::bad(format!("no such request: {error}"))),
+    };
+    let value = match request {
+        Request::Show { what } => match what {
+            What::Status => serde_json::to_value(gateway.status()),
+            What::Routes => serde_json::to_value(gateway.routes()),
+            What::Policy => serde_json::to_value(gateway.policy()),
+            What::Circuits => serde_json::to_value(gateway.circuits()),
+            What::Tunnels => serde_json::to_value(gateway.tunnels()),
+            What::Neighbors => serde_json::to_value(gateway.neighbors()),
+            What::Bgp => serde_json::to_value(gateway.bgp()),
+            What::Flows => serde_json::to_value(gateway.flows()),
+            What::Counters => serde_json::to_value(gateway.counters()),
+        },
+        Request::Explain { query } => match gateway.explain(&query) {
+            Ok(explanation) => serde_json::to_value(explanation),
+            Err(refusal) => return Response::Error(refusal),
+        },
+        Request::Reload => match gateway.reload() {
+            Ok(report) => serde_json::to_value(report),
+            Err(refusal) => return Response::Error(refusal),
+        },
+    };
+    match value {
+        Ok(value) => Response::Ok(value),
+        Err(error) => Response::Error(Refusal::failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+use super::*;
+use crate::control::client::{Client as Caller, ClientError};
+use crate::telemetry::ledger::Totals;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+
+/// A gateway that knows one thing of each kind.
+struct Pretend;
+
+impl Gateway for Pretend {
+    fn status(&self) -> Status {
+        Status {
+            name: "pretend".into(),
+            ..Status::default()
+        }
+    }
+
+    fn routes(&self) -> Vec<RouteView> {
+        // 40,000 rows do not fit a socket's buffer: the answer is given in pieces.
+        vec![RouteView::default(); 40_000]
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        Vec::new()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        Vec::new()
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        Vec::new()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        Vec::new()
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        Vec::new()
+    }
+
+    fn flows(&self) -> Flows {
+        Flows::default()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::new(Totals::default(), BTreeMap::new())
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        Err(Refusal::bad(format!("nothing is named {:?}", query.from)))
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        Err(Refusal::failed("not now"))
+    }
+}
+
+fn serve(directory: &tempfile::TempDir) -> (PathBuf, Serving) {
+    let socket = directory.path().join("run/vng.sock");
+    let serving = Server::bind(&socket)
+        .unwrap()
+        .serve(Arc::new(Pretend))
+        .unwrap();
+    (socket, serving)
+}
+
+fn show(socket: &Path, what: What) -> Result<serde_json::Value, ClientError> {
+    Caller::new(socket).ask(&Request::Show { what })
+}
+
+#[test]
+fn every_view_is_answered_and_a_large_one_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+    assert_eq!(show(&socket, What::Counters).unwrap()["held"], 0);
+    let routes = show(&socket, What::Routes).unwrap();
+    assert_eq!(routes.as_array().unwrap().len(), 40_000);
+}
+
+#[test]
+fn refusals_keep_their_exit_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    match Caller::new(&socket).ask(&Request::Reload) {
+        Err(ClientError::Refused(refusal)) => assert_eq!(refusal, Refusal::failed("not now")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    drop(serving);
+    assert!(!socket.exists());
+    assert!(matches!(
+        show(&socket, What::Status),
+        Err(ClientError::NoGateway { .. })
+    ));
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_a_stale_socket_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    assert!(matches!(Server::bind(&socket), Err(BindError::InUse(_))));
+    drop(serving);
+    // What a gateway that was killed leaves behind: a socket that nobody listens at.
+    drop(UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists());
+    let _second = Server::bind(&socket)
+        .unwrap()
+        .serve(Arc::new(Pretend))
+        .unwrap();
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+}
+
+#[test]
+fn a_file_in_the_sockets_place_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("precious");
+    fs::write(&path, "data").unwrap();
+    assert!(matches!(Server::bind(&path), Err(BindError::NotASocket(_))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+}
+
+#[test]
+fn several_requests_in_one_write_get_their_answers_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let lines = "{\"command\":\"show\",\"what\":\"status\"}\nnot json\n{\"command\":\"reload\"}\n";
+    stream.write_all(lines.as_bytes()).unwrap();
+    let mut answers = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(answers.next().unwrap().starts_with("{\"ok\":"));
+    assert!(answers.next().unwrap().contains("no such request"));
+    assert!(answers.next().unwrap().contains("not now"));
+}
+
+#[test]
+fn a_line_without_end_is_refused_and_others_are_served_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut silent = UnixStream::connect(&socket).unwrap();
+    silent.write_all(b"{\"comm").unwrap();
+    let mut endless = UnixStream::connect(&socket).unwrap();
+    endless.write_all(&[b'x'; LONGEST_REQUEST + 1]).unwrap();
+    let mut answer = String::new();
+    endless.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("at most 4096 bytes"), "{answer}");
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+}
+
+#[test]
+fn more_clients_than_fit_wait_for_their_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut idle: Vec<UnixStream> = (0..MOST_CLIENTS)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    let waiting = {
+        let socket = socket.clone();
+        std::thread::spawn(move || show(&socket, What::Status).map(|status| status["name"].clone()))
+    };
+    idle.clear();
+    assert_eq!(waiting.join().unwrap().unwrap(), "pretend");
+}
+
+#[test]
+fn unknown_fields_of_a_request_are_refused() {
+    for line in [
+        "{}",
+        "{\"command\":\"show\"}",
+        "{\"command\":\"show\",\"what\":\"status\",\"x\":1}",
+        "{\"command\":\"stop\"}",
+        "[]",
+    ] {
+        assert!(
+            matches!(respond(line.as_bytes(), &Pretend), Response::Error(r) if r.status == 2),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,447 @@
+//! What the control socket answers: plain values that serialise to the JSON of `vng show ... --json`
+//! and `vng explain --json`, and that the command line makes tables of.
+//!
+//! Times are seconds, bandwidths bits/s, sizes bytes of IP packets. Names are Azure's (azure.md
+//! section 8) and WireGuard's. Fields may be added; those of interface.md keep their shape.
+
+use crate::telemetry::ledger::{Sum, Totals};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// `vng show status`: the gateway at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the virtual network.
+    pub name: String,
+    /// Version of vng.
+    pub version: String,
+    /// The configuration file.
+    pub config: String,
+    /// Seconds since start.
+    pub uptime_seconds: f64,
+    /// The TUN device.
+    pub device: String,
+    /// The gateway's own addresses.
+    pub address: Vec<IpNet>,
+    /// Data workers.
+    pub workers: u16,
+    /// The gateways: at most one ExpressRoute, at most one Vpn.
+    pub gateways: Vec<GatewayStatus>,
+    /// Every path in the gateway's order.
+    pub paths: Vec<PathStatus>,
+    /// Whether received = sent + dropped + held when it was looked at.
+    pub ledger_balanced: bool,
+}
+
+/// One of the two gateways, its limits and what passes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// `ExpressRoute` or `Vpn`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// SKU.
+    pub sku: String,
+    /// Limit, bits/s; `null`: none.
+    pub limit_bits_per_second: Option<u64>,
+    /// Limit, packets/s; `null`: none.
+    pub limit_packets_per_second: Option<u64>,
+    /// Limit of flows; `null`: none.
+    pub limit_flows: Option<u64>,
+    /// Azure's BitsInPerSecond: from outside into the virtual network, over the last second.
+    pub bits_in_per_second: f64,
+    /// Azure's BitsOutPerSecond.
+    pub bits_out_per_second: f64,
+    /// Azure's PacketsPerSecond, both ways.
+    pub packets_per_second: f64,
+    /// Azure's ActiveFlows.
+    pub active_flows: u64,
+}
+
+/// State of one path: a link of a circuit, or a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// `circuit/link` or the site's name.
+    pub name: String,
+    /// `ExpressRoute` or `Vpn`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `up`, `degraded`, `holding`, `starting`, `idle` or `down`.
+    pub state: String,
+    /// Why, where it is not up.
+    pub reason: Option<String>,
+    /// Seconds in this state.
+    pub since_seconds: f64,
+    /// Whether any path group uses it now.
+    pub in_use: bool,
+    /// The probe, where there is one.
+    pub probe: Option<ProbeStatus>,
+}
+
+/// A probe's own numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Whom it asks.
+    pub target: IpAddr,
+    /// Requests sent.
+    pub sent: u64,
+    /// Answered.
+    pub answered: u64,
+    /// Lost.
+    pub lost: u64,
+    /// The last round trip, milliseconds.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// One row of the effective-route table (`vng show routes`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    /// `Active`, or `Invalid` for a route that lost.
+    pub state: String,
+    /// Where it comes from: `default`, `user`, `expressroute`, `vpn`, `bgp`, ...
+    pub source: String,
+    /// Destination.
+    pub prefix: IpNet,
+    /// Azure's next-hop type: `VirtualNetworkGateway`, `VnetLocal`, `None`.
+    pub next_hop_type: String,
+    /// The circuit or site it leads to, where it leads to one.
+    pub next_hop: Option<String>,
+    /// The paths that carry it now, of those that it may use.
+    pub paths: Vec<String>,
+    /// Whether it takes over when the active one fails.
+    pub standby: bool,
+    /// Why it lost.
+    pub why: Option<String>,
+}
+
+/// One policy rule (`vng show policy`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Name.
+    pub name: String,
+    /// What it matches, as the configuration writes it.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// What it does.
+    pub action: String,
+    /// The path that it leads to now, where it leads to one.
+    pub path: Option<String>,
+    /// Flows that it decided about, where that is counted.
+    pub hits: Option<u64>,
+}
+
+/// One circuit (`vng show circuits`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitView {
+    /// Name.
+    pub name: String,
+    /// Connection model.
+    pub model: String,
+    /// Static prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// Links.
+    pub links: Vec<LinkView>,
+}
+
+/// One link of a circuit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// `primary` or `secondary`.
+    pub name: String,
+    /// Linux interface.
+    pub interface: String,
+    /// VLAN ids, outer first.
+    pub vlan: Vec<u16>,
+    /// The gateway's MAC address on it.
+    pub mac: Option<String>,
+    /// Its addresses.
+    pub address: Vec<IpNet>,
+    /// Next hops.
+    pub neighbor: Vec<IpAddr>,
+    /// State, as in [`PathStatus`].
+    pub state: String,
+    /// Why, where it is not up.
+    pub reason: Option<String>,
+    /// Azure's ArpAvailability now: whether a next hop answers ARP or neighbour discovery.
+    pub arp_available: bool,
+    /// From the link.
+    pub received: Sum,
+    /// To the link.
+    pub sent: Sum,
+}
+
+/// One tunnel, of a site or of a client (`vng show tunnels`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TunnelView {
+    /// The site's or client's name.
+    pub name: String,
+    /// `site-to-site`, `vnet-to-vnet` or `point-to-site`.
+    pub kind: String,
+    /// Lane, from 0.
+    pub lane: u8,
+    /// The far end's public key, base64.
+    pub public_key: String,
+    /// Where its datagrams go now.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last handshake; `null`: none yet.
+    pub last_handshake_seconds: Option<f64>,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// State, as in [`PathStatus`].
+    pub state: String,
+    /// Why, where it is not up.
+    pub reason: Option<String>,
+    /// What is behind it.
+    pub prefixes: Vec<IpNet>,
+    /// TunnelIngressPackets and TunnelIngressBytes.
+    pub ingress: Sum,
+    /// TunnelEgressPackets and TunnelEgressBytes.
+    pub egress: Sum,
+}
+
+/// One next hop (`vng show neighbors`): Azure's ARP table of a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighborView {
+    /// `circuit/link`.
+    pub path: String,
+    /// Linux interface.
+    pub interface: String,
+    /// `gateway` for the gateway's own side, `provider` for the other.
+    pub side: String,
+    /// IP address.
+    pub address: IpAddr,
+    /// MAC address; `null` while it is not resolved.
+    pub mac: Option<String>,
+    /// `incomplete`, `reachable`, `probe` or `failed`; `own` for the gateway's side.
+    pub state: String,
+    /// Seconds since it was last confirmed.
+    pub age_seconds: Option<f64>,
+}
+
+/// One BGP session (`vng show bgp`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BgpView {
+    /// `circuit/link`.
+    pub path: String,
+    /// The neighbor's address.
+    pub neighbor: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// Session state; `not run` while this version keeps the configuration only.
+    pub state: String,
+    /// Azure's CountOfRoutesLearnedFromPeer.
+    pub routes_learned: u64,
+    /// Azure's CountOfRoutesAdvertisedToPeer.
+    pub routes_advertised: u64,
+}
+
+/// The flow table (`vng show flows`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Flows in the table: Azure's ActiveFlows.
+    pub active: u64,
+    /// The SKU's limit; `null`: none.
+    pub limit: Option<u64>,
+    /// Some of them, the most recent first.
+    pub flows: Vec<FlowView>,
+}
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Name or number.
+    pub protocol: String,
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Where it comes in.
+    pub from: String,
+    /// Where it goes out, or `drop`.
+    pub path: String,
+    /// Seconds since its last packet.
+    pub idle_seconds: Option<f64>,
+}
+
+/// `vng show counters`: the ledger, and whether it balances.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// `received`, `sent`, `dropped`, `held`.
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// Whether received = sent + dropped + held.
+    pub balanced: bool,
+    /// What the kernel dropped before the gateway saw it, by socket; no part of the ledger.
+    pub kernel_drops: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// The counters of a ledger.
+    pub fn new(totals: Totals, kernel_drops: BTreeMap<String, u64>) -> Self {
+        Self {
+            balanced: totals.imbalance() == 0,
+            totals,
+            kernel_drops,
+        }
+    }
+}
+
+/// A packet to explain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// `vnet`, or the name of a circuit, a link (`circuit/link`), a site or a client.
+    pub from: String,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, of the same IP version.
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source port, for TCP and UDP.
+    #[serde(default)]
+    pub source_port: u16,
+    /// Destination port, for TCP and UDP.
+    #[serde(default)]
+    pub destination_port: u16,
+    /// ICMP type; echo request if absent.
+    #[serde(default)]
+    pub icmp_type: Option<u8>,
+    /// DSCP, 6 bits.
+    #[serde(default)]
+    pub dscp: u8,
+}
+
+/// What the gateway would do with a packet, and why (`vng explain`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `forward`, `drop` or `local`.
+    pub verdict: String,
+    /// For a drop the name of its counter; else what decided: `policy`, `route` or `own_address`.
+    pub reason: String,
+    /// The policy rule that matched.
+    pub policy: Option<String>,
+    /// The route that was taken.
+    pub route: Option<ExplainedRoute>,
+    /// The circuit or site that it leads to; `vnet` towards the virtual network.
+    pub path: Option<String>,
+    /// The member of it that this flow takes: `circuit/link` or a tunnel.
+    pub member: Option<String>,
+    /// The alternatives, and why each lost.
+    pub rejected: Vec<Rejected>,
+    /// The steps of the decision, in plain words.
+    #[serde(default)]
+    pub story: Vec<String>,
+    /// Health of the member, where it is known.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// What shapes the packet: limits of the gateway and of the tunnel.
+    #[serde(default)]
+    pub shaper: Vec<String>,
+}
+
+/// The route of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedRoute {
+    /// Prefix.
+    pub prefix: IpNet,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// An alternative that lost: a route or a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The alternative, under the key `route` or `path`.
+    #[serde(flatten)]
+    pub what: Alternative,
+    /// Why it lost.
+    pub why: String,
+}
+
+/// What lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Alternative {
+    /// A route: `PREFIX SOURCE to NEXT_HOP`.
+    Route(String),
+    /// A path.
+    Path(String),
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Changes in force now, one line each; empty: the file says what is in force already.
+    pub changed: Vec<String>,
+    /// Changes that need a restart, one line each.
+    pub needs_restart: Vec<String>,
+    /// Warnings about the file, one line each.
+    pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn counters_have_the_published_shape() {
+        let one = Sum {
+            packets: 1,
+            bytes: 60,
+        };
+        let mut totals = Totals::default();
+        totals.received.insert("vnet".into(), one);
+        totals.dropped.insert("no_route".into(), one);
+        let json = serde_json::to_value(Counters::new(totals, BTreeMap::new())).unwrap();
+        assert_eq!(json["received"]["vnet"], json!({"packets": 1, "bytes": 60}));
+        assert_eq!(json["dropped"]["no_route"]["packets"], 1);
+        assert_eq!(json["sent"], json!({}));
+        assert_eq!(json["held"], 0);
+        assert_eq!(json["balanced"], true);
+    }
+
+    #[test]
+    fn an_explanation_has_the_published_shape() {
+        let explanation = Explanation {
+            verdict: "forward".into(),
+            route: Some(ExplainedRoute {
+                prefix: "10.2.0.0/16".parse().unwrap(),
+                source: "static".into(),
+            }),
+            rejected: vec![
+                Rejected {
+                    what: Alternative::Route("10.2.0.0/16 vpn".into()),
+                    why: "ExpressRoute wins".into(),
+                },
+                Rejected {
+                    what: Alternative::Path("onprem".into()),
+                    why: "down".into(),
+                },
+            ],
+            ..Explanation::default()
+        };
+        let json = serde_json::to_value(&explanation).unwrap();
+        assert_eq!(json["policy"], Value::Null);
+        assert_eq!(json["member"], Value::Null);
+        assert_eq!(
+            json["route"],
+            json!({"prefix": "10.2.0.0/16", "source": "static"})
+        );
+        assert_eq!(
+            json["rejected"],
+            json!([{"route": "10.2.0.0/16 vpn", "why": "ExpressRoute wins"},
+                   {"path": "onprem", "why": "down"}])
+        );
+        assert_eq!(
+            serde_json::from_value::<Explanation>(json).unwrap(),
+            explanation
+        );
+    }
+}
