@@ -10,7 +10,7 @@
 //!
 //! What the gateway sends itself skips 2, 4 and 7: it may go anywhere.
 
-use crate::packet::{FlowKey, Fragment, Headers, is_martian};
+use crate::packet::{FlowKey, Fragment, Headers, Version, is_martian};
 use crate::path::{GroupId, Ingress, PathId, PathKind, pick_member};
 use crate::policy::RuleId;
 use crate::reason::DropReason;
@@ -97,7 +97,11 @@ impl Snapshot {
             match decision.rule.map(|rule| self.rule_action(rule)) {
                 Some(RuleAction::Drop) => return decision.drop(DropReason::Policy),
                 Some(RuleAction::Reject) => return decision.drop(DropReason::PolicyReject),
-                Some(RuleAction::Via(group)) => {
+                Some(RuleAction::Via { v4, v6 }) => {
+                    let group = match key.version {
+                        Version::V4 => v4,
+                        Version::V6 => v6,
+                    };
                     return self.take_group(decision, group, ingress, headers, keep);
                 }
                 Some(RuleAction::Route) | None => {}

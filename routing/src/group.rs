@@ -1,9 +1,11 @@
 //! Path groups: the paths of a route in tiers of preference, and the word that says which are in use.
 
 use crate::health::Usability;
+use crate::packet::Version;
 use crate::path::{ActiveMembers, GroupId, MAX_MEMBERS, PathId};
 use crate::rib::{NextHop, OwnerId, Ranked, RouteSource, Standing};
 use crate::snapshot::{BuildError, Hop, Path, at_most};
+use ipnet::IpNet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -78,21 +80,23 @@ struct Plan {
 
 /// Collects path groups; equal ones are one group.
 pub(crate) struct Groups {
-    /// The paths of each owner.
-    of_owner: Vec<Vec<PathId>>,
+    /// The paths of each owner that carry IPv4, and those that carry IPv6.
+    of_owner: Vec<[Vec<PathId>; 2]>,
     ids: HashMap<Plan, GroupId>,
     /// The groups of next hops that stand alone, which most do: found without building tiers.
-    alone: HashMap<(NextHop, bool), GroupId>,
+    alone: HashMap<(NextHop, Version, bool), GroupId>,
     plans: Vec<Plan>,
 }
 
 impl Groups {
     /// A collection for these paths of this many owners.
     pub(crate) fn new(paths: &[Path], owners: usize) -> Self {
-        let mut of_owner = vec![Vec::new(); owners];
+        let mut of_owner = vec![<[Vec<PathId>; 2]>::default(); owners];
         for (index, path) in paths.iter().enumerate() {
-            if let Some(list) = of_owner.get_mut(usize::from(path.owner.0)) {
-                list.push(PathId(index as u16));
+            if let Some([v4, v6]) = of_owner.get_mut(usize::from(path.owner.0)) {
+                let id = PathId(index as u16);
+                v4.extend(path.carries(Version::V4).then_some(id));
+                v6.extend(path.carries(Version::V6).then_some(id));
             }
         }
         Self {
@@ -115,7 +119,11 @@ impl Groups {
             NextHop::Owner(_) | NextHop::Path(_) => {}
         }
         let unconditional = first.source == RouteSource::Connected;
-        let alone = (first.next_hop, unconditional);
+        let version = match first.prefix {
+            IpNet::V4(_) => Version::V4,
+            IpNet::V6(_) => Version::V6,
+        };
+        let alone = (first.next_hop, version, unconditional);
         if let ([_], Some(&group)) = (same, self.alone.get(&alone)) {
             return Ok(Hop::Group(group));
         }
@@ -127,7 +135,7 @@ impl Groups {
                     tiers.resize(tier + 1, Vec::new());
                 }
                 if let Some(members) = tiers.get_mut(tier) {
-                    members.extend(self.paths(one.candidate.next_hop));
+                    members.extend(self.paths(one.candidate.next_hop, version));
                 }
             }
         }
@@ -139,10 +147,14 @@ impl Groups {
     }
 
     /// The group of a policy: one tier for each owner.
-    pub(crate) fn via(&mut self, owners: &[OwnerId]) -> Result<GroupId, BuildError> {
+    pub(crate) fn via(
+        &mut self,
+        owners: &[OwnerId],
+        version: Version,
+    ) -> Result<GroupId, BuildError> {
         let tiers = owners
             .iter()
-            .map(|&owner| self.paths(NextHop::Owner(owner)))
+            .map(|&owner| self.paths(NextHop::Owner(owner), version))
             .collect();
         self.add(tiers, false)
     }
@@ -168,13 +180,13 @@ impl Groups {
         self.plans.into_iter().map(group).collect()
     }
 
-    fn paths(&self, next_hop: NextHop) -> Vec<PathId> {
+    fn paths(&self, next_hop: NextHop, version: Version) -> Vec<PathId> {
         match next_hop {
-            NextHop::Owner(owner) => self
-                .of_owner
-                .get(usize::from(owner.0))
-                .cloned()
-                .unwrap_or_default(),
+            NextHop::Owner(owner) => match (self.of_owner.get(usize::from(owner.0)), version) {
+                (Some([v4, _]), Version::V4) => v4.clone(),
+                (Some([_, v6]), Version::V6) => v6.clone(),
+                (None, _) => Vec::new(),
+            },
             NextHop::Path(path) => vec![path],
             NextHop::Vnet | NextHop::Internet | NextHop::None => Vec::new(),
         }

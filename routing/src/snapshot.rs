@@ -38,6 +38,20 @@ pub struct Path {
     pub owner: OwnerId,
     /// Its own subnets, connected routes; none for a tunnel.
     pub subnets: Vec<IpNet>,
+    /// Whether it carries IPv4: a link needs a neighbour of that family.
+    pub v4: bool,
+    /// Whether it carries IPv6.
+    pub v6: bool,
+}
+
+impl Path {
+    /// Whether it carries packets of this version.
+    pub fn carries(&self, version: Version) -> bool {
+        match version {
+            Version::V4 => self.v4,
+            Version::V6 => self.v6,
+        }
+    }
 }
 
 /// What a policy rule does.
@@ -142,7 +156,11 @@ pub(crate) struct Leaf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RuleAction {
     Route,
-    Via(GroupId),
+    /// The group for each IP version: not every link carries both.
+    Via {
+        v4: GroupId,
+        v6: GroupId,
+    },
     Drop,
     Reject,
 }
@@ -262,10 +280,11 @@ impl Snapshot {
             .map_or(RuleAction::Route, |&(_, action)| action)
     }
 
-    /// The group that a policy rule sends packets to.
-    pub fn rule_group(&self, id: RuleId) -> Option<GroupId> {
-        match self.rule_action(id) {
-            RuleAction::Via(group) => Some(group),
+    /// The group that a policy rule sends packets of this version to.
+    pub fn rule_group(&self, id: RuleId, version: Version) -> Option<GroupId> {
+        match (self.rule_action(id), version) {
+            (RuleAction::Via { v4, .. }, Version::V4) => Some(v4),
+            (RuleAction::Via { v6, .. }, Version::V6) => Some(v6),
             _ => None,
         }
     }
@@ -334,7 +353,10 @@ impl Builder {
                     if !owners.iter().all(known) {
                         return Err(BuildError::Unknown { by: rule.name });
                     }
-                    RuleAction::Via(groups.via(&owners)?)
+                    RuleAction::Via {
+                        v4: groups.via(&owners, Version::V4)?,
+                        v6: groups.via(&owners, Version::V6)?,
+                    }
                 }
             };
             rules.push((rule.name, action));

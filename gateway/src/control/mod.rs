@@ -7,3 +7,4 @@ pub mod discovery;
 pub mod neighbor;
 pub mod supervisor;
 pub mod view;
+pub mod plan;

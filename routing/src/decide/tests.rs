@@ -56,6 +56,8 @@ pub(crate) fn builder() -> Builder {
         },
         owner: OwnerId(owner),
         subnets: nets(subnets),
+        v4: true,
+        v6: true,
     };
     builder.paths = vec![
         path("er-sydney/primary", 0, &["172.16.0.0/30", "fe80::/64"]),
@@ -495,6 +497,39 @@ fn policy_comes_before_the_route_table_and_its_first_match_decides() {
             .verdict,
         Verdict::Path(ONPREM)
     );
+}
+
+#[test]
+fn a_link_without_an_ipv6_neighbor_carries_no_ipv6() {
+    let mut builder = builder();
+    builder.paths[1].v6 = false;
+    let via = Action::Via(vec![OwnerId(0)]);
+    builder.policy = vec![rule(
+        "over-er",
+        Match {
+            destination: nets(&["10.3.1.0/24", "fd00:2:0:1::/64"]),
+            ..Match::default()
+        },
+        via,
+    )];
+    let snapshot = builder.build(|_| full(true)).unwrap();
+    let paths = |source, destination| {
+        let taken = |port| {
+            snapshot
+                .decide(Ingress::Vnet, &headers(source, destination, port))
+                .verdict
+        };
+        let mut seen: Vec<Verdict> = (0..64).map(taken).collect();
+        seen.sort_by_key(|one| format!("{one:?}"));
+        seen.dedup();
+        seen
+    };
+    let both = [PRIMARY, SECONDARY].map(Verdict::Path);
+    let primary = [Verdict::Path(PRIMARY)];
+    assert_eq!(paths("10.1.0.4", "10.2.0.1"), both);
+    assert_eq!(paths("10.1.0.4", "10.3.1.1"), both);
+    assert_eq!(paths("fd00:1::4", "fd00:2::1"), primary);
+    assert_eq!(paths("fd00:1::4", "fd00:2:0:1::1"), primary);
 }
 
 #[test]

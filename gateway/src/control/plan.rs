@@ -1,0 +1,507 @@
+//! The plan: what a configuration means for the data path, before any device is opened.
+//!
+//! 1. Circuits, then sites, become owners; links, then tunnels, become paths and ledger ports.
+//! 2. Prefixes and user-defined routes become route candidates, the policy table its rules.
+//! 3. The snapshot is built with the paths' health as it is, so that a reload never shows a wrong word.
+
+use crate::config::schema::{
+    Action, Circuit, Config, From, Link, Match, NextHop, PolicyRule, Site, UserRoute,
+};
+use ipnet::IpNet;
+use routing::health::Usability;
+use routing::path::{Ingress, PathId, PathKind};
+use routing::policy;
+use routing::rib::{self, Candidate, OwnerId, RouteSource};
+use routing::snapshot::{self, BuildError, Builder, Owner, Snapshot};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// Which entry of the configuration a path comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A link of an ExpressRoute circuit.
+    Link {
+        /// Place of the circuit in `expressroute.circuits`.
+        circuit: usize,
+        /// Place of the link in the circuit's `links`.
+        link: usize,
+    },
+    /// The tunnel to a site.
+    Site {
+        /// Place of the site in `vpn.sites`.
+        site: usize,
+    },
+}
+
+/// A path of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPlan {
+    /// Its index: the same as its place in [`Plan::paths`].
+    pub id: PathId,
+    /// `circuit/link`, or the site's name. It stays the same across a reload, where `id` may not.
+    pub name: String,
+    /// What kind of way out it is.
+    pub kind: PathKind,
+    /// The circuit or site that it belongs to.
+    pub owner: OwnerId,
+    /// Where it stands in the configuration.
+    pub origin: Origin,
+}
+
+/// What a configuration means for the data path.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// ExpressRoute links in file order, then sites in file order.
+    pub paths: Vec<PathPlan>,
+    /// Names of the ledger's ports: `vnet`, `local`, `underlay`, then the paths.
+    pub ports: Vec<String>,
+    /// The forwarding state.
+    pub snapshot: Arc<Snapshot>,
+    /// Prefixes that kernel routes through the device are wanted for: those whose active route leads to
+    /// a path, without the links' own subnets. Empty without `vnet.host_routes`.
+    pub host_routes: Vec<IpNet>,
+}
+
+/// Why there is no plan. A validated configuration does not get here by its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// A rule or route names a circuit or site that the file does not have.
+    UnknownPath {
+        /// The rule or route.
+        by: String,
+        /// The name that it gives.
+        name: String,
+    },
+    /// More of something than the forwarding state holds.
+    Build(BuildError),
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPath { by, name } => {
+                write!(
+                    formatter,
+                    "{by} names {name}, which is neither a circuit nor a site"
+                )
+            }
+            Self::Build(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+impl std::convert::From<BuildError> for PlanError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl Plan {
+    /// Makes the plan of a validated configuration. `generation` tells its snapshot from all before it
+    /// in this process; `usability` is what flows may do with each path now.
+    ///
+    /// # Errors
+    /// A name that is not there, or more of something than fits.
+    pub fn new(
+        config: &Config,
+        generation: NonZeroU32,
+        usability: impl Fn(&PathPlan) -> Usability,
+    ) -> Result<Self, PlanError> {
+        let layout = Layout::new(config);
+        let mut builder = Builder::new(generation);
+        builder.own_addresses = config.vnet.address.iter().map(IpNet::addr).collect();
+        builder.own_addresses.extend(
+            layout
+                .links()
+                .flat_map(|link| link.address.iter().map(IpNet::addr)),
+        );
+        builder.address_space.clone_from(&config.vnet.address_space);
+        builder.vnet_sources = config
+            .vnet
+            .host_address
+            .iter()
+            .map(|address| IpNet::from(address.addr()))
+            .collect();
+        builder.branch_transit = config.failover.branch_transit;
+        builder.owners = layout.owners();
+        builder.paths = layout.snapshot_paths();
+        builder.routes = layout.routes(&config.route)?;
+        builder.policy = layout.policy(&config.policy)?;
+
+        let paths = layout.paths;
+        let snapshot = builder.build(|id| {
+            paths
+                .get(usize::from(id.0))
+                .map_or(Usability::None, &usability)
+        })?;
+        let host_routes = if config.vnet.host_routes {
+            host_routes(&snapshot)
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            ports: port_names(&paths),
+            paths,
+            snapshot: Arc::new(snapshot),
+            host_routes,
+        })
+    }
+
+    /// The words of the path groups for this health of the paths, in the order of the groups' ids.
+    /// [`Snapshot::update`] writes them.
+    pub fn words(&self, usability: impl Fn(PathId) -> Usability) -> Vec<u64> {
+        let groups = self.snapshot.groups();
+        groups.iter().map(|group| group.word(&usability)).collect()
+    }
+
+    /// The path of this name.
+    pub fn path_named(&self, name: &str) -> Option<&PathPlan> {
+        self.paths.iter().find(|path| path.name == name)
+    }
+}
+
+fn port_names(paths: &[PathPlan]) -> Vec<String> {
+    let fixed = ["vnet", "local", "underlay"].map(str::to_owned);
+    let paths = paths.iter().map(|path| path.name.clone());
+    fixed.into_iter().chain(paths).collect()
+}
+
+fn host_routes(snapshot: &Snapshot) -> Vec<IpNet> {
+    let rib = snapshot.rib();
+    let to_paths = rib.routes().filter_map(|(id, same)| {
+        let candidate = same.first()?.candidate;
+        let wanted =
+            snapshot.route_group(id).is_some() && candidate.source != RouteSource::Connected;
+        wanted.then_some(candidate.prefix)
+    });
+    to_paths.collect()
+}
+
+/// Circuits and sites with their places.
+struct Layout<'a> {
+    circuits: &'a [Circuit],
+    sites: &'a [Site],
+    paths: Vec<PathPlan>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(config: &'a Config) -> Self {
+        let circuits = config.expressroute.as_ref().map(|e| e.circuits.as_slice());
+        let sites = config.vpn.as_ref().map(|vpn| vpn.sites.as_slice());
+        let mut layout = Self {
+            circuits: circuits.unwrap_or_default(),
+            sites: sites.unwrap_or_default(),
+            paths: Vec::new(),
+        };
+        for (circuit, given) in layout.circuits.iter().enumerate() {
+            for (link, one) in given.links.iter().enumerate() {
+                let name = format!("{}/{}", given.name, one.name);
+                layout.add(name, circuit, Origin::Link { circuit, link });
+            }
+        }
+        for (site, given) in layout.sites.iter().enumerate() {
+            let owner = layout.circuits.len() + site;
+            layout.add(given.name.clone(), owner, Origin::Site { site });
+        }
+        layout
+    }
+
+    fn add(&mut self, name: String, owner: usize, origin: Origin) {
+        self.paths.push(PathPlan {
+            id: PathId(self.paths.len() as u16),
+            name,
+            kind: match origin {
+                Origin::Link { .. } => PathKind::ExpressRoute,
+                Origin::Site { .. } => PathKind::Vpn,
+            },
+            owner: OwnerId(owner as u16),
+            origin,
+        });
+    }
+
+    fn links(&self) -> impl Iterator<Item = &'a Link> {
+        self.circuits.iter().flat_map(|circuit| &circuit.links)
+    }
+
+    fn link(&self, origin: Origin) -> Option<&'a Link> {
+        match origin {
+            Origin::Link { circuit, link } => self.circuits.get(circuit)?.links.get(link),
+            Origin::Site { .. } => None,
+        }
+    }
+
+    fn owners(&self) -> Vec<Owner> {
+        let circuits = self.circuits.iter().map(|circuit| Owner {
+            name: circuit.name.clone(),
+            ..Owner::default()
+        });
+        let sites = self.sites.iter().map(|site| Owner {
+            name: site.name.clone(),
+            allowed_sources: site.prefixes.iter().copied().collect(),
+        });
+        circuits.chain(sites).collect()
+    }
+
+    fn snapshot_paths(&self) -> Vec<snapshot::Path> {
+        let path = |plan: &PathPlan| {
+            let link = self.link(plan.origin);
+            // A tunnel carries both families; a link needs a neighbor of the family.
+            let carries = |v4: bool| {
+                link.is_none_or(|link| link.neighbor.iter().any(|next| next.is_ipv4() == v4))
+            };
+            snapshot::Path {
+                name: plan.name.clone(),
+                kind: plan.kind,
+                owner: plan.owner,
+                subnets: link.map_or_else(Vec::new, |link| {
+                    link.address.iter().map(IpNet::trunc).collect()
+                }),
+                v4: carries(true),
+                v6: carries(false),
+            }
+        };
+        self.paths.iter().map(path).collect()
+    }
+
+    fn routes(&self, user: &[UserRoute]) -> Result<Vec<Candidate>, PlanError> {
+        let mut routes = Vec::new();
+        let circuits = self
+            .circuits
+            .iter()
+            .map(|circuit| (&circuit.prefixes, RouteSource::Static));
+        let sites = self
+            .sites
+            .iter()
+            .map(|site| (&site.prefixes, RouteSource::Site));
+        for (owner, (prefixes, source)) in circuits.chain(sites).enumerate() {
+            let next_hop = rib::NextHop::Owner(OwnerId(owner as u16));
+            let candidates = prefixes
+                .iter()
+                .map(|&prefix| Candidate::new(prefix, source, next_hop));
+            routes.extend(candidates);
+        }
+        for route in user {
+            let next_hop = match &route.next_hop {
+                NextHop::None => rib::NextHop::None,
+                NextHop::VnetLocal => rib::NextHop::Vnet,
+                NextHop::Path(name) => {
+                    let by = || format!("the route to {}", route.prefix);
+                    rib::NextHop::Owner(self.owner(name, by)?)
+                }
+            };
+            routes.push(Candidate::new(
+                route.prefix,
+                RouteSource::UserDefined,
+                next_hop,
+            ));
+        }
+        Ok(routes)
+    }
+
+    fn policy(&self, rules: &[PolicyRule]) -> Result<Vec<snapshot::Rule>, PlanError> {
+        let rule = |rule: &PolicyRule| {
+            let by = || format!("policy {}", rule.name);
+            let action = match &rule.action {
+                Action::Route => snapshot::Action::Route,
+                Action::Drop => snapshot::Action::Drop,
+                Action::Reject => snapshot::Action::Reject,
+                Action::Via(names) => {
+                    let owners = names.iter().map(|name| self.owner(name, by));
+                    snapshot::Action::Via(owners.collect::<Result<_, _>>()?)
+                }
+            };
+            Ok(snapshot::Rule {
+                name: rule.name.clone(),
+                matches: self.matches(&rule.matches, by)?,
+                action,
+            })
+        };
+        rules.iter().map(rule).collect()
+    }
+
+    fn matches(&self, given: &Match, by: impl Fn() -> String) -> Result<policy::Match, PlanError> {
+        let mut from = Vec::new();
+        for one in &given.from {
+            match one {
+                From::Vnet => from.push(Ingress::Vnet),
+                From::Path(name) => {
+                    let owner = self.owner(name, &by)?;
+                    let of_owner = self.paths.iter().filter(|path| path.owner == owner);
+                    from.extend(of_owner.map(|path| Ingress::Path(path.id)));
+                }
+            }
+        }
+        Ok(policy::Match {
+            from,
+            source: given.source.clone(),
+            destination: given.destination.clone(),
+            protocol: given.protocol.clone(),
+            source_port: given.source_port.clone(),
+            destination_port: given.destination_port.clone(),
+            dscp: given.dscp.clone(),
+            icmp_type: given.icmp_type.clone(),
+            fragment: given.fragment,
+        })
+    }
+
+    fn owner(&self, name: &str, by: impl Fn() -> String) -> Result<OwnerId, PlanError> {
+        let circuits = self.circuits.iter().map(|circuit| &circuit.name);
+        let sites = self.sites.iter().map(|site| &site.name);
+        let place = circuits.chain(sites).position(|known| known == name);
+        let unknown = || PlanError::UnknownPath {
+            by: by(),
+            name: name.to_owned(),
+        };
+        place.map(|place| OwnerId(place as u16)).ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, KeyFiles};
+    use crate::telemetry::ledger::Port;
+    use routing::decide::Verdict;
+    use routing::packet::{FlowKey, Fragment, Headers, address_bits};
+    use std::path::Path;
+
+    fn example() -> Config {
+        let text = include_str!("../../../docs/examples/coexist.toml").to_owned();
+        config::parse(
+            Path::new("coexist.toml"),
+            text,
+            Path::new(""),
+            KeyFiles::Skipped,
+        )
+        .map_err(|report| report.render(false))
+        .unwrap()
+        .config
+    }
+
+    fn plan(config: &Config, usability: impl Fn(&PathPlan) -> Usability) -> Plan {
+        Plan::new(config, NonZeroU32::MIN, usability).unwrap()
+    }
+
+    fn packet(source: &str, destination: &str, port: u16, dscp: u8) -> Headers {
+        let (version, source) = address_bits(source.parse().unwrap());
+        let (_, destination) = address_bits(destination.parse().unwrap());
+        Headers {
+            key: FlowKey {
+                source,
+                destination,
+                source_port: 40_000,
+                destination_port: port,
+                protocol: 6,
+                version,
+            },
+            transport: 20,
+            payload: 40,
+            total_len: 40,
+            traffic_class: dscp << 2,
+            hop_limit: 64,
+            fragment: Fragment::Whole,
+            dont_fragment: true,
+            tcp_flags: 2,
+        }
+    }
+
+    fn member(plan: &Plan, headers: &Headers) -> String {
+        match plan.snapshot.decide(Ingress::Vnet, headers).verdict {
+            Verdict::Path(path) => plan.paths[usize::from(path.0)].name.clone(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_and_ports_stand_in_file_order_with_links_first() {
+        let plan = plan(&example(), |_| Usability::Full);
+        let names: Vec<&str> = plan.paths.iter().map(|path| path.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["er-sydney/primary", "er-sydney/secondary", "onprem"]
+        );
+        assert_eq!(
+            plan.ports[..4],
+            ["vnet", "local", "underlay", "er-sydney/primary"]
+        );
+        for path in &plan.paths {
+            assert_eq!(plan.ports[usize::from(Port::path(path.id).0)], path.name);
+        }
+        assert_eq!(plan.path_named("onprem").unwrap().kind, PathKind::Vpn);
+    }
+
+    #[test]
+    fn the_example_fails_over_from_expressroute_to_vpn() {
+        let config = example();
+        let to_onprem = packet("10.1.0.4", "10.2.0.1", 80, 0);
+        let up = plan(&config, |_| Usability::Full);
+        assert!(member(&up, &to_onprem).starts_with("er-sydney/"));
+        let only_vpn = |path: &PathPlan| match path.kind {
+            PathKind::Vpn => Usability::Full,
+            PathKind::ExpressRoute => Usability::None,
+        };
+        let down = plan(&config, only_vpn);
+        assert_eq!(member(&down, &to_onprem), "onprem");
+        let words = up.words(|id| only_vpn(&up.paths[usize::from(id.0)]));
+        let built: Vec<u64> = down
+            .snapshot
+            .groups()
+            .iter()
+            .map(|group| group.active().load())
+            .collect();
+        assert_eq!(words, built);
+    }
+
+    #[test]
+    fn ipv6_takes_the_link_that_has_an_ipv6_neighbor() {
+        let plan = plan(&example(), |_| Usability::Full);
+        for port in 80..112 {
+            let headers = packet("fd00:1::4", "fd00:2::1", port, 0);
+            assert_eq!(member(&plan, &headers), "er-sydney/primary");
+        }
+    }
+
+    #[test]
+    fn the_examples_policy_holds() {
+        let plan = plan(&example(), |_| Usability::Full);
+        assert_eq!(
+            member(&plan, &packet("10.1.0.4", "10.2.0.1", 23, 0)),
+            "Drop(Policy)"
+        );
+        let backup = packet("10.1.4.9", "10.2.8.9", 80, 8);
+        assert_eq!(member(&plan, &backup), "onprem");
+        let plain = packet("10.1.4.9", "10.2.8.9", 80, 0);
+        assert!(member(&plan, &plain).starts_with("er-sydney/"));
+        assert_eq!(
+            member(&plan, &packet("10.1.0.4", "10.9.0.1", 80, 0)),
+            "Drop(RouteNone)"
+        );
+    }
+
+    #[test]
+    fn kernel_routes_are_wanted_for_what_paths_reach_and_nothing_else() {
+        let mut config = example();
+        let wanted: Vec<String> = plan(&config, |_| Usability::None)
+            .host_routes
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(wanted, ["10.2.0.0/16", "10.3.0.0/16", "fd00:2::/48"]);
+        config.vnet.host_routes = false;
+        assert!(plan(&config, |_| Usability::Full).host_routes.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_an_error() {
+        let mut config = example();
+        config.route[0].next_hop = NextHop::Path("nowhere".to_owned());
+        let error = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the route to 10.9.0.0/16 names nowhere, which is neither a circuit nor a site"
+        );
+    }
+}
