@@ -18,5 +18,6 @@ mod field;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;
+mod merge;
 pub mod process;
 pub mod split;

@@ -1,0 +1,361 @@
+use crate::packets::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Spec, UDP, any_header, noise, parse};
+use crate::split::by_segments;
+use gateway::device::offload::Offload;
+use gateway::pipeline::coalesce::{Coalescer, MAX_FLOWS, MAX_PIECES, SuperPacket};
+use proptest::prelude::*;
+use routing::packet::Headers;
+
+/// A super-packet put together.
+#[derive(Debug, PartialEq)]
+struct Out {
+    packet: Vec<u8>,
+    offload: Offload,
+    segments: usize,
+}
+
+impl Out {
+    fn of(packet: &SuperPacket<'_>) -> Self {
+        let slices: Vec<&[u8]> = packet.slices().collect();
+        let whole = slices.concat();
+        assert_eq!(packet.len, whole.len());
+        let header = packet.header.len() * (packet.segments - 1);
+        assert_eq!(packet.wire_len(), whole.len() + header);
+        Self {
+            packet: whole,
+            offload: packet.offload,
+            segments: packet.segments,
+        }
+    }
+}
+
+fn coalesce(packets: &[Vec<u8>], udp: bool) -> Vec<Out> {
+    let mut coalescer = Coalescer::new(udp);
+    coalesce_by(&mut coalescer, packets)
+}
+
+fn coalesce_by(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<Out> {
+    // Sixteen bytes of tunnel header before each packet, padding and tag behind it.
+    let mut batch = Vec::new();
+    let mut starts = Vec::new();
+    for packet in packets {
+        batch.extend([0xaa; 16]);
+        starts.push(batch.len());
+        batch.extend(packet);
+        batch.extend([0xbb; 19]);
+    }
+    let mut out = Vec::new();
+    let mut emit = |packet: SuperPacket<'_>| out.push(Out::of(&packet));
+    for &start in &starts {
+        if let Ok(headers) = Headers::parse(&batch[start..]) {
+            coalescer.push(&batch, start, &headers, &mut emit);
+        }
+    }
+    coalescer.flush(&batch, &mut emit);
+    assert!(coalescer.is_empty());
+    out
+}
+
+/// What the wire would carry of it all.
+fn cut(out: &[Out]) -> Vec<Vec<u8>> {
+    out.iter()
+        .flat_map(|out| {
+            let segments = by_segments(&out.packet, &out.offload);
+            assert_eq!(segments.len(), out.segments);
+            segments
+        })
+        .collect()
+}
+
+/// Without what means nothing: the id of an IPv4 packet that says "don't fragment".
+fn normalised(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[0] == 0x45 && packet[6] & 0x40 != 0 {
+        packet[4..6].fill(0);
+        packet[10..12].fill(0);
+    }
+    packet
+}
+
+fn counts(out: &[Out]) -> Vec<usize> {
+    out.iter().map(|out| out.segments).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_was_split_comes_together_again(
+        header in any_header(FIN | PSH | ECE), size in 1..9000usize, len in 2..65_000usize,
+    ) {
+        let len = len.min(size * MAX_PIECES).min(65_535 - header.header_len());
+        let size = size.min(len - 1);
+        let spec = Spec { payload: noise(len), ..header };
+        prop_assume!(len.div_ceil(size) <= MAX_PIECES);
+        let (packet, offload) = spec.build_partial(size as u16);
+        let out = coalesce(&spec.segments(size), true);
+        prop_assert_eq!(out, vec![Out { packet, offload, segments: len.div_ceil(size) }]);
+    }
+
+    #[test]
+    fn no_flow_is_reordered_and_no_packet_changed(
+        steps in prop::collection::vec((0..4u8, 0..40u8, 1..4usize), 1..150), udp in any::<bool>(),
+    ) {
+        let packets = stream(&steps);
+        let out = coalesce(&packets, udp);
+        let after = cut(&out);
+        prop_assert_eq!(after.len(), packets.len());
+        for flow in 0..4 {
+            let of_flow = |packets: &[Vec<u8>]| -> Vec<Vec<u8>> {
+                packets.iter().filter(|p| source_of(p) == flow).map(|p| normalised(p)).collect()
+            };
+            prop_assert_eq!(of_flow(&after), of_flow(&packets));
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 0..20),
+        ip in prop::collection::vec(0..2u8, 20),
+    ) {
+        let packets: Vec<_> = packets
+            .into_iter()
+            .zip(ip)
+            .map(|(bytes, kind)| if kind == 0 { bytes } else { Spec { payload: bytes, ..Spec::udp(0) }.build() })
+            .collect();
+        coalesce(&packets, true);
+    }
+}
+
+fn source_of(packet: &[u8]) -> u8 {
+    if packet[0] >> 4 == 4 {
+        packet[15]
+    } else {
+        packet[23]
+    }
+}
+
+/// Packets of four flows, most of which go on where their flow was; some differ in what forbids a merge.
+fn stream(steps: &[(u8, u8, usize)]) -> Vec<Vec<u8>> {
+    let mut flows: Vec<Spec> = (0..4u8)
+        .map(|source| Spec {
+            source,
+            v6: source % 2 == 1,
+            protocol: if source < 2 { 6 } else { UDP },
+            dont_fragment: source == 0,
+            traffic_class: 0x02,
+            ..Spec::tcp(0)
+        })
+        .collect();
+    steps
+        .iter()
+        .map(|&(flow, what, size)| {
+            let flow = &mut flows[usize::from(flow)];
+            let mut spec = Spec {
+                payload: noise(size * 100),
+                ..flow.clone()
+            };
+            let mut corrupt = false;
+            match what {
+                0 => spec.hop_limit = 63,
+                1 => spec.traffic_class = 0x03,
+                2 => spec.flow_label = 1,
+                3 => spec.dont_fragment = !spec.dont_fragment,
+                4 => spec.acknowledgement += 1,
+                5 => spec.window += 1,
+                6 => spec.options[11] += 1,
+                7 => spec.options.extend([1; 4]),
+                8 => spec.flags |= PSH,
+                9 => spec.flags |= FIN,
+                10 => spec.flags |= CWR,
+                11 => spec.flags |= ECE,
+                12 => spec.flags |= SYN,
+                13 => spec.flags |= RST,
+                14 => spec.flags &= !ACK,
+                15 => spec.payload.clear(),
+                16 => spec.sequence = spec.sequence.wrapping_add(1),
+                17 => spec.id = spec.id.wrapping_add(5),
+                18 => spec.payload.truncate(50),
+                19 => corrupt = true,
+                20 => spec.id = spec.id.wrapping_sub(1),
+                _ => {}
+            }
+            flow.sequence = spec.sequence.wrapping_add(spec.payload.len() as u32);
+            flow.id = flow.id.wrapping_add(1);
+            let mut packet = spec.build();
+            if corrupt {
+                *packet.last_mut().unwrap() ^= 1;
+            }
+            packet
+        })
+        .collect()
+}
+
+/// Three packets of one flow; the second is changed.
+fn with_second(change: impl Fn(&mut Spec)) -> Vec<usize> {
+    let specs: Vec<Spec> = (0..3u16)
+        .map(|index| {
+            let mut spec = Spec::tcp(1000);
+            spec.traffic_class = 0x02;
+            spec.id += index;
+            spec.dont_fragment = false;
+            spec.sequence = spec.sequence.wrapping_add(u32::from(index) * 1000);
+            if index == 1 {
+                change(&mut spec);
+            }
+            spec
+        })
+        .collect();
+    counts(&coalesce(
+        &specs.iter().map(Spec::build).collect::<Vec<_>>(),
+        true,
+    ))
+}
+
+#[test]
+fn what_gro_keeps_apart_is_kept_apart() {
+    assert_eq!(with_second(|_| {}), [3]);
+    assert_eq!(with_second(|spec| spec.traffic_class = 0x03), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.hop_limit -= 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.dont_fragment = true), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.id += 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.acknowledgement += 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.window += 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.options[11] += 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.flags |= ECE), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.flags |= CWR), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.sequence ^= 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.payload.push(0)), [1, 1, 1]);
+    // What ends a run belongs to it.
+    assert_eq!(with_second(|spec| spec.flags |= PSH), [2, 1]);
+    assert_eq!(with_second(|spec| spec.flags |= FIN), [2, 1]);
+    assert_eq!(with_second(|spec| spec.payload.truncate(999)), [2, 1]);
+}
+
+#[test]
+fn ids_of_atomic_datagrams_do_not_matter() {
+    let mut specs = vec![Spec::tcp(1000); 3];
+    for (index, spec) in specs.iter_mut().enumerate() {
+        spec.id = 0;
+        spec.sequence = spec.sequence.wrapping_add(index as u32 * 1000);
+    }
+    let packets: Vec<_> = specs.iter().map(Spec::build).collect();
+    assert_eq!(counts(&coalesce(&packets, true)), [3]);
+}
+
+#[test]
+fn a_corrupt_packet_is_not_laundered() {
+    let mut packets = Spec::tcp(4000).segments(1000);
+    packets[1][60] ^= 0x10;
+    let out = coalesce(&packets, true);
+    assert_eq!(counts(&out), [1, 1, 2]);
+    assert_eq!(
+        out[1],
+        Out {
+            packet: packets[1].clone(),
+            offload: Offload::default(),
+            segments: 1
+        }
+    );
+}
+
+#[test]
+fn udp_is_merged_only_for_a_way_out_that_takes_it() {
+    let packets = Spec::udp(4000).segments(1000);
+    assert_eq!(counts(&coalesce(&packets, true)), [4]);
+    assert_eq!(counts(&coalesce(&packets, false)), [1, 1, 1, 1]);
+}
+
+#[test]
+fn udp_without_a_checksum_stays_alone() {
+    let mut packets = Spec::udp(3000).segments(1000);
+    for packet in &mut packets {
+        packet[26..28].fill(0);
+    }
+    assert_eq!(counts(&coalesce(&packets, true)), [1, 1, 1]);
+}
+
+#[test]
+fn flows_that_are_interleaved_come_out_in_the_order_in_which_they_began() {
+    let flows: Vec<_> = (1..4)
+        .map(|source| {
+            Spec {
+                source,
+                ..Spec::tcp(5000)
+            }
+            .segments(1000)
+        })
+        .collect();
+    let packets: Vec<_> = (0..5)
+        .flat_map(|index| flows.iter().map(move |f| f[index].clone()))
+        .collect();
+    let out = coalesce(&packets, false);
+    assert_eq!(counts(&out), [5, 5, 5]);
+    assert_eq!(
+        out.iter().map(|o| source_of(&o.packet)).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+}
+
+#[test]
+fn one_flow_more_than_there_is_room_for_sends_out_the_oldest() {
+    let flow = |port: usize| {
+        Spec {
+            source_port: port as u16,
+            ..Spec::tcp(2000)
+        }
+        .segments(1000)
+    };
+    let flows: Vec<_> = (0..=MAX_FLOWS).map(flow).collect();
+    let packets: Vec<_> = (0..2)
+        .flat_map(|index| flows.iter().map(move |f| f[index].clone()))
+        .collect();
+    let out = coalesce(&packets, false);
+    assert_eq!(out[0].packet, flows[0][0]);
+    assert_eq!(out.iter().map(|o| o.segments).sum::<usize>(), packets.len());
+}
+
+#[test]
+fn a_fragment_goes_behind_what_is_open_between_its_hosts() {
+    let mut packets = Spec::udp(2000).segments(1000);
+    let mut fragment = Spec {
+        source_port: 9,
+        dont_fragment: false,
+        ..Spec::udp(1000)
+    }
+    .build();
+    fragment[6] = 0x20;
+    fragment[10..12].fill(0);
+    let sum = !crate::packets::fold(crate::packets::slow_sum(&fragment[..20]));
+    fragment[10..12].copy_from_slice(&sum.to_be_bytes());
+    packets.push(fragment.clone());
+    let out = coalesce(&packets, true);
+    assert_eq!(counts(&out), [2, 1]);
+    assert_eq!(out[1].packet, fragment);
+}
+
+#[test]
+fn a_super_packet_holds_no_more_than_a_length_field_says() {
+    let spec = Spec::tcp(65_535 - 52);
+    let mut packets = spec.segments(1400);
+    let next = Spec {
+        sequence: spec.sequence.wrapping_add(spec.payload.len() as u32),
+        id: spec.id.wrapping_add(packets.len() as u16),
+        ..Spec::tcp(1400)
+    };
+    packets.push(next.build());
+    let out = coalesce(&packets, true);
+    assert_eq!(counts(&out), [47, 1]);
+    // As many packets as one may hold, in as few bytes.
+    let packets = Spec::tcp(MAX_PIECES * 2 + 20).segments(2);
+    assert_eq!(counts(&coalesce(&packets, true)), [MAX_PIECES, 10]);
+}
+
+#[test]
+fn a_coalescer_is_as_new_after_a_flush() {
+    let mut coalescer = Coalescer::new(true);
+    let spec = Spec::tcp(5000);
+    let first = coalesce_by(&mut coalescer, &spec.segments(1000));
+    let again = coalesce_by(&mut coalescer, &spec.segments(1000));
+    assert_eq!(first, again);
+    assert_eq!(parse(&again[0].packet).total_len, 5052);
+}
