@@ -1,1 +1,3 @@
 //! Benchmarks live in `benches/`; what they share lives here.
+
+pub mod packet;

@@ -39,7 +39,7 @@ proptest! {
             options.extend(mss.to_be_bytes());
             options.resize(options.len().next_multiple_of(4), 0);
             let flags = if acknowledges { SYN | ACK } else { SYN };
-            let spec = Spec { v6, options, flags, ..Spec::tcp(0) };
+            let spec = Spec { v6, flags, options, ..Spec::tcp(0) };
             if partial { spec.build_partial(0).0 } else { spec.build() }
         };
         let mut packet = with(mss);
@@ -54,7 +54,9 @@ proptest! {
     ) {
         options.truncate(options.len() / 4 * 4);
         if small {
-            options.iter_mut().for_each(|byte| *byte %= 6);
+            for byte in &mut options {
+                *byte %= 6;
+            }
         }
         let mut packet = Spec { options, flags: SYN, ..Spec::tcp(0) }.build();
         let headers = parse(&packet);

@@ -86,7 +86,7 @@ impl Spec {
         assert_eq!(self.options.len() % 4, 0);
         header.extend(self.sequence.to_be_bytes());
         header.extend(self.acknowledgement.to_be_bytes());
-        header.push(((20 + self.options.len()) / 4 << 4) as u8);
+        header.push((((20 + self.options.len()) / 4) << 4) as u8);
         header.push(self.flags);
         header.extend(self.window.to_be_bytes());
         header.extend([0; 4]);
