@@ -22,11 +22,8 @@ const LOG_LINES: usize = 40;
 /// A gateway: configured, and running between [`start`](Gateway::start) and [`stop`](Gateway::stop).
 #[derive(Debug)]
 pub struct Gateway {
-    host: Arc<Host>,
-    nursery: Arc<Nursery>,
-    program: PathBuf,
+    control: Control,
     config: PathBuf,
-    socket: PathBuf,
     child: Option<Child>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
@@ -39,12 +36,15 @@ impl Gateway {
         config: PathBuf,
         socket: PathBuf,
     ) -> Self {
-        Self {
+        let control = Control {
             host,
             nursery,
-            program,
+            program: program.into(),
+            socket: socket.into(),
+        };
+        Self {
+            control,
             config,
-            socket,
             child: None,
             log: Arc::default(),
         }
@@ -52,7 +52,7 @@ impl Gateway {
 
     /// The host it runs on.
     pub fn host(&self) -> &Arc<Host> {
-        &self.host
+        &self.control.host
     }
 
     /// Its configuration file.
@@ -62,7 +62,7 @@ impl Gateway {
 
     /// Its control socket.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        &self.control.socket
     }
 
     /// Its process id while it runs.
@@ -75,14 +75,14 @@ impl Gateway {
         if self.child.is_some() {
             return Ok(());
         }
-        let mut command = self.command();
+        let mut command = self.control.command();
         command.arg("run").arg("-c").arg(&self.config);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let action = || format!("start the gateway {}", self.host.name());
-        let spawned = self.nursery.spawn(&self.host, command);
+        let action = || format!("start the gateway {}", self.control.host.name());
+        let spawned = self.control.nursery.spawn(&self.control.host, command);
         let mut child = spawned.map_err(|e| Error::system(action())(e))?;
         let (said, ready) = channel();
         let outputs: [Option<Box<dyn Read + Send>>; 2] = [
@@ -94,7 +94,7 @@ impl Gateway {
         for output in outputs.into_iter().flatten() {
             let (log, said) = (Arc::clone(&self.log), said.clone());
             std::thread::Builder::new()
-                .name(format!("log-{}", self.host.name()))
+                .name(format!("log-{}", self.control.host.name()))
                 .spawn(move || listen(output, &log, &said))
                 .map_err(Error::system("start a thread"))?;
         }
@@ -123,7 +123,7 @@ impl Gateway {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        let action = || format!("stop the gateway {}", self.host.name());
+        let action = || format!("stop the gateway {}", self.control.host.name());
         match process::stop(&mut child, PATIENCE).map_err(|e| Error::system(action())(e))? {
             Some(0) => Ok(()),
             Some(status) => Err(self.error(format!("ended with status {status}"))),
@@ -131,6 +131,44 @@ impl Gateway {
         }
     }
 
+    /// Questions to it, from any thread.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The packet ledger, see [`Control::counters`].
+    pub fn counters(&self) -> Result<Totals, Error> {
+        self.control.counters()
+    }
+
+    /// What it wrote last.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn error(&self, found: String) -> Error {
+        Error::Gateway {
+            name: self.control.host.name().into(),
+            found,
+            log: self.log(),
+        }
+    }
+}
+
+/// Questions to a running gateway, through its control socket.
+#[derive(Clone, Debug)]
+pub struct Control {
+    host: Arc<Host>,
+    nursery: Arc<Nursery>,
+    program: Arc<Path>,
+    socket: Arc<Path>,
+}
+
+impl Control {
     /// The packet ledger: `vng show counters --json`.
     pub fn counters(&self) -> Result<Totals, Error> {
         let value = self.show("counters")?;
@@ -160,7 +198,7 @@ impl Gateway {
     /// Runs `vng` with these arguments against this gateway and gives the JSON that it prints.
     pub fn vng(&self, arguments: &[&str]) -> Result<Value, Error> {
         let mut command = self.command();
-        command.args(arguments).arg("--socket").arg(&self.socket);
+        command.args(arguments).arg("--socket").arg(&*self.socket);
         let asked = || format!("asked for `{}`", arguments.join(" "));
         command
             .stdin(Stdio::null())
@@ -179,17 +217,8 @@ impl Gateway {
             .map_err(|error| self.error(format!("{}, it did not give JSON: {error}", asked())))
     }
 
-    /// What it wrote last.
-    pub fn log(&self) -> String {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
-
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&*self.program);
         command.arg(CHILD_OF).arg(std::process::id().to_string());
         command
     }
@@ -198,7 +227,7 @@ impl Gateway {
         Error::Gateway {
             name: self.host.name().into(),
             found,
-            log: self.log(),
+            log: String::new(),
         }
     }
 }

@@ -477,3 +477,34 @@ fn azure_site(keys: &Keys) -> Site<'_> {
         probe: "10.1.255.4",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::gateway::config;
+
+    #[test]
+    fn every_gateway_gets_a_configuration_that_holds() {
+        for links in [
+            Tagging::Untagged,
+            Tagging::Dot1q,
+            Tagging::QinQ,
+            Tagging::QinQ8100,
+        ] {
+            let lab = Lab::new(&LabOptions {
+                links,
+                ..LabOptions::default()
+            })
+            .unwrap();
+            for gateway in lab.gateways() {
+                let loaded = config::load(gateway.config(), config::KeyFiles::Checked);
+                assert!(
+                    loaded.is_ok(),
+                    "{links:?} {}: {}",
+                    gateway.host().name(),
+                    loaded.err().unwrap()
+                );
+            }
+        }
+    }
+}

@@ -4,18 +4,21 @@
 //! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire, with
 //!   its faults. [`gateway`]: `vng run` as a process, and questions to it.
 //! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
+//! - [`demo`]: the demo and its report. [`standing`]: a lab that is left standing.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
 //! of the traffic while it runs.
 
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod host;
 pub mod lab;
 pub mod process;
 pub mod scratch;
+pub mod standing;
 pub mod traffic;
 pub mod wire;
 

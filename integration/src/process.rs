@@ -7,7 +7,11 @@
 //! all of its processes.
 
 use crate::host::Host;
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use gateway::device::event::Poller;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal,
+};
 use std::ffi::OsString;
 use std::io;
 use std::process::{Child, Command, ExitCode};
@@ -96,27 +100,36 @@ impl Drop for Nursery {
     }
 }
 
-/// Asks a process to end (SIGTERM) and, if it has not within `patience`, kills it. Gives its exit status
+/// Asks a child to end (SIGTERM) and, if it has not within `patience`, kills it. Gives its exit status
 /// if it ended by itself.
 pub(crate) fn stop(child: &mut Child, patience: Duration) -> io::Result<Option<i32>> {
     if let Some(status) = child.try_wait()? {
         return Ok(status.code());
     }
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        let watch = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        kill_process(pid, Signal::TERM)?;
-        let mut poller = gateway::device::event::Poller::new()?;
-        poller.add(&watch, 0)?;
-        let deadline = Instant::now() + patience;
-        while Instant::now() < deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if poller.wait(Some(left))?.count() > 0 {
-                return Ok(child.wait()?.code());
-            }
+    let killed = !stop_process(child.id(), patience)?;
+    let status = child.wait()?;
+    Ok(if killed { None } else { status.code() })
+}
+
+/// Asks any process to end (SIGTERM) and, if it has not within `patience`, kills it. Whether it ended by
+/// itself.
+pub(crate) fn stop_process(id: u32, patience: Duration) -> io::Result<bool> {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let watch = pidfd_open(pid, PidfdFlags::empty())?;
+    pidfd_send_signal(&watch, Signal::TERM)?;
+    let mut poller = Poller::new()?;
+    poller.add(&watch, 0)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if poller.wait(Some(left))?.count() > 0 {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            pidfd_send_signal(&watch, Signal::KILL)?;
+            poller.wait(None)?.for_each(drop);
+            return Ok(false);
         }
     }
-    child.kill()?;
-    child.wait()?;
-    Ok(None)
 }

@@ -77,8 +77,8 @@ impl AsFd for Namespace {
     }
 }
 
-/// Makes the process root of a user namespace of its own with a network namespace in it, so that it may
-/// make further ones, links and TUN devices there without being root outside. The process must have only
+/// Makes the process root of a user namespace of its own with a network and a mount namespace in it, so
+/// that it may make further ones, links, TUN devices and file systems there without being root outside. The process must have only
 /// its main thread yet (`man 7 user_namespaces`): call it first thing in `main`.
 ///
 /// # Errors
@@ -87,7 +87,7 @@ pub fn enter_user_namespace() -> io::Result<()> {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     // SAFETY: the kernel refuses NEWUSER to a process with more than one thread, so there is no other
     // thread to be surprised; no descriptor table is unshared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWNS) }?;
     // Since Linux 3.19 gid_map may be written without privilege only once setgroups is denied.
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {} 1", user.as_raw()))?;

@@ -1,12 +1,229 @@
-//! The program `vng-lab`.
+//! The program `vng-lab`: a lab of network namespaces around `vng`, which is part of this program too.
 
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gateway::device::namespace::enter_user_namespace;
+use gateway::device::signal::Signals;
+use integration::config::{Probing, Tagging};
+use integration::demo::{self, DemoOptions};
+use integration::error::Error;
+use integration::lab::{Fault, LabOptions};
+use integration::{process, standing};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// A lab around vng, the virtual network gateway: network namespaces, provider wires, real gateways.
+///
+/// Needs root, or a kernel that allows user namespaces; no other program.
+#[derive(Debug, Parser)]
+#[command(name = "vng-lab", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// Build the lab, move traffic, cut ExpressRoute, measure, restore, report, remove everything.
+    Demo(Demo),
+    /// Build the lab and leave it standing.
+    Up(Shape),
+    /// Run a command on a host of the standing lab; `vng` is there without being installed.
+    Exec {
+        /// Name of the host: vnet, gateway, pe1, pe2, internet, onprem-edge, onprem, branch-edge, branch.
+        host: String,
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Remove the standing lab.
+    Down,
+    /// Hold a lab until told to end.
+    #[command(hide = true)]
+    Keep(Shape),
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    #[command(flatten)]
+    shape: Shape,
+    /// Print the report as JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+    /// Write report.json and report.html into this directory.
+    #[arg(long, value_name = "DIR", default_value = "vng-lab-report")]
+    report: PathBuf,
+    /// Measure for a shorter time.
+    #[arg(long)]
+    quick: bool,
+    /// How ExpressRoute is cut.
+    #[arg(long, value_enum, default_value_t = Cut::Silent)]
+    fault: Cut,
+}
+
+#[derive(Debug, Args)]
+struct Shape {
+    /// Tags on the gateway's ExpressRoute links.
+    #[arg(long, value_enum, default_value_t = Links::Qinq)]
+    links: Links,
+    /// Time between probes of a path; three lost in a row take it down.
+    #[arg(long, value_parser = duration, default_value = "300ms")]
+    interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Links {
+    /// 802.1ad: outer tag of type 0x88a8.
+    Qinq,
+    /// Two tags, outer tag of type 0x8100.
+    #[value(name = "qinq-8100")]
+    Qinq8100,
+    /// One 802.1Q tag.
+    Dot1q,
+    /// No tag.
+    Untagged,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Cut {
+    /// Both links fall silent while their carrier stays up.
+    Silent,
+    /// Both links lose their carrier.
+    Carrier,
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = integration::process::run_as_gateway(&arguments) {
+    if let Some(code) = process::run_as_gateway(&arguments) {
         return code;
     }
-    ExitCode::from(2)
+    let parsed = Arguments::parse_from(&arguments);
+    match dispatch(parsed.command, arguments.get(2..).unwrap_or_default()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vng-lab: {error}");
+            ExitCode::from(if error.is_lack() { 3 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(command: Commands, rest: &[OsString]) -> Result<ExitCode, Error> {
+    match command {
+        Commands::Demo(demo) => run_demo(&demo),
+        Commands::Up(_) => {
+            let keep = std::iter::once("keep".into()).chain(rest.iter().cloned());
+            let state = standing::up(&keep.collect::<Vec<_>>())?;
+            let hosts: Vec<_> = state.hosts.keys().map(String::as_str).collect();
+            println!("The lab stands: {}.", hosts.join(", "));
+            println!("  vng-lab exec vnet ping 10.2.0.10\n  vng-lab exec gateway vng show status");
+            println!(
+                "  vng-lab down\nConfiguration files are in {}.",
+                state.directory.display()
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Commands::Exec { host, command } => Err(standing::exec(&host, &command)),
+        Commands::Down => {
+            println!(
+                "{}",
+                if standing::down()? {
+                    "The lab is gone."
+                } else {
+                    "No lab stands."
+                }
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Commands::Keep(shape) => {
+            become_root()?;
+            standing::keep(&shape.lab(), &signals()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_demo(demo: &Demo) -> Result<ExitCode, Error> {
+    become_root()?;
+    let signals = signals()?;
+    let lab = demo.shape.lab();
+    let options = DemoOptions {
+        quick: demo.quick,
+        probing: lab.probing,
+        links: lab.links,
+        fault: Some(match demo.fault {
+            Cut::Silent => Fault::Silent,
+            Cut::Carrier => Fault::Carrier,
+        }),
+    };
+    let outcome = demo::run(&options, &signals);
+    demo::write_report(&outcome, &demo.report)?;
+    if demo.json {
+        let json = serde_json::to_string_pretty(&outcome);
+        println!(
+            "{}",
+            json.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        );
+    } else {
+        print!("{}", demo::summary(&outcome));
+        println!("\nreport: {}", demo.report.join("report.html").display());
+    }
+    Ok(if outcome.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Shape {
+    fn lab(&self) -> LabOptions {
+        LabOptions {
+            links: match self.links {
+                Links::Qinq => Tagging::QinQ,
+                Links::Qinq8100 => Tagging::QinQ8100,
+                Links::Dot1q => Tagging::Dot1q,
+                Links::Untagged => Tagging::Untagged,
+            },
+            probing: Probing {
+                interval: self.interval,
+                ..Probing::default()
+            },
+            ..LabOptions::default()
+        }
+    }
+}
+
+/// The lab needs privileges in namespaces only: who is not root becomes root of a user namespace.
+fn become_root() -> Result<(), Error> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    enter_user_namespace().map_err(|source| Error::System {
+        action: "make a user namespace (run as root, or allow them)".into(),
+        source,
+    })
+}
+
+fn signals() -> Result<Signals, Error> {
+    Signals::new().map_err(|source| Error::System {
+        action: "take signals".into(),
+        source,
+    })
+}
+
+/// `300ms`, `1s`, `1.5s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let seconds = number
+        .parse::<f64>()
+        .map_err(|_| "expected a time such as 300ms or 1s")?
+        * unit;
+    if (0.01..=60.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("expected 10ms to 60s".into())
+    }
 }

@@ -1,0 +1,198 @@
+//! What a demo shows: a line for each step while it runs, and a table at the end.
+
+use super::outcome::{Outcome, Timeline};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
+/// Lines about steps, on a terminal only.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shown: bool,
+    colour: bool,
+    begun: Option<(String, Instant)>,
+}
+
+impl Progress {
+    /// Shows lines on standard error if that is a terminal.
+    pub(crate) fn new() -> Self {
+        let shown = io::stderr().is_terminal();
+        Self {
+            shown,
+            colour: shown && wants_colour(),
+            begun: None,
+        }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin(&mut self, step: &str) {
+        if self.shown {
+            let _ = write!(io::stderr(), "  … {step}");
+            let _ = io::stderr().flush();
+        }
+        self.begun = Some((step.to_owned(), Instant::now()));
+    }
+
+    /// The step that was begun has ended.
+    pub(crate) fn end(&mut self, passed: bool, found: &str) {
+        let Some((step, since)) = self.begun.take().filter(|_| self.shown) else {
+            return;
+        };
+        let (sign, colour) = if passed {
+            ("✓", "\x1b[32m")
+        } else {
+            ("✗", "\x1b[31m")
+        };
+        let (on, dim, off) = if self.colour {
+            (colour, "\x1b[2m", "\x1b[0m")
+        } else {
+            ("", "", "")
+        };
+        let seconds = since.elapsed().as_secs_f64();
+        let colon = if found.is_empty() { "" } else { ": " };
+        // Back to the start of the line, and clear it.
+        let _ = writeln!(
+            io::stderr(),
+            "\r\x1b[K  {on}{sign}{off} {step}{colon}{found} {dim}{seconds:.1} s{off}"
+        );
+    }
+}
+
+/// Whether standard output should have colours.
+fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The table at the end.
+pub(crate) fn table(outcome: &Outcome) -> String {
+    let colour = io::stdout().is_terminal() && wants_colour();
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    if !colour {
+        table.force_no_tty();
+    }
+    table.set_header(["", "vnet → onprem", "onprem → vnet"]);
+    let (failover, failback) = (&outcome.failover, &outcome.failback);
+    let ms = |value: f64| format!("{value:.0} ms");
+    let both = |name: &str, a: String, b: String| vec![name.to_owned(), a, b];
+    let time = |pick: fn(&Timeline) -> f64| {
+        (
+            ms(pick(&failover.timeline_ms)),
+            ms(pick(&failover.onprem_timeline_ms)),
+        )
+    };
+    let latency = |phase: &str| {
+        let of = |direction: &str| {
+            let found = outcome
+                .latency
+                .iter()
+                .find(|l| l.phase == phase && l.direction == direction);
+            found.map_or("–".into(), |l| {
+                format!("{:.0} / {:.0} µs", l.at(50.0), l.at(99.0))
+            })
+        };
+        (of("vnet_to_onprem"), of("onprem_to_vnet"))
+    };
+    let (detected, switched, first) = (
+        time(|t| t.detected),
+        time(|t| t.switched),
+        time(|t| t.first_packet),
+    );
+    let (before, during) = (latency("before"), latency("during"));
+    let outage = failover.outage_ms;
+    let back = failback.outage_ms;
+    for row in [
+        both("fault detected after", detected.0, detected.1),
+        both("packets switched after", switched.0, switched.1),
+        both("first packet over the VPN after", first.0, first.1),
+        both(
+            "outage",
+            ms(outage.vnet_to_onprem),
+            ms(outage.onprem_to_vnet),
+        ),
+        both(
+            "outage on the way back",
+            ms(back.vnet_to_onprem),
+            ms(back.onprem_to_vnet),
+        ),
+        both("latency on ExpressRoute, median / p99", before.0, before.1),
+        both("latency on the VPN, median / p99", during.0, during.1),
+    ] {
+        table.add_row(row);
+    }
+    let mut text = format!("{table}\n\n");
+    let packets = |sent, lost, doubled, disordered| {
+        format!("{sent} packets sent, {lost} lost, {doubled} doubled, {disordered} out of order")
+    };
+    for (name, value) in [
+        ("fault", failover.fault.clone()),
+        (
+            "paths",
+            format!(
+                "{} → {} → {}",
+                outcome.paths.before, outcome.paths.during, outcome.paths.after
+            ),
+        ),
+        (
+            "failover",
+            packets(
+                failover.sent,
+                failover.lost,
+                failover.duplicated,
+                failover.reordered,
+            ),
+        ),
+        (
+            "failback",
+            packets(
+                failback.sent,
+                failback.lost,
+                failback.duplicated,
+                failback.reordered,
+            ),
+        ),
+        (
+            "TCP, one connection",
+            format!(
+                "{:.2} Gbps over ExpressRoute, {:.2} Gbps over the VPN",
+                outcome.throughput.expressroute_gbps, outcome.throughput.vpn_gbps
+            ),
+        ),
+    ] {
+        text.push_str(&format!("  {name:<20}  {value}\n"));
+    }
+    text.push('\n');
+    text.push_str(&checks(outcome, colour));
+    text
+}
+
+fn checks(outcome: &Outcome, colour: bool) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    if colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(["", "check", "found"]);
+    for check in &outcome.checks {
+        let (sign, shade) = if check.passed {
+            ("✓", Color::Green)
+        } else {
+            ("✗", Color::Red)
+        };
+        let mut cell = Cell::new(sign);
+        if colour {
+            cell = cell.fg(shade).add_attribute(Attribute::Bold);
+        }
+        table.add_row([cell, Cell::new(&check.name), Cell::new(&check.found)]);
+    }
+    let mut text = format!("{table}\n");
+    if let Some(error) = &outcome.error {
+        text.push_str(&format!("\nended early: {error}\n"));
+    }
+    text
+}
