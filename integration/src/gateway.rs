@@ -3,10 +3,13 @@
 use crate::error::Error;
 use crate::host::Host;
 use crate::process::{self, CHILD_OF, Nursery};
+use ::gateway::control::api::{Request, What};
+use ::gateway::control::client::Client;
+use ::gateway::control::view::{Counters, Explanation, Query, Status};
 use ::gateway::telemetry::ledger::Totals;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,8 +25,11 @@ const LOG_LINES: usize = 40;
 /// A gateway: configured, and running between [`start`](Gateway::start) and [`stop`](Gateway::stop).
 #[derive(Debug)]
 pub struct Gateway {
-    control: Control,
+    host: Arc<Host>,
+    nursery: Arc<Nursery>,
+    program: PathBuf,
     config: PathBuf,
+    socket: PathBuf,
     child: Option<Child>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
@@ -36,15 +42,12 @@ impl Gateway {
         config: PathBuf,
         socket: PathBuf,
     ) -> Self {
-        let control = Control {
+        Self {
             host,
             nursery,
-            program: program.into(),
-            socket: socket.into(),
-        };
-        Self {
-            control,
+            program,
             config,
+            socket,
             child: None,
             log: Arc::default(),
         }
@@ -52,7 +55,7 @@ impl Gateway {
 
     /// The host it runs on.
     pub fn host(&self) -> &Arc<Host> {
-        &self.control.host
+        &self.host
     }
 
     /// Its configuration file.
@@ -62,7 +65,7 @@ impl Gateway {
 
     /// Its control socket.
     pub fn socket(&self) -> &Path {
-        &self.control.socket
+        &self.socket
     }
 
     /// Its process id while it runs.
@@ -75,14 +78,15 @@ impl Gateway {
         if self.child.is_some() {
             return Ok(());
         }
-        let mut command = self.control.command();
+        let mut command = Command::new(&self.program);
+        command.arg(CHILD_OF).arg(std::process::id().to_string());
         command.arg("run").arg("-c").arg(&self.config);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let action = || format!("start the gateway {}", self.control.host.name());
-        let spawned = self.control.nursery.spawn(&self.control.host, command);
+        let action = || format!("start the gateway {}", self.host.name());
+        let spawned = self.nursery.spawn(&self.host, command);
         let mut child = spawned.map_err(|e| Error::system(action())(e))?;
         let (said, ready) = channel();
         let outputs: [Option<Box<dyn Read + Send>>; 2] = [
@@ -94,7 +98,7 @@ impl Gateway {
         for output in outputs.into_iter().flatten() {
             let (log, said) = (Arc::clone(&self.log), said.clone());
             std::thread::Builder::new()
-                .name(format!("log-{}", self.control.host.name()))
+                .name(format!("log-{}", self.host.name()))
                 .spawn(move || listen(output, &log, &said))
                 .map_err(Error::system("start a thread"))?;
         }
@@ -123,7 +127,7 @@ impl Gateway {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        let action = || format!("stop the gateway {}", self.control.host.name());
+        let action = || format!("stop the gateway {}", self.host.name());
         match process::stop(&mut child, PATIENCE).map_err(|e| Error::system(action())(e))? {
             Some(0) => Ok(()),
             Some(status) => Err(self.error(format!("ended with status {status}"))),
@@ -133,12 +137,15 @@ impl Gateway {
 
     /// Questions to it, from any thread.
     pub fn control(&self) -> Control {
-        self.control.clone()
+        Control {
+            name: self.host.name(),
+            client: Client::new(&self.socket),
+        }
     }
 
     /// The packet ledger, see [`Control::counters`].
     pub fn counters(&self) -> Result<Totals, Error> {
-        self.control.counters()
+        self.control().counters()
     }
 
     /// What it wrote last.
@@ -152,7 +159,7 @@ impl Gateway {
 
     fn error(&self, found: String) -> Error {
         Error::Gateway {
-            name: self.control.host.name().into(),
+            name: self.host.name().into(),
             found,
             log: self.log(),
         }
@@ -162,73 +169,46 @@ impl Gateway {
 /// Questions to a running gateway, through its control socket.
 #[derive(Clone, Debug)]
 pub struct Control {
-    host: Arc<Host>,
-    nursery: Arc<Nursery>,
-    program: Arc<Path>,
-    socket: Arc<Path>,
+    name: &'static str,
+    client: Client,
 }
 
 impl Control {
-    /// The packet ledger: `vng show counters --json`.
+    /// The packet ledger: `vng show counters`.
     pub fn counters(&self) -> Result<Totals, Error> {
-        let value = self.show("counters")?;
-        serde_json::from_value(value)
-            .map_err(|error| self.error(format!("counters that cannot be read: {error}")))
+        let counters: Counters = self.ask(&Request::Show {
+            what: What::Counters,
+        })?;
+        Ok(counters.totals)
     }
 
-    /// `vng show WHAT --json`.
-    pub fn show(&self, what: &str) -> Result<Value, Error> {
-        self.vng(&["show", what, "--json"])
+    /// The gateway at a glance: `vng show status`.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.ask(&Request::Show { what: What::Status })
     }
 
-    /// `vng explain --json` for a packet from the virtual network.
-    pub fn explain(&self, source: &str, destination: &str) -> Result<Value, Error> {
-        self.vng(&[
-            "explain",
-            "--from",
-            "vnet",
-            "--src",
+    /// What the gateway would do with a UDP packet from its virtual network: `vng explain`.
+    pub fn explain(&self, source: IpAddr, destination: IpAddr) -> Result<Explanation, Error> {
+        let query = Query {
+            from: "vnet".into(),
             source,
-            "--dst",
             destination,
-            "--json",
-        ])
+            protocol: 17,
+            source_port: 40_000,
+            destination_port: 5_201,
+            icmp_type: None,
+            dscp: 0,
+        };
+        self.ask(&Request::Explain { query })
     }
 
-    /// Runs `vng` with these arguments against this gateway and gives the JSON that it prints.
-    pub fn vng(&self, arguments: &[&str]) -> Result<Value, Error> {
-        let mut command = self.command();
-        command.args(arguments).arg("--socket").arg(&*self.socket);
-        let asked = || format!("asked for `{}`", arguments.join(" "));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let output = self
-            .nursery
-            .spawn(&self.host, command)
-            .and_then(Child::wait_with_output)
-            .map_err(Error::system("run vng"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(self.error(format!("{}, it said: {}", asked(), said.trim())));
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| self.error(format!("{}, it did not give JSON: {error}", asked())))
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&*self.program);
-        command.arg(CHILD_OF).arg(std::process::id().to_string());
-        command
-    }
-
-    fn error(&self, found: String) -> Error {
-        Error::Gateway {
-            name: self.host.name().into(),
-            found,
+    /// Any view.
+    pub fn ask<T: serde::de::DeserializeOwned>(&self, request: &Request) -> Result<T, Error> {
+        self.client.view(request).map_err(|error| Error::Gateway {
+            name: self.name.into(),
+            found: error.to_string(),
             log: String::new(),
-        }
+        })
     }
 }
 

@@ -125,7 +125,7 @@ pub fn keep(options: &LabOptions, signals: &Signals) -> Result<(), Error> {
 pub fn down() -> Result<bool, Error> {
     let state = State::read()?;
     if let Some(state) = &state {
-        stop_process(state.keeper, Duration::from_secs(60))
+        stop_process(state.keeper, Duration::from_mins(1))
             .map_err(Error::system(format!("stop process {}", state.keeper)))?;
     }
     let path = state_file();

@@ -331,28 +331,24 @@ impl Page<'_> {
         }
         .svg();
         writeln!(self.to, "{svg}")?;
-        let curves: Vec<(String, &str, Vec<(f64, f64)>)> = o
+        let shown = o
             .latency
             .iter()
-            .filter(|latency| latency.direction == "vnet_to_onprem")
-            .zip(["blue", "orange", "teal dashed"])
-            .map(|(l, class)| {
-                (
-                    phase_name(l),
-                    class,
-                    l.percentiles_us
-                        .iter()
-                        .map(|&(p, v)| (nines(p), v))
-                        .collect(),
-                )
-            })
-            .collect();
+            .filter(|latency| latency.direction == "vnet_to_onprem");
+        let curve = |l: &Latency| {
+            l.percentiles_us
+                .iter()
+                .map(|&(p, v)| (nines(p), v))
+                .collect()
+        };
+        let curves: Vec<(String, Vec<_>)> = shown.map(|l| (phase_name(l), curve(l))).collect();
         let lines: Vec<_> = curves
             .iter()
-            .map(|(name, class, points)| Line {
-                name: name.as_str(),
+            .zip(["blue", "orange", "teal dashed"])
+            .map(|((name, points), class)| Line {
+                name,
                 class,
-                points: points.as_slice(),
+                points,
             })
             .collect();
         let top = decade_above(highest(&lines));

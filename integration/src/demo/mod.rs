@@ -20,6 +20,8 @@ use crate::gateway::{Control, Gateway};
 use crate::lab::{BRANCH_HOST, CIRCUIT, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
 use crate::traffic::bulk;
 use crate::traffic::numbered::{Judgement, Load, Record, Run};
+use gateway::control::api::{Request, What};
+use gateway::control::view::Explanation;
 use gateway::device::event::Poller;
 use gateway::device::signal::Signals;
 use outcome::{Books, ByDirection, Check, Event, Latency, Outcome, Ping, Setup, Timeline, Trace};
@@ -289,10 +291,8 @@ impl Demo<'_> {
         self.outcome.series.sent_by_path = sampler.finish(cut.at as f64 / 1e9);
         let records = run.finish()?;
         for gateway in [&lab.gateway, &lab.edge] {
-            let status = gateway.control().show("status")?;
-            self.outcome
-                .events
-                .extend(events(gateway.host().name(), &status, cut.unix_ms));
+            let events = events(gateway, cut.unix_ms)?;
+            self.outcome.events.extend(events);
         }
         self.outcome
             .events
@@ -574,23 +574,27 @@ fn setup(lab: &LabOptions, load: Load) -> Setup {
 
 /// The kind of path that the gateway sends to the site over: `expressroute`, `vpn`, or what it said.
 fn path_of(control: &Control) -> Result<String, Error> {
-    kind(&control.explain(VNET_HOST[0], ONPREM_HOST[0])?)
+    Ok(kind(&control.explain(
+        address(VNET_HOST[0])?,
+        address(ONPREM_HOST[0])?,
+    )?))
 }
 
 /// The same for the edge on premises, towards the virtual network.
 fn path_to_vnet(control: &Control) -> Result<String, Error> {
-    kind(&control.explain(ONPREM_HOST[0], VNET_HOST[0])?)
+    Ok(kind(&control.explain(
+        address(ONPREM_HOST[0])?,
+        address(VNET_HOST[0])?,
+    )?))
 }
 
-fn kind(explained: &Value) -> Result<String, Error> {
-    let text = |key: &str| explained.get(key).and_then(Value::as_str);
-    match (text("verdict"), text("member").or_else(|| text("path"))) {
-        (Some("forward"), Some(name)) => Ok(kind_of_path(name).into()),
-        (Some(verdict), _) => Ok(format!(
-            "{verdict} ({})",
-            text("reason").unwrap_or("no reason")
-        )),
-        _ => Err(Error::unexpected("an explanation", explained.to_string())),
+fn kind(explained: &Explanation) -> String {
+    match (
+        explained.verdict.as_str(),
+        explained.member.as_ref().or(explained.path.as_ref()),
+    ) {
+        ("forward", Some(name)) => kind_of_path(name).into(),
+        (verdict, _) => format!("{verdict} ({})", explained.reason),
     }
 }
 
@@ -603,8 +607,12 @@ fn kind_of_path(name: &str) -> &'static str {
     }
 }
 
-/// The events in `vng show status --json`, with times from the fault on; those long before it left out.
-fn events(gateway: &str, status: &Value, fault_unix_ms: f64) -> Vec<Event> {
+/// What a gateway noticed (`events` of `vng show status --json`), with times from the fault on; what was
+/// long before it left out.
+fn events(gateway: &Gateway, fault_unix_ms: f64) -> Result<Vec<Event>, Error> {
+    let status: Value = gateway
+        .control()
+        .ask(&Request::Show { what: What::Status })?;
     let list = status.get("events").and_then(Value::as_array);
     let read = |event: &Value| {
         let text = |key: &str| event.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -617,18 +625,15 @@ fn events(gateway: &str, status: &Value, fault_unix_ms: f64) -> Vec<Event> {
         Some(Event {
             at_ms: after("detected_unix_ms")?,
             switched_ms: after("switched_unix_ms"),
-            gateway: gateway.into(),
+            gateway: gateway.host().name().into(),
             path: text("path")?,
             from: text("from")?,
             to: text("to")?,
             reason: text("reason"),
         })
     };
-    list.into_iter()
-        .flatten()
-        .filter_map(read)
-        .filter(|event| event.at_ms >= 0.0)
-        .collect()
+    let events = list.into_iter().flatten().filter_map(read);
+    Ok(events.filter(|event| event.at_ms >= 0.0).collect())
 }
 
 /// A gateway's failover: its last ExpressRoute link that went down before the repair.

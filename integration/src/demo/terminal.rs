@@ -3,6 +3,7 @@
 use super::outcome::{Outcome, Timeline};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
@@ -161,7 +162,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
             ),
         ),
     ] {
-        text.push_str(&format!("  {name:<20}  {value}\n"));
+        let _ = writeln!(text, "  {name:<20}  {value}");
     }
     text.push('\n');
     text.push_str(&checks(outcome, colour));
@@ -192,7 +193,7 @@ fn checks(outcome: &Outcome, colour: bool) -> String {
     }
     let mut text = format!("{table}\n");
     if let Some(error) = &outcome.error {
-        text.push_str(&format!("\nended early: {error}\n"));
+        let _ = writeln!(text, "\nended early: {error}");
     }
     text
 }
