@@ -181,13 +181,12 @@ impl Prober {
         self.count.answered += 1;
         self.lost_in_a_row = 0;
         self.answered_in_a_row = self.answered_in_a_row.saturating_add(1);
-        if self.answered_in_a_row >= self.settings.pass {
-            self.impaired = false;
-        }
-        // At the start one answer is enough: a gateway that has just been started carries traffic soon.
+        // At the start one answer is enough: a gateway that has just been started carries traffic soon,
+        // and what was lost before, while tunnels and neighbours were being set up, is no flaw.
         let enough =
             self.verdict == Verdict::Unknown || self.answered_in_a_row >= self.settings.pass;
         if enough {
+            self.impaired = false;
             self.decide(now, Verdict::Pass);
         }
         true
@@ -337,6 +336,17 @@ mod tests {
         run(&mut prober, start + MS * 5500, start + MS * 6500, |_| {
             Some(MS)
         });
+        assert_eq!(prober.verdict(), Verdict::Pass);
+        assert!(!prober.impaired());
+    }
+
+    #[test]
+    fn what_was_lost_before_the_first_answer_is_no_flaw() {
+        let (mut prober, start) = prober(1000, 3, 3);
+        run(&mut prober, start, start + MS * 1500, |now| {
+            (now > start).then_some(MS)
+        });
+        assert_eq!(prober.count().lost, 1);
         assert_eq!(prober.verdict(), Verdict::Pass);
         assert!(!prober.impaired());
     }
