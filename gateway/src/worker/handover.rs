@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// The most packets that wait between a worker and the gateway's own host, each way.
 pub const HOST_QUEUE: usize = 1024;
 
+/// Places of the queue to control that only answers to probes may take: a flood of pings must not make
+/// the gateway believe that its paths are silent.
+const RESERVED: usize = HOST_QUEUE / 4;
+
 /// A packet for the gateway itself, on its way from a worker to control.
 #[derive(Debug)]
 pub struct ToHost {
@@ -50,6 +54,14 @@ impl HostPort {
             from_host: ArrayQueue::new(HOST_QUEUE),
             worker: Waker::new()?,
         })
+    }
+
+    /// Worker: whether there is room to control for a packet; an echo reply may be a probe's answer, and
+    /// finds room longer than anything else.
+    #[inline]
+    pub fn has_room(&self, is_echo_reply: bool) -> bool {
+        let reserved = if is_echo_reply { 0 } else { RESERVED };
+        self.to_host.len() + reserved < HOST_QUEUE
     }
 }
 
@@ -174,6 +186,23 @@ mod tests {
         };
         word.publish(facts);
         assert_eq!(word.read(), facts);
+    }
+
+    #[test]
+    fn a_flood_leaves_room_for_echo_replies() {
+        let port = HostPort::new().unwrap();
+        let packet = || ToHost {
+            ingress: Ingress::Vnet,
+            packet: Box::default(),
+        };
+        while port.has_room(false) {
+            port.to_host.push(packet()).unwrap();
+        }
+        assert_eq!(port.to_host.len(), HOST_QUEUE - RESERVED);
+        while port.has_room(true) {
+            port.to_host.push(packet()).unwrap();
+        }
+        assert!(port.to_host.is_full());
     }
 
     #[test]
