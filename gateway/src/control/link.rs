@@ -1,0 +1,310 @@
+//! One ExpressRoute link as control sees it: the interface as netlink tells of it, the control socket
+//! with its ARP and neighbour discovery, and what the workers are told of both.
+//!
+//! 1. [`ControlLink::interface_is`]: the interface came, went, lost its carrier or got it back
+//! 2. [`ControlLink::receive`]: what neighbours say
+//! 3. [`ControlLink::send_due`]: what is to be said to them
+//! 4. [`ControlLink::publish`]: next hops' MAC addresses, for the workers
+
+use super::adjacency::Adjacency;
+use super::discovery::solicited_node;
+use super::discovery::{Frame, multicast_mac};
+use super::neighbor::Mac;
+use crate::device::event::Poller;
+use crate::device::filter;
+use crate::device::link::{LinkOptions, LinkSocket};
+use crate::device::netlink::LinkState;
+use crate::device::offload::Offload;
+use crate::device::vlan::Tags;
+use crate::device::{DeviceError, ReceiveError};
+use crate::worker::ethernet::Framing;
+use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord};
+use ipnet::IpNet;
+use routing::health::{Interface, Reachability};
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Frames taken from one link before others get their turn.
+const FRAMES: usize = 64;
+
+/// The longest frame of ARP or neighbour discovery: what an Ethernet link may carry.
+pub(crate) const MAX_FRAME: usize = 2048;
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// What control must know of a link.
+#[derive(Clone, Debug)]
+pub struct LinkSetup {
+    /// Interface name.
+    pub interface: String,
+    /// Its VLAN tags.
+    pub tags: Tags,
+    /// The MAC address in use; `None`: the interface's, whatever it is.
+    pub mac: Option<Mac>,
+    /// Own addresses with their prefix lengths.
+    pub address: Vec<IpNet>,
+    /// Next hops, each with the word that tells the workers its MAC address.
+    pub neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
+    /// Tells the workers of the interface.
+    pub word: Arc<LinkWord>,
+}
+
+impl LinkSetup {
+    /// Own addresses.
+    pub fn own(&self) -> Vec<IpAddr> {
+        self.address.iter().map(IpNet::addr).collect()
+    }
+
+    /// Next hops.
+    pub fn next_hops(&self) -> Vec<IpAddr> {
+        self.neighbors.iter().map(|(address, _)| *address).collect()
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let words = |setup: &Self| -> Vec<_> {
+            let words = setup.neighbors.iter();
+            words.map(|(a, word)| (*a, Arc::as_ptr(word))).collect()
+        };
+        (&self.interface, self.tags, self.mac, &self.address)
+            == (&other.interface, other.tags, other.mac, &other.address)
+            && words(self) == words(other)
+            && Arc::ptr_eq(&self.word, &other.word)
+    }
+}
+
+/// A link.
+pub struct ControlLink {
+    setup: LinkSetup,
+    facts: LinkFacts,
+    /// MAC address of the interface itself.
+    interface_mac: Mac,
+    /// `None` until netlink has told of it.
+    interface: Option<Interface>,
+    adjacency: Adjacency,
+    socket: Option<(LinkSocket, Framing)>,
+    /// Token of the socket in the poller.
+    token: u64,
+}
+
+impl ControlLink {
+    /// A link of whose interface nothing is known yet; its socket will be waited for under `token`.
+    pub fn new(now: Instant, setup: LinkSetup, token: u64) -> Self {
+        let mac = setup.mac.unwrap_or_default();
+        Self {
+            adjacency: Adjacency::new(now, mac, setup.own(), setup.next_hops()),
+            facts: setup.word.read(),
+            setup,
+            interface_mac: Mac::default(),
+            interface: None,
+            socket: None,
+            token,
+        }
+    }
+
+    /// Takes the interface's state; `None`: it does not exist. Opens and closes the control socket with
+    /// it, and publishes the facts. True if they have changed.
+    ///
+    /// # Errors
+    /// The control socket could not be opened; the link counts as gone, and the next event tries again.
+    pub fn interface_is(
+        &mut self,
+        now: Instant,
+        state: Option<&LinkState>,
+        poller: &Poller,
+    ) -> Result<bool, DeviceError> {
+        let before = (self.facts, self.interface);
+        let mac = state.and_then(|state| state.mac).unwrap_or_default();
+        let index = state.map_or(0, |state| state.index);
+        let other = index != self.facts.index || mac != self.interface_mac;
+        self.interface_mac = mac;
+        self.facts = LinkFacts {
+            generation: self.facts.generation.wrapping_add(u32::from(other)),
+            index,
+            mtu: state.map_or(0, |state| state.mtu),
+            up: state.is_some_and(LinkState::is_running),
+        };
+        self.interface = Some(match state {
+            None => Interface::Gone,
+            Some(state) if !state.admin_up => Interface::Down,
+            Some(state) if !state.carrier => Interface::NoCarrier,
+            Some(_) => Interface::Up,
+        });
+        let mac = self.setup.mac.unwrap_or(mac);
+        let mut opened = Ok(());
+        if index == 0 {
+            self.close(poller);
+        } else if other || self.socket.is_none() {
+            self.close(poller);
+            opened = self.open(mac, poller);
+            if opened.is_err() {
+                self.interface = Some(Interface::Gone);
+            }
+        }
+        if self.is_up() && (before.1 != Some(Interface::Up) || other) {
+            self.adjacency.restart(now, mac);
+        }
+        let changed = self.facts != before.0;
+        if changed {
+            self.setup.word.publish(self.facts);
+        }
+        opened.map(|()| changed)
+    }
+
+    fn open(&mut self, mac: Mac, poller: &Poller) -> Result<(), DeviceError> {
+        let program = filter::control(self.setup.tags, mac);
+        // A NIC hears only the groups that somebody asked for.
+        let mut groups = vec![multicast_mac(ALL_NODES)];
+        groups.extend(
+            self.setup
+                .address
+                .iter()
+                .filter_map(|net| match net.addr() {
+                    IpAddr::V6(own) => Some(multicast_mac(solicited_node(own))),
+                    IpAddr::V4(_) => None,
+                }),
+        );
+        groups.dedup();
+        let socket = LinkSocket::open(&LinkOptions {
+            offload: false,
+            mac: self.setup.mac,
+            groups: &groups,
+            receive_buffer: 0,
+            send_buffer: 0,
+            ..LinkOptions::new(&self.setup.interface, &program)
+        })?;
+        poller
+            .add(&socket, self.token)
+            .map_err(|error| DeviceError::of("wait for a packet socket", error))?;
+        self.socket = Some((socket, Framing::new(self.setup.tags, mac)));
+        Ok(())
+    }
+
+    /// Stops listening.
+    pub fn close(&mut self, poller: &Poller) {
+        if let Some((socket, _)) = self.socket.take() {
+            let _ = poller.remove(&socket);
+        }
+    }
+
+    /// Takes the frames that wait, up to a bound; `buffer` holds one.
+    pub fn receive(&mut self, now: Instant, buffer: &mut [u8]) {
+        let Some((socket, framing)) = &self.socket else {
+            return;
+        };
+        for _ in 0..FRAMES {
+            let frame = match socket.receive(buffer) {
+                Ok(Some(frame)) => frame,
+                // Too long for what is spoken here: not ours to understand.
+                Err(ReceiveError::Malformed) => continue,
+                // Netlink tells of an interface that is down or gone.
+                Ok(None) | Err(_) => return,
+            };
+            if let Ok(payload) = framing.payload(&frame, buffer)
+                && let Some(bytes) = buffer.get(payload.range)
+            {
+                self.adjacency
+                    .receive(now, payload.source, payload.ethertype, bytes);
+            }
+        }
+    }
+
+    /// Sends what is due. A frame that the kernel refuses is lost like one on the wire: it is asked again.
+    pub fn send_due(&mut self, now: Instant) {
+        if !self.is_up() {
+            return;
+        }
+        let Some((socket, framing)) = &self.socket else {
+            return;
+        };
+        while let Some(Frame {
+            destination,
+            ethertype,
+            payload,
+        }) = self.adjacency.poll(now)
+        {
+            let prefix = framing.prefix(destination, ethertype);
+            let parts = [IoSlice::new(&payload)];
+            let _ = socket.send(&Offload::default(), 0, prefix.bytes(), &parts);
+        }
+    }
+
+    /// When [`ControlLink::send_due`] has something to do; `None` while the interface is not up.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.is_up().then(|| self.adjacency.deadline()).flatten()
+    }
+
+    /// Tells the workers the next hops' MAC addresses. True if one is known that was not.
+    pub fn publish(&self) -> bool {
+        let mut resolved = false;
+        for ((_, entry), (_, word)) in self.adjacency.entries().zip(&self.setup.neighbors) {
+            let (mac, before) = (entry.mac(), word.mac());
+            if mac != before {
+                word.publish(mac);
+                resolved |= before.is_none();
+            }
+        }
+        resolved
+    }
+
+    /// Looks which next hops workers wait for.
+    pub fn take_wanted(&mut self, now: Instant) {
+        for (address, word) in &self.setup.neighbors {
+            if word.take_wanted() {
+                self.adjacency.wanted(now, *address);
+            }
+        }
+    }
+
+    /// A probe to or beyond the next hop of this IP version was answered: the next hop is there.
+    pub fn confirmed(&mut self, now: Instant, version: IpAddr) {
+        for (address, _) in &self.setup.neighbors {
+            if address.is_ipv4() == version.is_ipv4() {
+                self.adjacency.confirmed(now, *address);
+            }
+        }
+    }
+
+    /// Whether the next hop of this IP version can be sent to.
+    pub fn is_resolved(&self, version: IpAddr) -> bool {
+        let mut entries = self.adjacency.entries();
+        self.is_up()
+            && entries.any(|(a, entry)| a.is_ipv4() == version.is_ipv4() && entry.mac().is_some())
+    }
+
+    /// Whether the interface is up with its carrier.
+    pub fn is_up(&self) -> bool {
+        self.interface == Some(Interface::Up)
+    }
+
+    /// The interface's state; `None` until netlink has told of it.
+    pub fn interface(&self) -> Option<Interface> {
+        self.interface
+    }
+
+    /// What the rest of the gateway must know of the interface.
+    pub fn facts(&self) -> LinkFacts {
+        self.facts
+    }
+
+    /// What the next hops say together.
+    pub fn reachability(&self) -> Option<Reachability> {
+        self.adjacency.reachability()
+    }
+
+    /// The neighbours.
+    pub fn adjacency(&self) -> &Adjacency {
+        &self.adjacency
+    }
+
+    /// Its socket's token in the poller.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// What it was made from.
+    pub fn setup(&self) -> &LinkSetup {
+        &self.setup
+    }
+}

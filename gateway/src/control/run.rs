@@ -1,0 +1,602 @@
+//! The control thread: it watches every path and moves the groups to those that work.
+//!
+//! 1. sleep until netlink, a link, a worker, an order or a timer has something
+//! 2. interfaces first, judged one event at a time: a lost carrier is a failover within microseconds
+//! 3. what neighbours say, and the gateway's own packets: answers to probes before any silence is counted
+//! 4. what is due: ARP, neighbour discovery, probes
+//! 5. judge every path; if the usability of one has changed, the groups' words are stored at once, and
+//!    only then is it logged and shown
+//!
+//! # Books
+//! Control has a ledger of its own. A packet that a worker puts into `to_host` has been booked there as
+//! received and held (`hold(1)`); control books `release(1)`, and `sent(LOCAL)` or a drop. A packet that
+//! control puts into `from_host` it books as `received(LOCAL)` and `hold(1)`; the worker that takes it
+//! books `release(1)`, and what becomes of it. If the queue is full control books `received(LOCAL)` and
+//! a drop for `LocalQueueFull`.
+
+use super::board::{Board, Event, HealthView, unix_ms};
+use super::echo;
+use super::host::Host;
+use super::link::MAX_FRAME;
+use super::prober::Secret;
+use super::watch::{PathSetup, PathWatch};
+use crate::device::event::{Poller, Waker};
+use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor};
+use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort, LinkFacts};
+use crossbeam::queue::ArrayQueue;
+use ring::rand::{SecureRandom, SystemRandom};
+use routing::health::{Change, Usability};
+use routing::path::PathId;
+use routing::reason::DropReason;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+const TOKEN_WAKER: u64 = 0;
+const TOKEN_MONITOR: u64 = 1;
+/// The token of the first path's control socket.
+const TOKEN_PATHS: u64 = 16;
+
+/// How often tunnels are asked how they are: their words have no waker, and are written every 100 ms.
+const TUNNELS: Duration = Duration::from_millis(250);
+/// How often counts and round trips are shown anew.
+const SHOW: Duration = Duration::from_secs(1);
+/// Orders that wait.
+const ORDERS: usize = 16;
+/// Nice value of the thread, if it may be raised: a busy core must not make paths look silent.
+const NICE: i32 = -10;
+
+/// What control does to the rest of the gateway, on its own thread and at once.
+pub trait Effects: Send {
+    /// The usability of at least one path has changed; `usability` has all of them, by [`PathId`]. Stores
+    /// the groups' words ([`routing::snapshot::Snapshot::update`]). Gives how many groups changed.
+    fn usability(&mut self, usability: &[Usability]) -> usize;
+
+    /// A link's interface came, went or changed. The workers have been told by its word; what depends on
+    /// the MTU is the supervisor's.
+    fn link(&mut self, path: PathId, facts: LinkFacts);
+}
+
+/// What control must know of the gateway, and what a reload replaces.
+#[derive(Clone, Debug, Default)]
+pub struct WatchSetup {
+    /// How long a path must stay up before flows go back to it.
+    pub hold_down: Duration,
+    /// The gateway's own addresses in the virtual network; the first of each IP version is the source of
+    /// probes to what is not on a link.
+    pub addresses: Vec<IpAddr>,
+    /// The paths.
+    pub paths: Vec<PathSetup>,
+}
+
+/// What the control thread is started with.
+pub struct ControlSetup {
+    /// When the gateway started: time zero of the tunnel words.
+    pub started: Instant,
+    /// What is watched.
+    pub watch: WatchSetup,
+    /// The host port of each worker.
+    pub ports: Vec<Arc<HostPort>>,
+    /// Control's own books.
+    pub ledger: Arc<Ledger>,
+    /// What it does to the rest of the gateway.
+    pub effects: Box<dyn Effects>,
+    /// How the rest of the gateway speaks to it.
+    pub handle: Arc<ControlHandle>,
+}
+
+enum Order {
+    Watch(Box<WatchSetup>),
+    Stop,
+}
+
+/// How the rest of the gateway speaks to control.
+#[derive(Debug)]
+pub struct ControlHandle {
+    /// Wakes control: after a packet was put into `to_host`, or a next hop is wanted.
+    pub waker: Arc<Waker>,
+    /// What control shows.
+    pub board: Board,
+    orders: ArrayQueue<Order>,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Watch(_) => "Watch",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+impl ControlHandle {
+    /// A handle for a control thread to come.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            waker: Arc::new(Waker::new()?),
+            board: Board::default(),
+            orders: ArrayQueue::new(ORDERS),
+        })
+    }
+
+    /// Has control watch this from now on (reload). A path whose setup is the same goes on being watched
+    /// as it was, its state and timers with it. False if too many orders wait.
+    pub fn watch(&self, setup: WatchSetup) -> bool {
+        let taken = self.orders.push(Order::Watch(Box::new(setup))).is_ok();
+        self.waker.wake();
+        taken
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.orders.force_push(Order::Stop);
+        self.waker.wake();
+    }
+}
+
+/// Why control could not start or go on.
+#[derive(Debug)]
+pub enum ControlError {
+    /// Netlink, which tells of the interfaces.
+    Netlink(netlink::Error),
+    /// Waiting for events.
+    Wait(io::Error),
+    /// The system gave no random bytes.
+    Random,
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netlink(error) => write!(f, "cannot watch the interfaces: {error}"),
+            Self::Wait(error) => write!(f, "cannot wait for events: {error}"),
+            Self::Random => f.write_str("the system gave no random bytes"),
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+impl From<netlink::Error> for ControlError {
+    fn from(error: netlink::Error) -> Self {
+        Self::Netlink(error)
+    }
+}
+
+impl From<io::Error> for ControlError {
+    fn from(error: io::Error) -> Self {
+        Self::Wait(error)
+    }
+}
+
+/// Runs control on this thread, in its network namespace, until [`ControlHandle::stop`].
+///
+/// # Errors
+/// What cannot be done without: netlink and epoll. A link that fails is a path that is down.
+pub fn run(setup: ControlSetup) -> Result<(), ControlError> {
+    // Without the capability it runs at the usual priority.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    let mut control = Control::new(Instant::now(), setup)?;
+    control.run()
+}
+
+struct Control {
+    started: Instant,
+    paths: Vec<PathWatch>,
+    hold_down: Duration,
+    host: Host,
+    ports: Vec<Arc<HostPort>>,
+    ledger: Arc<Ledger>,
+    effects: Box<dyn Effects>,
+    handle: Arc<ControlHandle>,
+    poller: Poller,
+    monitor: Monitor,
+    /// First identifier of the probes; path *i* has this plus *i*.
+    identifier: u16,
+    secret: Secret,
+    next_token: u64,
+    shown: Option<Instant>,
+    tunnels_due: Instant,
+    stopped: bool,
+}
+
+impl Control {
+    fn new(now: Instant, setup: ControlSetup) -> Result<Self, ControlError> {
+        let mut random = [0; 10];
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| ControlError::Random)?;
+        let [a, b, secret @ ..] = random;
+        let poller = Poller::new()?;
+        let monitor = Monitor::open()?;
+        poller.add(&monitor, TOKEN_MONITOR)?;
+        poller.add(&*setup.handle.waker, TOKEN_WAKER)?;
+        let mut control = Self {
+            started: setup.started,
+            paths: Vec::new(),
+            hold_down: Duration::ZERO,
+            host: Host::new(now, []),
+            ports: setup.ports,
+            ledger: setup.ledger,
+            effects: setup.effects,
+            handle: setup.handle,
+            poller,
+            monitor,
+            identifier: u16::from_be_bytes([a, b]),
+            secret: Secret(secret),
+            next_token: TOKEN_PATHS,
+            shown: None,
+            tunnels_due: now,
+            stopped: false,
+        };
+        control.watch(now, setup.watch)?;
+        Ok(control)
+    }
+
+    fn run(&mut self) -> Result<(), ControlError> {
+        let mut buffer = vec![0; MAX_FRAME];
+        let mut ready = Vec::new();
+        while !self.stopped {
+            // 1. sleep
+            let timeout = self.timeout(Instant::now());
+            ready.clear();
+            ready.extend(self.poller.wait(Some(timeout))?);
+            let now = Instant::now();
+            // 2. interfaces
+            if ready.contains(&TOKEN_MONITOR) {
+                self.hear_interfaces(now)?;
+            }
+            // 3. neighbours, own packets
+            for token in ready.iter().filter(|&&token| token >= TOKEN_PATHS) {
+                self.hear_link(now, *token, &mut buffer);
+            }
+            if ready.contains(&TOKEN_WAKER) {
+                self.handle.waker.clear();
+                self.obey(now)?;
+            }
+            self.take_packets(now);
+            // 4. what is due
+            self.send_due(now);
+            // 5. judge
+            self.judge(now);
+            self.show_sometimes(now);
+        }
+        self.shut_down();
+        Ok(())
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        let paths = self.paths.iter().filter_map(PathWatch::deadline);
+        let tunnels = self.paths.iter().any(|path| path.setup.tunnel.is_some());
+        let next = paths
+            .chain(self.shown.map(|shown| shown + SHOW))
+            .chain(tunnels.then_some(self.tunnels_due))
+            .min();
+        next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+    }
+
+    // ---- interfaces ---------------------------------------------------------------------------
+
+    fn hear_interfaces(&mut self, now: Instant) -> Result<(), ControlError> {
+        match self.monitor.events() {
+            Ok(events) => {
+                for event in events {
+                    self.hear_interface(now, &event);
+                }
+            }
+            Err(netlink::Error::Overrun) => self.read_interfaces(now)?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn hear_interface(&mut self, now: Instant, event: &LinkEvent) {
+        for index in 0..self.paths.len() {
+            let Some(link) = self.paths.get(index).and_then(|path| path.link.as_ref()) else {
+                continue;
+            };
+            let is_its_name = link.setup().interface == event.name;
+            let is_its_index = link.facts().index == event.index;
+            match &event.kind {
+                LinkChange::Changed(state) if is_its_name => {
+                    self.interface_is(now, index, Some(state));
+                }
+                // Renamed: no interface has the link's name now.
+                LinkChange::Changed(_) | LinkChange::Removed if is_its_index => {
+                    self.interface_is(now, index, None);
+                }
+                LinkChange::Changed(_) | LinkChange::Removed => {}
+            }
+        }
+    }
+
+    /// Reads every link's interface anew: at start, after a reload, and when notifications were lost.
+    fn read_interfaces(&mut self, now: Instant) -> Result<(), ControlError> {
+        for index in 0..self.paths.len() {
+            let link = self.paths.get(index).and_then(|path| path.link.as_ref());
+            let Some(name) = link.map(|link| link.setup().interface.clone()) else {
+                continue;
+            };
+            let state = self.monitor.link(&name)?;
+            self.interface_is(now, index, state.as_ref());
+        }
+        Ok(())
+    }
+
+    fn interface_is(&mut self, now: Instant, index: usize, state: Option<&LinkState>) {
+        let Some(path) = self.paths.get_mut(index) else {
+            return;
+        };
+        let Some(link) = &mut path.link else { return };
+        let changed = link.interface_is(now, state, &self.poller);
+        let facts = link.facts();
+        let id = path.setup.path;
+        // The failover first.
+        self.judge(now);
+        if !matches!(changed, Ok(false)) {
+            for port in &self.ports {
+                port.worker.wake();
+            }
+            self.effects.link(id, facts);
+        }
+        if let Err(error) = changed {
+            let name = self.paths.get(index).map(|path| path.setup.name.as_str());
+            tracing::error!(path = name, "{error}");
+        }
+    }
+
+    // ---- neighbours ---------------------------------------------------------------------------
+
+    fn hear_link(&mut self, now: Instant, token: u64, buffer: &mut [u8]) {
+        let links = self.paths.iter_mut().filter_map(|path| path.link.as_mut());
+        for link in links {
+            if link.token() == token {
+                link.receive(now, buffer);
+            }
+        }
+    }
+
+    // ---- the gateway's own packets ------------------------------------------------------------
+
+    /// Takes what workers have for the gateway itself: answers to probes, and what the host answers.
+    fn take_packets(&mut self, now: Instant) {
+        for index in 0..self.ports.len() {
+            let Some(port) = self.ports.get(index).map(Arc::clone) else {
+                return;
+            };
+            let mut spoke = false;
+            for _ in 0..HOST_QUEUE {
+                let Some(taken) = port.to_host.pop() else {
+                    break;
+                };
+                let length = taken.packet.len() as u64;
+                self.ledger.release(1);
+                if let Some((reply, payload)) = echo::reply(&taken.packet) {
+                    self.ledger.sent(Port::LOCAL, 1, length);
+                    for path in &mut self.paths {
+                        let Some(probe) = &mut path.probe else {
+                            continue;
+                        };
+                        if probe.answered(now, taken.ingress, &reply, payload) {
+                            if let Some(link) = &mut path.link {
+                                link.confirmed(now, reply.source);
+                            }
+                            break;
+                        }
+                    }
+                    continue;
+                }
+                match self.host.handle(now, &taken.packet) {
+                    Ok(reply) => {
+                        self.ledger.sent(Port::LOCAL, 1, length);
+                        if let Some(packet) = reply {
+                            give(&self.ledger, &port, None, packet.into());
+                            spoke = true;
+                        }
+                    }
+                    Err(reason) => self.ledger.dropped(reason, 1, length),
+                }
+            }
+            if spoke {
+                port.worker.wake();
+            }
+        }
+    }
+
+    // ---- what is due --------------------------------------------------------------------------
+
+    fn send_due(&mut self, now: Instant) {
+        let mut resolved = false;
+        for path in &mut self.paths {
+            if let Some(link) = &mut path.link {
+                link.take_wanted(now);
+                link.send_due(now);
+                resolved |= link.publish();
+            }
+            path.hurry(now);
+            if let Some(packet) = path.poll_probe(now)
+                && let Some(port) = self.ports.get(path.setup.worker)
+            {
+                give(&self.ledger, port, Some(path.setup.path), packet);
+                port.worker.wake();
+            }
+        }
+        if resolved {
+            // Packets may wait for the address.
+            for port in &self.ports {
+                port.worker.wake();
+            }
+        }
+        if now >= self.tunnels_due {
+            self.tunnels_due = now + TUNNELS;
+        }
+    }
+
+    // ---- judging ------------------------------------------------------------------------------
+
+    fn judge(&mut self, now: Instant) {
+        let in_doubt: Vec<_> = self
+            .paths
+            .iter()
+            .filter(|path| path.is_in_doubt())
+            .map(|path| path.setup.path)
+            .collect();
+        let changes: Vec<_> = self
+            .paths
+            .iter_mut()
+            .filter_map(|path| path.judge(now, |other| in_doubt.contains(&other)))
+            .collect();
+        if changes.is_empty() {
+            return;
+        }
+        let moved = changes
+            .iter()
+            .any(|change| change.from.usability() != change.to.usability());
+        let switched = moved && self.switch() > 0;
+        for change in changes {
+            self.record(now, &change, switched);
+        }
+        self.show(now);
+    }
+
+    /// Stores the groups' words; gives how many changed.
+    fn switch(&mut self) -> usize {
+        let usability = self.usability();
+        self.effects.usability(&usability)
+    }
+
+    fn usability(&self) -> Vec<Usability> {
+        let mut all = Vec::new();
+        for path in &self.paths {
+            let place = usize::from(path.setup.path.0);
+            if all.len() <= place {
+                all.resize(place + 1, Usability::None);
+            }
+            if let Some(slot) = all.get_mut(place) {
+                *slot = path.usability();
+            }
+        }
+        all
+    }
+
+    fn record(&self, now: Instant, change: &Change, switched: bool) {
+        let path = self.paths.iter().find(|p| p.setup.path == change.path);
+        let name = path.map(|p| p.setup.name.clone()).unwrap_or_default();
+        let wall = SystemTime::now();
+        // The judgement came at `now`, the words were stored since.
+        let detected = wall.checked_sub(now.elapsed()).unwrap_or(wall);
+        let event = Event {
+            detected_unix_ms: unix_ms(detected),
+            switched_unix_ms: switched.then(|| unix_ms(wall)),
+            path: name,
+            from: change.from.name(),
+            to: change.to.name(),
+            reason: change.to.reason().map(routing::health::Reason::name),
+        };
+        let (path, from, to) = (&event.path, event.from, event.to);
+        if change.to.usability() == Usability::None {
+            tracing::warn!(path, from, to, reason = event.reason, "path is down");
+        } else {
+            tracing::info!(path, from, to, reason = event.reason, "path has changed");
+        }
+        self.handle.board.record(event);
+    }
+
+    fn show_sometimes(&mut self, now: Instant) {
+        if self.shown.is_none_or(|shown| now >= shown + SHOW) {
+            self.show(now);
+        }
+    }
+
+    fn show(&mut self, now: Instant) {
+        self.shown = Some(now);
+        self.handle.board.show(HealthView {
+            paths: self.paths.iter().map(PathWatch::view).collect(),
+            neighbors: self
+                .paths
+                .iter()
+                .flat_map(PathWatch::neighbor_views)
+                .collect(),
+        });
+    }
+
+    // ---- orders -------------------------------------------------------------------------------
+
+    fn obey(&mut self, now: Instant) -> Result<(), ControlError> {
+        while let Some(order) = self.handle.orders.pop() {
+            match order {
+                Order::Watch(setup) => self.watch(now, *setup)?,
+                Order::Stop => self.stopped = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches these paths from now on; those that are watched already in the same way go on.
+    fn watch(&mut self, now: Instant, setup: WatchSetup) -> Result<(), ControlError> {
+        let links = setup.paths.iter().filter_map(|path| path.link.as_ref());
+        let own = links.flat_map(super::link::LinkSetup::own);
+        self.host
+            .set_addresses(own.chain(setup.addresses.iter().copied()));
+        self.hold_down = setup.hold_down;
+        let mut old: Vec<_> = self.paths.drain(..).collect();
+        for path in setup.paths {
+            let same = old.iter().position(|o| o.setup.is_same(&path));
+            if let Some(index) = same {
+                let mut kept = old.swap_remove(index);
+                kept.health.set_hold_down(setup.hold_down);
+                self.paths.push(kept);
+            } else {
+                let token = self.next_token;
+                self.next_token += 1;
+                let identifier = self.identifier.wrapping_add(path.path.0);
+                self.paths.push(PathWatch::new(
+                    now,
+                    path,
+                    setup.hold_down,
+                    &setup.addresses,
+                    (identifier, self.secret),
+                    (self.started, token),
+                ));
+            }
+        }
+        for link in old.iter_mut().filter_map(|gone| gone.link.as_mut()) {
+            link.close(&self.poller);
+        }
+        self.read_interfaces(now)?;
+        self.judge(now);
+        // Whatever was judged, the groups may be new.
+        self.switch();
+        self.show(now);
+        Ok(())
+    }
+
+    /// Nothing stays in the books: what no one will take is dropped.
+    fn shut_down(&mut self) {
+        for link in self.paths.iter_mut().filter_map(|path| path.link.as_mut()) {
+            link.close(&self.poller);
+        }
+        for port in &self.ports {
+            while let Some(taken) = port.to_host.pop() {
+                let length = taken.packet.len() as u64;
+                self.ledger.release(1);
+                self.ledger.dropped(DropReason::Shutdown, 1, length);
+            }
+        }
+    }
+}
+
+/// Puts a packet of the gateway's own into a worker's queue, and into the books.
+fn give(ledger: &Ledger, port: &HostPort, via: Option<PathId>, packet: Box<[u8]>) {
+    let length = packet.len() as u64;
+    ledger.received(Port::LOCAL, 1, length);
+    // Held before it is there: the worker may take it at once.
+    ledger.hold(1);
+    if port.from_host.push(FromHost { via, packet }).is_err() {
+        ledger.release(1);
+        ledger.dropped(DropReason::LocalQueueFull, 1, length);
+    }
+}

@@ -1,0 +1,368 @@
+//! Everything that watches one path, and what it says: evidence for [`Health`].
+
+use super::board::{NeighborView, PathView, ProbeView};
+use super::link::{ControlLink, LinkSetup};
+use super::prober::{PathProbe, Secret, source_for};
+use crate::worker::handover::TunnelWord;
+use routing::health::{Change, Evidence, Health, Probed, State, Tunnel, Usability};
+use routing::path::{PathId, PathKind};
+use routing::probe::{ProbeSettings, Verdict};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How a path is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeSetup {
+    /// Whom to ask; `None`: the link's first next hop.
+    pub target: Option<IpAddr>,
+    /// Timing.
+    pub settings: ProbeSettings,
+}
+
+/// What control must know of a path.
+#[derive(Clone, Debug)]
+pub struct PathSetup {
+    /// Which path.
+    pub path: PathId,
+    /// Its name, `circuit/link` or the site's.
+    pub name: String,
+    /// Its kind.
+    pub kind: PathKind,
+    /// The worker that its probes go through: the tunnel's owner; any for a link.
+    pub worker: usize,
+    /// An ExpressRoute link.
+    pub link: Option<LinkSetup>,
+    /// A tunnel.
+    pub tunnel: Option<Arc<TunnelWord>>,
+    /// Probes, if there are any.
+    pub probe: Option<ProbeSetup>,
+}
+
+impl PathSetup {
+    /// Whether a path that is watched as `other` may go on being watched as it is.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let link = match (&self.link, &other.link) {
+            (Some(a), Some(b)) => a.is_same(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let word = |setup: &Self| setup.tunnel.as_ref().map(Arc::as_ptr);
+        (self.path, &self.name, self.kind, self.worker, self.probe)
+            == (
+                other.path,
+                &other.name,
+                other.kind,
+                other.worker,
+                other.probe,
+            )
+            && link
+            && word(self) == word(other)
+    }
+}
+
+/// One path under watch.
+pub struct PathWatch {
+    pub(crate) setup: PathSetup,
+    pub(crate) health: Health,
+    pub(crate) link: Option<ControlLink>,
+    pub(crate) probe: Option<PathProbe>,
+    started: Instant,
+    was_reachable: bool,
+}
+
+impl PathWatch {
+    /// Begins to watch a path. `addresses`: the gateway's own; `identifier`: of its echo requests;
+    /// `started`: time zero of its tunnel word; `token`: its control socket's in the poller.
+    pub fn new(
+        now: Instant,
+        setup: PathSetup,
+        hold_down: Duration,
+        addresses: &[IpAddr],
+        (identifier, secret): (u16, Secret),
+        (started, token): (Instant, u64),
+    ) -> Self {
+        let probe = setup.probe.and_then(|probe| {
+            let (nets, next_hops) = setup.link.as_ref().map_or_else(Default::default, |link| {
+                (link.address.clone(), link.next_hops())
+            });
+            let target = probe.target.or_else(|| next_hops.first().copied())?;
+            let source = source_for(target, &nets, &next_hops, addresses)?;
+            let ends = (source, target);
+            Some(PathProbe::new(
+                now,
+                ends,
+                identifier,
+                secret,
+                probe.settings,
+            ))
+        });
+        Self {
+            health: Health::new(now, setup.path, hold_down),
+            link: setup
+                .link
+                .clone()
+                .map(|link| ControlLink::new(now, link, token)),
+            probe,
+            setup,
+            started,
+            was_reachable: false,
+        }
+    }
+
+    /// The packet of the probe that is due. A request that could not leave anyway is not handed out, and
+    /// is lost all the same: no worker holds it for a next hop that may come.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Box<[u8]>> {
+        let reachable = self.is_reachable();
+        let packet = self.probe.as_mut()?.poll(now)?;
+        reachable.then_some(packet)
+    }
+
+    /// Has a probe sent at once if the path has just come into reach.
+    pub fn hurry(&mut self, now: Instant) {
+        let reachable = self.is_reachable();
+        if reachable
+            && !self.was_reachable
+            && let Some(probe) = &mut self.probe
+        {
+            probe.hurry(now);
+        }
+        self.was_reachable = reachable;
+    }
+
+    fn is_reachable(&self) -> bool {
+        let Some(target) = self.probe.as_ref().map(PathProbe::target) else {
+            return true;
+        };
+        let link = self.link.as_ref().is_none_or(|l| l.is_resolved(target));
+        link && self
+            .tunnel()
+            .is_none_or(|t| t.has_endpoint || t.has_session)
+    }
+
+    /// Judges the path by all that is known of it now. `is_in_doubt` says whether something speaks
+    /// against another path at this moment.
+    pub fn judge(&mut self, now: Instant, is_in_doubt: impl Fn(PathId) -> bool) -> Option<Change> {
+        let evidence = Evidence {
+            interface: self.link.as_ref().and_then(ControlLink::interface),
+            neighbor: self.link.as_ref().and_then(ControlLink::reachability),
+            tunnel: self.tunnel(),
+            probe: self.probed(is_in_doubt),
+            bfd: None,
+            bgp: None,
+        };
+        self.health.update(now, evidence)
+    }
+
+    /// What the probes say. Where the answers came back by another path and that one is in doubt, their
+    /// silence says nothing of this one: a VPN path whose answers return over ExpressRoute must not go
+    /// down together with it.
+    fn probed(&self, is_in_doubt: impl Fn(PathId) -> bool) -> Option<Probed> {
+        let probe = self.probe.as_ref()?;
+        let prober = probe.prober();
+        let other = probe.returned_by().filter(|&path| path != self.setup.path);
+        let void = prober.verdict() == Verdict::Fail && other.is_some_and(is_in_doubt);
+        Some(Probed {
+            verdict: if void {
+                Verdict::Unknown
+            } else {
+                prober.verdict()
+            },
+            impaired: prober.impaired(),
+        })
+    }
+
+    /// Whether something speaks against the path now, even if not enough to take it down.
+    pub fn is_in_doubt(&self) -> bool {
+        let fails = |p: &PathProbe| p.prober().verdict() != Verdict::Pass || p.prober().impaired();
+        self.health.state() != State::Up
+            || self.link.as_ref().is_some_and(|link| !link.is_up())
+            || self.probe.as_ref().is_some_and(fails)
+    }
+
+    /// When something is to be done for the path; `None`: only when something is heard of it.
+    pub fn deadline(&self) -> Option<Instant> {
+        let link = self.link.as_ref().and_then(ControlLink::deadline);
+        let probe = self.probe.as_ref().map(|probe| probe.prober().deadline());
+        [link, probe, self.health.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What flows may do with it.
+    pub fn usability(&self) -> Usability {
+        self.health.usability()
+    }
+
+    fn tunnel(&self) -> Option<Tunnel> {
+        let word = self.setup.tunnel.as_ref()?;
+        let at = |milliseconds: u64| {
+            let since = Duration::from_millis(milliseconds.checked_sub(1)?);
+            self.started.checked_add(since)
+        };
+        Some(Tunnel {
+            has_session: word.has_session.load(Ordering::Relaxed),
+            has_endpoint: word.endpoint.load().is_some(),
+            established: at(word.last_handshake.load(Ordering::Relaxed)),
+            received: at(word.last_received.load(Ordering::Relaxed)),
+            handshaking: at(word.handshaking.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// What is shown of the path.
+    pub fn view(&self) -> PathView {
+        PathView {
+            path: self.setup.path,
+            name: self.setup.name.clone(),
+            kind: self.setup.kind,
+            state: self.health.state(),
+            usability: self.health.usability(),
+            since: self.health.since(),
+            interface: self
+                .link
+                .as_ref()
+                .map(|link| (link.setup().interface.clone(), link.interface())),
+            neighbor: self.link.as_ref().and_then(ControlLink::reachability),
+            tunnel: self.tunnel(),
+            probe: self.probe.as_ref().map(|probe| ProbeView {
+                target: probe.target(),
+                verdict: probe.prober().verdict(),
+                since: probe.prober().since(),
+                round_trip: probe.prober().round_trip(),
+                count: probe.prober().count(),
+                returned_by: probe.returned_by(),
+            }),
+        }
+    }
+
+    /// What is shown of its next hops.
+    pub fn neighbor_views(&self) -> impl Iterator<Item = NeighborView> {
+        let entries = self.link.iter().flat_map(|link| {
+            let interface = &link.setup().interface;
+            link.adjacency().entries().map(move |e| (interface, e))
+        });
+        entries.map(|(interface, (address, entry))| NeighborView {
+            path: self.setup.path,
+            name: self.setup.name.clone(),
+            interface: interface.clone(),
+            address,
+            mac: entry.mac(),
+            state: entry.state(),
+            confirmed: entry.last_confirmed(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{echo, host::Host};
+    use super::*;
+    use routing::health::Reason;
+    use routing::path::Ingress;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SECRET: Secret = Secret([9; 8]);
+
+    fn site(now: Instant, path: u16) -> PathWatch {
+        let word = TunnelWord::default();
+        word.endpoint
+            .store(Some(Arc::new("192.0.2.1:51820".parse().unwrap())));
+        let setup = PathSetup {
+            path: PathId(path),
+            name: format!("site-{path}"),
+            kind: PathKind::Vpn,
+            worker: 0,
+            link: None,
+            tunnel: Some(Arc::new(word)),
+            probe: Some(ProbeSetup {
+                target: Some("10.2.0.1".parse().unwrap()),
+                settings: ProbeSettings::default(),
+            }),
+        };
+        let own = ["10.1.255.4".parse().unwrap()];
+        let tags = ((path, SECRET), (now, u64::from(path)));
+        PathWatch::new(now, setup, MS * 5000, &own, tags.0, tags.1)
+    }
+
+    /// Sends what is due and brings the answers back by `way`, if there is one; then judges.
+    fn exchange(watch: &mut PathWatch, now: Instant, way: Option<u16>, doubt: bool) {
+        if let (Some(request), Some(way)) = (watch.poll_probe(now), way) {
+            let probe = watch.probe.as_mut().unwrap();
+            let answer = Host::new(now, [probe.target()])
+                .handle(now, &request)
+                .unwrap()
+                .unwrap();
+            let (echo, payload) = echo::reply(&answer).unwrap();
+            assert!(probe.answered(now, Ingress::Path(PathId(way)), &echo, payload));
+        }
+        watch.judge(now, |_| doubt);
+    }
+
+    #[test]
+    fn a_tunnel_is_starting_until_its_probe_is_answered() {
+        let now = Instant::now();
+        let mut watch = site(now, 1);
+        exchange(&mut watch, now, None, false);
+        assert_eq!(watch.health.state(), State::Starting);
+        exchange(&mut watch, now + MS * 1000, Some(1), false);
+        assert_eq!(watch.health.state(), State::Up);
+    }
+
+    #[test]
+    fn silence_takes_a_path_down_if_the_answers_came_by_it() {
+        let now = Instant::now();
+        let mut watch = site(now, 1);
+        exchange(&mut watch, now, Some(1), true);
+        for second in 1..5 {
+            exchange(&mut watch, now + MS * 1000 * second, None, true);
+        }
+        assert_eq!(watch.health.state(), State::Down(Reason::ProbeFailed));
+    }
+
+    #[test]
+    fn silence_on_another_paths_way_back_does_not_take_a_path_down() {
+        let now = Instant::now();
+        let mut watch = site(now, 1);
+        exchange(&mut watch, now, Some(0), false);
+        for second in 1..10 {
+            exchange(&mut watch, now + MS * 1000 * second, None, true);
+            assert_eq!(watch.usability(), Usability::Full);
+        }
+        // The other way is fine again, and the silence is this path's own.
+        exchange(&mut watch, now + MS * 10_000, None, false);
+        assert_eq!(watch.health.state(), State::Down(Reason::ProbeFailed));
+    }
+
+    #[test]
+    fn a_probe_is_not_handed_out_while_the_peer_is_not_known_but_is_lost() {
+        let now = Instant::now();
+        let mut watch = site(now, 1);
+        let word = Arc::clone(watch.setup.tunnel.as_ref().unwrap());
+        word.endpoint.store(None);
+        for second in 0..4 {
+            assert!(watch.poll_probe(now + MS * 1000 * second).is_none());
+        }
+        let prober = watch.probe.as_ref().unwrap().prober();
+        assert_eq!(prober.count().lost, 3);
+        // The peer calls: the next probe leaves at once, not with the next second.
+        word.endpoint
+            .store(Some(Arc::new("192.0.2.1:51820".parse().unwrap())));
+        let called = now + MS * 3500;
+        watch.hurry(called);
+        assert!(watch.poll_probe(called).is_some());
+    }
+
+    #[test]
+    fn a_tunnel_words_times_count_from_the_start() {
+        let started = Instant::now();
+        let watch = site(started, 1);
+        assert_eq!(watch.tunnel().unwrap().established, None);
+        let word = watch.setup.tunnel.as_ref().unwrap();
+        word.last_handshake.store(1, Ordering::Relaxed);
+        word.handshaking.store(2501, Ordering::Relaxed);
+        let tunnel = watch.tunnel().unwrap();
+        assert_eq!(tunnel.established, Some(started));
+        assert_eq!(tunnel.handshaking, Some(started + MS * 2500));
+    }
+}
