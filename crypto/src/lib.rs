@@ -6,6 +6,7 @@
 //! - [`limiter`]: who may make us do the costly part of a handshake.
 //! - [`train`]: the slot layout of a train of datagrams that is sealed in place and sent by one system call.
 //! - [`tunnel`]: the seam: what the gateway asks of an engine that seals, opens and shakes hands.
+//! - [`wireguard`]: the engine: WireGuard, with the handshake on snow and the packets on ring.
 //! - `boringtun`: a second engine on the boringtun crate, behind the feature of that name, for comparison.
 
 #[cfg(feature = "boringtun")]
