@@ -123,6 +123,51 @@ fn an_expired_session_neither_seals_nor_opens() {
 }
 
 #[test]
+fn an_expired_session_does_not_open_though_no_timer_has_run() {
+    let mut net = Network::new();
+    net.connect(A);
+    assert!(net.send(A, b"in time"));
+    assert!(net.send(A, b"late"));
+    let late = net.flying.pop_back().unwrap();
+    let in_time = net.flying.pop_back().unwrap();
+    net.now += 179 * SECOND;
+    net.deliver(&in_time);
+    assert_eq!(net.hosts[B].packets.len(), 1);
+    net.now += 2 * SECOND;
+    net.deliver(&late);
+    assert_eq!(net.hosts[B].refused, [Refusal::UnknownIndex]);
+}
+
+#[test]
+fn of_two_initiators_only_one_renews() {
+    let mut net = Network::new();
+    net.send(A, b"knock");
+    net.send(B, b"knock");
+    net.run(121 * SECOND);
+    assert_eq!((net.sent(A, INITIATION), net.sent(B, INITIATION)), (1, 1));
+    // Both sessions are old enough, each end began its own. A is first; B has answered by the time it sends.
+    assert!(net.send(A, b"renews"));
+    net.run(LATENCY + MILLISECOND);
+    assert!(net.send(B, b"does not"));
+    net.run(10 * SECOND);
+    assert_eq!((net.sent(A, INITIATION), net.sent(B, INITIATION)), (2, 1));
+    // From now on B is the responder.
+    net.run(110 * SECOND);
+    assert!(net.send(B, b"does not"));
+    assert_eq!(net.sent(B, INITIATION), 1);
+}
+
+#[test]
+fn an_initiator_that_hears_data_at_the_end_of_a_session_renews_at_once() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.run(166 * SECOND);
+    assert!(net.send(B, b"are you there?"));
+    net.run(SECOND);
+    assert_eq!(net.handshakes(A), 2);
+}
+
+#[test]
 fn a_receiver_renews_in_time_though_it_never_sends() {
     let mut net = Network::new();
     net.connect(A);
