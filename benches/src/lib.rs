@@ -1,3 +1,4 @@
 //! Benchmarks live in `benches/`; what they share lives here.
 
+pub mod cpu_time;
 pub mod packet;
