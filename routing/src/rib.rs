@@ -206,11 +206,10 @@ impl Rib {
             }
         }
         let vpn_last = |candidate: &Candidate| kind(candidate.next_hop) == Some(PathKind::Vpn);
-        // Preference first, then what only keeps equal ones together and in a fixed order.
-        ranked.sort_by_cached_key(|one| {
+        // By prefix; within one by preference, then by what only keeps equal ones in a fixed order.
+        let preference = |one: &Ranked| {
             let candidate = &one.candidate;
             (
-                prefix_key(candidate.prefix),
                 one.standing == Standing::InsideVnet,
                 candidate.source.rank(),
                 vpn_last(candidate),
@@ -219,6 +218,11 @@ impl Rib {
                 candidate.next_hop,
                 candidate.source,
             )
+        };
+        ranked.sort_unstable_by(|a, b| {
+            prefix_key(a.candidate.prefix)
+                .cmp(&prefix_key(b.candidate.prefix))
+                .then_with(|| preference(a).cmp(&preference(b)))
         });
         let mut routes = Vec::new();
         let mut start = 0;

@@ -320,7 +320,10 @@ impl Builder {
     }
 
     /// Builds the snapshot; `usability` is the paths' health now, so that no packet sees a wrong word.
-    pub fn build(self, usability: impl Fn(PathId) -> Usability) -> Result<Snapshot, BuildError> {
+    pub fn build(
+        mut self,
+        usability: impl Fn(PathId) -> Usability,
+    ) -> Result<Snapshot, BuildError> {
         at_most("paths", MAX_PATHS, self.paths.len())?;
         at_most("policy rules", usize::from(u16::MAX), self.policy.len())?;
         let owner_kinds = self.owner_kinds()?;
@@ -415,9 +418,9 @@ impl Builder {
     }
 
     /// The given routes, with those that the gateway has by itself.
-    fn candidates(&self) -> Result<Vec<Candidate>, BuildError> {
+    fn candidates(&mut self) -> Result<Vec<Candidate>, BuildError> {
         let system = |prefix, next_hop| Candidate::new(prefix, RouteSource::System, next_hop);
-        let mut candidates = self.routes.clone();
+        let mut candidates = std::mem::take(&mut self.routes);
         for one in &candidates {
             let known = match one.next_hop {
                 NextHop::Owner(owner) => usize::from(owner.0) < self.owners.len(),
