@@ -46,10 +46,11 @@ impl Lanes {
     }
 
     #[inline]
-    fn total(&self) -> Sum {
+    fn total(self) -> Sum {
         let mut total = 0;
-        for (whole, upper) in self.whole.iter().zip(&self.upper) {
-            total += u64::from(*upper) + u64::from(whole.wrapping_sub(upper << 16));
+        for lane in 0..LANES {
+            let (whole, upper) = (self.whole[lane], self.upper[lane]);
+            total += u64::from(upper) + u64::from(whole.wrapping_sub(upper << 16));
         }
         Sum(total)
     }
@@ -59,16 +60,14 @@ impl Sum {
     /// The sum of `bytes`; an odd last byte is padded with a zero.
     #[inline]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut sum = Self::default();
-        for block in bytes.chunks(BLOCK) {
-            let (steps, rest) = block.as_chunks::<STEP>();
-            let mut lanes = Lanes::ZERO;
-            for step in steps {
-                lanes.add(step);
-            }
-            sum = sum + lanes.total() + Self::of_short(rest);
+        match bytes.len() {
+            0..=STEP => Self::of_short(bytes),
+            ..=BLOCK => sum_block(bytes),
+            _ => bytes
+                .chunks(BLOCK)
+                .map(sum_block)
+                .fold(Self::default(), Self::add),
         }
-        sum
     }
 
     /// The sum of less than a step, or of any few bytes.
@@ -161,26 +160,49 @@ impl Add for Sum {
     }
 }
 
+// The two loops below stand alone, never inlined: only there does the compiler know that nothing else
+// points to their bytes, and keeps the lanes in vector registers.
+
+#[inline(never)]
+fn sum_block(bytes: &[u8]) -> Sum {
+    let (steps, rest) = bytes.as_chunks::<STEP>();
+    let mut lanes = Lanes::ZERO;
+    for step in steps {
+        lanes.add(step);
+    }
+    lanes.total() + Sum::of_short(rest)
+}
+
+/// `to` and `from` are equally long.
+#[inline(never)]
+fn copy_block(to: &mut [u8], from: &[u8]) -> Sum {
+    let (to_steps, to_rest) = to.as_chunks_mut::<STEP>();
+    let (from_steps, from_rest) = from.as_chunks::<STEP>();
+    let mut lanes = Lanes::ZERO;
+    for (to, from) in to_steps.iter_mut().zip(from_steps) {
+        // By way of a register: summed straight from memory it is loaded twice (1,368 bytes take 43 ns, not 66).
+        let step = *from;
+        *to = step;
+        lanes.add(&step);
+    }
+    to_rest.copy_from_slice(from_rest);
+    lanes.total() + Sum::of_short(from_rest)
+}
+
 /// Copies `from` to `to` and sums it on the way; if one is shorter, only as much as it holds.
 #[inline]
 pub fn copy_and_sum(to: &mut [u8], from: &[u8]) -> Sum {
-    let mut sum = Sum::default();
-    for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(BLOCK)) {
-        let len = to.len().min(from.len());
-        let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) else {
-            break;
-        };
-        let (to_steps, to_rest) = to.as_chunks_mut::<STEP>();
-        let (from_steps, from_rest) = from.as_chunks::<STEP>();
-        let mut lanes = Lanes::ZERO;
-        for (to, from) in to_steps.iter_mut().zip(from_steps) {
-            *to = *from;
-            lanes.add(from);
-        }
-        to_rest.copy_from_slice(from_rest);
-        sum = sum + lanes.total() + Sum::of_short(from_rest);
+    let len = to.len().min(from.len());
+    let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) else {
+        return Sum::default();
+    };
+    if len <= BLOCK {
+        return copy_block(to, from);
     }
-    sum
+    to.chunks_mut(BLOCK)
+        .zip(from.chunks(BLOCK))
+        .map(|(to, from)| copy_block(to, from))
+        .fold(Sum::default(), Sum::add)
 }
 
 /// The pseudo-header of TCP, UDP and ICMPv6 over `len` bytes of transport header and payload (RFC 9293,
