@@ -62,7 +62,7 @@ impl Sum {
     pub fn of(bytes: &[u8]) -> Self {
         match bytes.len() {
             0..=STEP => Self::of_short(bytes),
-            ..=BLOCK => sum_block(bytes),
+            len if len <= BLOCK => sum_block(bytes),
             _ => bytes
                 .chunks(BLOCK)
                 .map(sum_block)
