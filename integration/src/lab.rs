@@ -26,13 +26,15 @@
 //! namespace the kernel forwards between lan0 and vng0, and `vng run` does the rest. IPv6 stands beside
 //! every IPv4 address: fd00:1::, fd00:2::, fd00:3:: for 10.1, 10.2, 10.3; fd00:16:: for 172.16.
 
-use crate::config::{Circuit, KeyPair, Link, Plan, Probing, Site, Tagging};
+use crate::config::{KeyPair, Plan, Probing, Tagging};
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::host::{Host, connect};
+use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
 use crate::process::Nursery;
 use crate::scratch::Scratch;
 use crate::wire::Wire;
+use ::gateway::telemetry::ledger::Totals;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -199,6 +201,18 @@ impl Lab {
         [&self.gateway, &self.edge, &self.branch]
     }
 
+    /// The packet ledger of the gateway on the host of this name.
+    pub fn counters(&self, name: &str) -> Result<Totals, Error> {
+        let found = self
+            .gateways()
+            .into_iter()
+            .find(|gateway| gateway.host().name() == name);
+        let expected = "a gateway: gateway, onprem-edge or branch-edge";
+        found
+            .ok_or_else(|| Error::unexpected(expected, name))?
+            .counters()
+    }
+
     /// Where configuration files and control sockets are.
     pub fn directory(&self) -> &std::path::Path {
         self.scratch.path()
@@ -355,126 +369,6 @@ impl Network<'_> {
             Wire::lay(wire, &customer, &provider, tags)
         };
         Ok([lay(1, "pe1")?, lay(2, "pe2")?])
-    }
-}
-
-struct Keys {
-    gateway: KeyPair,
-    edge: KeyPair,
-    branch: KeyPair,
-}
-
-fn gateway_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
-    Plan {
-        name: "vnet-lab",
-        address_space: ["10.1.0.0/16", "fd00:1::/48"],
-        address: ["10.1.255.4/27", "fd00:1:0:ff::4/64"],
-        host_address: ["10.1.255.5/27", "fd00:1:0:ff::5/64"],
-        circuit: Some(Circuit {
-            name: CIRCUIT,
-            prefixes: ["10.2.0.0/16", "fd00:2::/48"],
-            probe: "10.2.255.4",
-            tagging: options.links,
-            links: [
-                Link {
-                    name: "primary",
-                    interface: "eth1",
-                    address: ["172.16.0.2/30", "fd00:16::2/126"],
-                    neighbor: ["172.16.0.1", "fd00:16::1"],
-                },
-                Link {
-                    name: "secondary",
-                    interface: "eth2",
-                    address: ["172.16.0.6/30", "fd00:16::6/126"],
-                    neighbor: ["172.16.0.5", "fd00:16::5"],
-                },
-            ],
-        }),
-        key: &keys.gateway,
-        sites: vec![
-            Site {
-                name: SITE,
-                key: &keys.edge.public,
-                endpoint: "198.51.100.10:51820",
-                prefixes: ["10.2.0.0/16", "fd00:2::/48"],
-                probe: "10.2.255.4",
-            },
-            Site {
-                name: "branch",
-                key: &keys.branch.public,
-                endpoint: "192.0.2.10:51820",
-                prefixes: ["10.3.0.0/16", "fd00:3::/48"],
-                probe: "10.3.255.4",
-            },
-        ],
-        probing: options.probing,
-        hold_down: options.hold_down,
-        sku: &options.sku,
-        socket,
-        more: &options.policy,
-    }
-}
-
-fn edge_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
-    Plan {
-        name: "onprem",
-        address_space: ["10.2.0.0/16", "fd00:2::/48"],
-        address: ["10.2.255.4/27", "fd00:2:0:ff::4/64"],
-        host_address: ["10.2.255.5/27", "fd00:2:0:ff::5/64"],
-        circuit: Some(Circuit {
-            name: "er-azure",
-            prefixes: ["10.1.0.0/16", "fd00:1::/48"],
-            probe: "10.1.255.4",
-            tagging: Tagging::Untagged,
-            links: [
-                Link {
-                    name: "primary",
-                    interface: "eth1",
-                    address: ["172.16.1.2/30", "fd00:16:1::2/126"],
-                    neighbor: ["172.16.1.1", "fd00:16:1::1"],
-                },
-                Link {
-                    name: "secondary",
-                    interface: "eth2",
-                    address: ["172.16.1.6/30", "fd00:16:1::6/126"],
-                    neighbor: ["172.16.1.5", "fd00:16:1::5"],
-                },
-            ],
-        }),
-        key: &keys.edge,
-        sites: vec![azure_site(keys)],
-        probing: options.probing,
-        hold_down: options.hold_down,
-        sku: &options.sku,
-        socket,
-        more: "",
-    }
-}
-
-fn branch_plan<'a>(options: &'a LabOptions, keys: &'a Keys, socket: PathBuf) -> Plan<'a> {
-    Plan {
-        name: "branch",
-        address_space: ["10.3.0.0/16", "fd00:3::/48"],
-        address: ["10.3.255.4/27", "fd00:3:0:ff::4/64"],
-        host_address: ["10.3.255.5/27", "fd00:3:0:ff::5/64"],
-        circuit: None,
-        key: &keys.branch,
-        sites: vec![azure_site(keys)],
-        probing: options.probing,
-        hold_down: options.hold_down,
-        sku: &options.sku,
-        socket,
-        more: "",
-    }
-}
-
-fn azure_site(keys: &Keys) -> Site<'_> {
-    Site {
-        name: "azure",
-        key: &keys.gateway.public,
-        endpoint: "203.0.113.4:51820",
-        prefixes: ["10.1.0.0/16", "fd00:1::/48"],
-        probe: "10.1.255.4",
     }
 }
 

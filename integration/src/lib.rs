@@ -1,8 +1,8 @@
 //! The lab around `vng`: a network of namespaces with real gateways, and traffic that measures them.
 //!
 //! - [`lab`]: the drawing, and [`lab::Lab`], which builds it; the place to start.
-//! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire, with
-//!   its faults. [`gateway`]: `vng run` as a process, and questions to it.
+//! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire;
+//!   [`fault`]: what it does wrong. [`gateway`]: `vng run` as a process, and questions to it.
 //! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
 //! - [`demo`]: the demo and its report. [`standing`]: a lab that is left standing.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
@@ -13,9 +13,11 @@
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod fault;
 pub mod gateway;
 pub mod host;
 pub mod lab;
+mod plan;
 pub mod process;
 pub mod scratch;
 pub mod standing;

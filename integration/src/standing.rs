@@ -138,7 +138,7 @@ pub fn down() -> Result<bool, Error> {
 }
 
 /// Becomes `command`, run on a host of the standing lab; comes back only if that fails. `vng` is this
-/// program's own, and VNG_SOCKET tells it the host's gateway.
+/// program's own and speaks to the host's gateway.
 pub fn exec(host: &str, command: &[OsString]) -> Error {
     match prepare(host, command) {
         Ok(mut command) => Error::system("run the command")(command.exec()),
@@ -161,16 +161,28 @@ fn prepare(host: &str, command: &[OsString]) -> Result<Command, Error> {
     let (program, rest) = command
         .split_first()
         .ok_or_else(|| Error::unexpected("a command", "none"))?;
-    let mut run = if program == "vng" {
+    let run = if program == "vng" {
         let mut run = Command::new("/proc/self/exe");
         run.arg0("vng");
+        let (verb, rest) = rest.split_first().unzip();
+        run.args(verb);
+        // A command for a running gateway means this host's, unless it says otherwise.
+        let socket = state.socket(host);
+        let asks = verb.is_some_and(|verb| ["show", "explain", "reload"].iter().any(|v| verb == v));
+        let rest = rest.unwrap_or_default();
+        let says = rest
+            .iter()
+            .any(|a| a == "-s" || a.as_encoded_bytes().starts_with(b"--socket"));
+        if asks && !says && socket.exists() {
+            run.arg("-s").arg(socket);
+        }
+        run.args(rest);
         run
     } else {
-        Command::new(program)
+        let mut run = Command::new(program);
+        run.args(rest);
+        run
     };
-    run.args(rest)
-        .env("VNG_SOCKET", state.socket(host))
-        .env("VNG_LAB_HOST", host);
     Ok(run)
 }
 

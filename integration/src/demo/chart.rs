@@ -10,6 +10,8 @@ pub(crate) struct Line<'a> {
     pub(crate) class: &'a str,
     /// In order of x.
     pub(crate) points: &'a [(f64, f64)],
+    /// Points farther apart than this in x are not joined: nothing is known of what lies between.
+    pub(crate) joined: f64,
 }
 
 /// A moment, as a vertical line with a word.
@@ -43,10 +45,10 @@ pub(crate) struct Chart<'a> {
 }
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 310.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 40.0;
+const TOP: f64 = 54.0;
 const BOTTOM: f64 = 44.0;
 
 impl Chart<'_> {
@@ -130,7 +132,7 @@ impl Chart<'_> {
             let width = mark.text.chars().count() as f64 * 6.6 + 10.0;
             // Words that would touch stand in two rows, and at the right edge left of their line.
             let row = usize::from(free.first().is_some_and(|&f| x < f));
-            let top = TOP - 4.0 - if row == 0 { 0.0 } else { -13.0 };
+            let top = TOP - if row == 0 { 5.0 } else { 19.0 };
             let fits = x + width < WIDTH - RIGHT;
             let (anchor, shift) = if fits { ("start", 4.0) } else { ("end", -4.0) };
             if let Some(f) = free.get_mut(row) {
@@ -152,9 +154,12 @@ impl Chart<'_> {
 
     fn write_line(&self, to: &mut String, line: &Line<'_>) -> std::fmt::Result {
         let mut path = String::new();
-        for (index, &(x, y)) in line.points.iter().enumerate() {
-            let command = if index == 0 { 'M' } else { 'L' };
+        let mut before = None;
+        for &(x, y) in line.points {
+            let joined = before.is_some_and(|before| x - before <= line.joined);
+            let command = if joined { 'L' } else { 'M' };
             write!(path, "{command}{:.1} {:.1}", self.at_x(x), self.at_y(y))?;
+            before = Some(x);
         }
         writeln!(to, r#"<path class="line {}" d="{path}"/>"#, line.class)
     }
@@ -318,6 +323,7 @@ mod tests {
                 name: "one",
                 class: "a",
                 points: &points,
+                joined: 10.0,
             }],
             marks: vec![
                 Mark {
@@ -334,7 +340,7 @@ mod tests {
         let svg = chart.svg();
         assert!(svg.contains("a &quot;b&quot; &lt;c&gt;"));
         assert!(
-            svg.contains(r#"d="M64.0 148.0L504.0 40.0L944.0 256.0""#),
+            svg.contains(r#"d="M64.0 160.0L504.0 54.0L944.0 266.0""#),
             "{svg}"
         );
     }

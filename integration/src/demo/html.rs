@@ -1,8 +1,7 @@
 //! `report.html`: one page that needs nothing else, with its pictures inside it.
 
-use super::chart::{Chart, Line, Mark, Scale, escape, number};
-use super::outcome::{Latency, Outcome, Timeline};
-use crate::lab::{CIRCUIT, SITE};
+use super::chart::{escape, number};
+use super::outcome::Outcome;
 use std::fmt::{self, Write as _};
 
 /// The whole page.
@@ -17,9 +16,10 @@ pub(super) fn page(outcome: &Outcome) -> String {
     page
 }
 
-struct Page<'a> {
-    outcome: &'a Outcome,
-    to: &'a mut String,
+/// The page under construction; its pictures are in `picture`.
+pub(super) struct Page<'a> {
+    pub(super) outcome: &'a Outcome,
+    pub(super) to: &'a mut String,
 }
 
 impl Page<'_> {
@@ -170,7 +170,7 @@ impl Page<'_> {
             ),
             (
                 "Packet ledgers",
-                format!("<span class=\"{balanced}\" style=\"font-size:inherit\">{ledger}</span>"),
+                format!("<span class=\"{balanced}\">{ledger}</span>"),
                 format!(
                     "{} packets at {} gateways",
                     number(books as f64),
@@ -186,216 +186,6 @@ impl Page<'_> {
             )?;
         }
         writeln!(self.to, "</div>")
-    }
-
-    fn timelines(&mut self) -> fmt::Result {
-        writeln!(
-            self.to,
-            "<h2>From the fault to the first packet over the VPN</h2>"
-        )?;
-        writeln!(
-            self.to,
-            "<p class=\"soft\">Each end decides for the direction it sends in. Detection is nearly all of \
-             it: once a path is judged down, every route moves with one store.</p>"
-        )?;
-        let f = &self.outcome.failover;
-        let ends = [
-            ("gateway, vnet → onprem", f.timeline_ms),
-            ("onprem-edge, onprem → vnet", f.onprem_timeline_ms),
-        ];
-        let svg = bars(&ends);
-        writeln!(self.to, "{svg}")
-    }
-
-    fn delivered(&mut self) -> fmt::Result {
-        let s = &self.outcome.series;
-        writeln!(self.to, "<h2>Packets delivered</h2>")?;
-        writeln!(
-            self.to,
-            "<p class=\"soft\">Per second, counted where they arrive, in bins of 20 ms. Shaded: ExpressRoute \
-             is cut.</p>"
-        )?;
-        let lines = directions(&s.delivered);
-        let highest = highest(&lines);
-        let svg = Chart {
-            label: "Packets delivered per second over time, by direction",
-            x: self.whole(),
-            y: Scale::from_zero(highest),
-            x_unit: "seconds from the fault on",
-            y_unit: "packets/s",
-            lines,
-            marks: self.marks(),
-            shade: Some((0.0, s.healed_s)),
-        }
-        .svg();
-        writeln!(self.to, "{svg}")?;
-        let t = self.outcome.failover.timeline_ms.first_packet;
-        let t = t.max(self.outcome.failover.onprem_timeline_ms.first_packet) / 1e3;
-        let (from, until) = (-0.25 * t.max(0.2), t.max(0.2) * 1.5);
-        let near = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-            points
-                .iter()
-                .copied()
-                .filter(|(x, _)| (from..until).contains(x))
-                .collect()
-        };
-        let near: Vec<_> = ["vnet_to_onprem", "onprem_to_vnet"]
-            .map(|d| {
-                s.delivered
-                    .get(d)
-                    .map(|points| near(points))
-                    .unwrap_or_default()
-            })
-            .into();
-        let lines: Vec<_> = near
-            .iter()
-            .zip(DIRECTION_LINES)
-            .map(|(points, (_, name, class))| Line {
-                name,
-                class,
-                points,
-            })
-            .collect();
-        let svg = Chart {
-            label: "The same around the fault",
-            x: Scale::Linear(from, until),
-            y: Scale::from_zero(highest),
-            x_unit: "seconds from the fault on",
-            y_unit: "packets/s, around the fault",
-            lines,
-            marks: self.fault_marks(),
-            shade: Some((0.0, until)),
-        }
-        .svg();
-        writeln!(self.to, "{svg}")
-    }
-
-    fn paths(&mut self) -> fmt::Result {
-        let s = &self.outcome.series;
-        writeln!(self.to, "<h2>Packets by path</h2>")?;
-        writeln!(
-            self.to,
-            "<p class=\"soft\">What the gateway in the virtual network sends, per second, from its own \
-             counters. Flows are spread over the circuit's two links by hash.</p>"
-        )?;
-        let primary = format!("{CIRCUIT}/primary");
-        let secondary = format!("{CIRCUIT}/secondary");
-        let lines: Vec<_> = [
-            (primary.as_str(), "ExpressRoute primary", "blue"),
-            (secondary.as_str(), "ExpressRoute secondary", "teal dashed"),
-            (SITE, "VPN", "orange"),
-        ]
-        .into_iter()
-        .filter_map(|(port, name, class)| {
-            Some(Line {
-                name,
-                class,
-                points: s.sent_by_path.get(port)?,
-            })
-        })
-        .collect();
-        let svg = Chart {
-            label: "Packets per second sent by the gateway over time, by path",
-            x: self.whole(),
-            y: Scale::from_zero(highest(&lines)),
-            x_unit: "seconds from the fault on",
-            y_unit: "packets/s",
-            lines,
-            marks: self.marks(),
-            shade: Some((0.0, s.healed_s)),
-        }
-        .svg();
-        writeln!(self.to, "{svg}")
-    }
-
-    fn latency(&mut self) -> fmt::Result {
-        let o = self.outcome;
-        writeln!(self.to, "<h2>One-way latency</h2>")?;
-        writeln!(
-            self.to,
-            "<p class=\"soft\">Median of the packets that arrive in each 20 ms, then the whole distribution. \
-             Sender, receiver, two gateways and the provider share {} processors.</p>",
-            o.setup.processors
-        )?;
-        let lines = directions(&o.series.latency_us);
-        let top = decade_above(highest(&lines));
-        let svg = Chart {
-            label: "Median one-way latency over time, by direction",
-            x: self.whole(),
-            y: Scale::Log(10.0, top),
-            x_unit: "seconds from the fault on",
-            y_unit: "µs, median of 20 ms",
-            lines,
-            marks: self.marks(),
-            shade: Some((0.0, o.series.healed_s)),
-        }
-        .svg();
-        writeln!(self.to, "{svg}")?;
-        let shown = o
-            .latency
-            .iter()
-            .filter(|latency| latency.direction == "vnet_to_onprem");
-        let curve = |l: &Latency| {
-            l.percentiles_us
-                .iter()
-                .map(|&(p, v)| (nines(p), v))
-                .collect()
-        };
-        let curves: Vec<(String, Vec<_>)> = shown.map(|l| (phase_name(l), curve(l))).collect();
-        let lines: Vec<_> = curves
-            .iter()
-            .zip(["blue", "orange", "teal dashed"])
-            .map(|((name, points), class)| Line {
-                name,
-                class,
-                points,
-            })
-            .collect();
-        let top = decade_above(highest(&lines));
-        let ticks = Latency::PERCENTILES.map(|p| {
-            let text = if p >= 100.0 {
-                "max".to_owned()
-            } else {
-                format!("{p} %")
-            };
-            (nines(p), text)
-        });
-        let svg = Chart {
-            label: "Percentiles of one-way latency before, during and after the fault",
-            x: Scale::Named(nines(50.0), nines(100.0), ticks.into()),
-            y: Scale::Log(10.0, top),
-            x_unit: "share of packets that were faster, vnet → onprem",
-            y_unit: "µs",
-            lines,
-            marks: Vec::new(),
-            shade: None,
-        }
-        .svg();
-        writeln!(self.to, "{svg}")?;
-        let rows: Vec<_> = o
-            .latency
-            .iter()
-            .map(|l| {
-                let mut row = vec![
-                    phase_name(l),
-                    l.direction.replace('_', " ").replace("to", "→"),
-                ];
-                row.push(number(l.packets as f64));
-                row.extend([50.0, 90.0, 99.0, 99.9, 100.0].map(|p| number(l.at(p))));
-                row
-            })
-            .collect();
-        let head = [
-            "",
-            "direction",
-            "packets",
-            "50 %",
-            "90 %",
-            "99 %",
-            "99.9 %",
-            "max, µs",
-        ];
-        self.table(&head, 2, &rows)
     }
 
     fn checks(&mut self) -> fmt::Result {
@@ -590,7 +380,12 @@ impl Page<'_> {
     }
 
     /// A table; columns from `numbers` on are aligned right.
-    fn table(&mut self, head: &[&str], numbers: usize, rows: &[Vec<String>]) -> fmt::Result {
+    pub(super) fn table(
+        &mut self,
+        head: &[&str],
+        numbers: usize,
+        rows: &[Vec<String>],
+    ) -> fmt::Result {
         let class = |column: usize| {
             if column >= numbers {
                 " class=\"n\""
@@ -612,159 +407,10 @@ impl Page<'_> {
         }
         writeln!(self.to, "</table></div>")
     }
-
-    /// The whole run.
-    fn whole(&self) -> Scale {
-        let points = self
-            .outcome
-            .series
-            .delivered
-            .values()
-            .flatten()
-            .map(|(x, _)| *x);
-        let (from, until) = points.fold((0.0_f64, 1.0_f64), |(low, high), x| {
-            (low.min(x), high.max(x))
-        });
-        Scale::Linear(from, until)
-    }
-
-    fn marks(&self) -> Vec<Mark> {
-        let s = &self.outcome.series;
-        let first = self.outcome.failover.timeline_ms.first_packet / 1e3;
-        vec![
-            Mark {
-                x: 0.0,
-                text: "fault",
-            },
-            Mark {
-                x: first,
-                text: "over the VPN",
-            },
-            Mark {
-                x: s.healed_s,
-                text: "repaired",
-            },
-            Mark {
-                x: s.returned_s,
-                text: "back on ExpressRoute",
-            },
-        ]
-    }
-
-    fn fault_marks(&self) -> Vec<Mark> {
-        let t = self.outcome.failover.timeline_ms;
-        vec![
-            Mark {
-                x: 0.0,
-                text: "fault",
-            },
-            Mark {
-                x: t.detected / 1e3,
-                text: "detected by the gateway",
-            },
-            Mark {
-                x: t.first_packet / 1e3,
-                text: "first packet at onprem",
-            },
-        ]
-    }
-}
-
-/// Direction, name, colour.
-const DIRECTION_LINES: [(&str, &str, &str); 2] = [
-    ("vnet_to_onprem", "vnet → onprem", "blue"),
-    ("onprem_to_vnet", "onprem → vnet", "violet dashed"),
-];
-
-fn directions(series: &std::collections::BTreeMap<String, Vec<(f64, f64)>>) -> Vec<Line<'_>> {
-    DIRECTION_LINES
-        .into_iter()
-        .filter_map(|(key, name, class)| {
-            Some(Line {
-                name,
-                class,
-                points: series.get(key)?,
-            })
-        })
-        .collect()
-}
-
-fn highest(lines: &[Line<'_>]) -> f64 {
-    lines
-        .iter()
-        .flat_map(|line| line.points)
-        .map(|(_, y)| *y)
-        .fold(1.0, f64::max)
-}
-
-/// The power of ten at or above a value.
-fn decade_above(value: f64) -> f64 {
-    10_f64.powf(value.max(100.0).log10().ceil())
-}
-
-/// Where a percentile stands on an axis that gives each nine the same room; the maximum one behind
-/// 99.99 %.
-fn nines(percentile: f64) -> f64 {
-    if percentile >= 100.0 {
-        5.0
-    } else {
-        -(1.0 - percentile / 100.0).log10()
-    }
-}
-
-fn phase_name(latency: &Latency) -> String {
-    let path = if latency.path == "vpn" {
-        "VPN"
-    } else {
-        "ExpressRoute"
-    };
-    format!("{}, {path}", latency.phase)
 }
 
 fn ms(value: f64) -> String {
     format!("{} <small>ms</small>", number(value.round()))
-}
-
-/// Fault, detection, switch and first packet of both ends as bars under one scale.
-fn bars(ends: &[(&str, Timeline); 2]) -> String {
-    let longest = ends
-        .iter()
-        .map(|(_, t)| t.first_packet.max(t.switched))
-        .fold(1.0, f64::max);
-    let (left, width) = (190.0, 690.0);
-    let at = |ms: f64| left + ms / longest * width;
-    let mut svg = String::from(
-        r#"<svg class="chart" viewBox="0 0 960 120" role="img" aria-label="Timeline of the failover">"#,
-    );
-    for ((name, t), y) in ends.iter().zip([14.0, 70.0]) {
-        let name = escape(name);
-        let _ = write!(
-            svg,
-            r#"<text class="legend" x="0" y="{}">{name}</text>"#,
-            y + 15.0
-        );
-        for (class, from, until) in [
-            ("wait", 0.0, t.detected),
-            ("switch", t.detected, t.switched),
-            ("first", t.switched, t.first_packet),
-        ] {
-            let (x, w) = (at(from), (at(until) - at(from)).max(1.5));
-            let _ = write!(
-                svg,
-                r#"<rect class="bar {class}" x="{x:.1}" y="{y}" width="{w:.1}" height="22" rx="1.5"/>"#
-            );
-        }
-        let _ = write!(
-            svg,
-            r#"<text x="{left}" y="{:.1}">detected {:.1} ms · packets switched {:.2} ms later · first one arrives after {:.1} ms</text>"#,
-            y + 38.0,
-            t.detected,
-            (t.switched - t.detected).max(0.0),
-            t.first_packet,
-        );
-    }
-    svg.push_str("</svg>");
-    svg
 }
 
 #[cfg(test)]

@@ -68,6 +68,16 @@ fn wants_colour() -> bool {
 /// The table at the end.
 pub(crate) fn table(outcome: &Outcome) -> String {
     let colour = io::stdout().is_terminal() && wants_colour();
+    let measured = !outcome.latency.is_empty();
+    let results = if measured {
+        results(outcome, colour)
+    } else {
+        String::new()
+    };
+    results + &checks(outcome, colour)
+}
+
+fn results(outcome: &Outcome, colour: bool) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -165,7 +175,6 @@ pub(crate) fn table(outcome: &Outcome) -> String {
         let _ = writeln!(text, "  {name:<20}  {value}");
     }
     text.push('\n');
-    text.push_str(&checks(outcome, colour));
     text
 }
 
