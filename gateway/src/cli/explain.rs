@@ -6,10 +6,14 @@ use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::{self, KeyFiles, matches};
 use crate::control::api::Request;
 use crate::control::client::Client;
+use crate::control::inspect;
+use crate::control::plan::{PathPlan, Plan};
 use crate::control::view::{Alternative, Explanation, Query};
 use clap::Args;
+use routing::health::Usability;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 const TCP: u8 = 6;
@@ -114,9 +118,37 @@ fn query(arguments: &Explain) -> Result<Query, Failure> {
     })
 }
 
-fn offline(file: &Path, _query: &Query, _down: &[String]) -> Result<Explanation, Failure> {
-    config::load(file, KeyFiles::Skipped)?;
-    Err(Failure::Work("there is no plan yet".to_owned()))
+fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, Failure> {
+    let config = config::load(file, KeyFiles::Skipped)?.config;
+    let is_down = |path: &PathPlan| {
+        let circuit = path.name.split_once('/').map(|(circuit, _)| circuit);
+        let named = |name: &String| *name == path.name || Some(name.as_str()) == circuit;
+        down.iter().any(named)
+    };
+    let usability = |path: &PathPlan| {
+        if is_down(path) {
+            Usability::None
+        } else {
+            Usability::Full
+        }
+    };
+    let plan = Plan::new(&config, NonZeroU32::MIN, usability)
+        .map_err(|error| Failure::Work(error.to_string()))?;
+    for name in down {
+        let known = |path: &&PathPlan| {
+            path.name == *name
+                || path
+                    .name
+                    .split_once('/')
+                    .is_some_and(|(first, _)| first == name)
+        };
+        if !plan.paths.iter().any(|path| known(&path)) {
+            return Err(Failure::Usage(format!(
+                "--down {name}: no such circuit, link or site"
+            )));
+        }
+    }
+    inspect::explain(&config, &plan, query, &[]).map_err(|refusal| Failure::Usage(refusal.message))
 }
 
 /// The explanation as a story.

@@ -1,27 +1,27 @@
-//! Control: everything of the gateway that is not a packet's way. One thread watches the paths ([`run`]),
-//! another answers whoever asks ([`api`]).
+//! Control: everything of the gateway that is not a packet's way.
 //!
-//! - [`neighbor`], [`discovery`], [`adjacency`]: the next hops of a link, by ARP and neighbour discovery
-//! - [`echo`], [`prober`]: probes of a path
-//! - [`host`]: the gateway as a host that can be pinged
-//! - [`link`], [`watch`]: all that watches one path, and what it says together
-//! - [`run`]: the thread; [`board`]: what it shows
-//! - [`plan`]: what a configuration asks for, as paths and routes
-//! - [`supervisor`]: starts and ends the threads
-//! - [`view`], [`api`], [`client`]: what is told over the control socket, and how it is asked
+//! - [`supervisor`]: the life of a gateway; [`assembly`]: its parts out of configuration and [`plan`]
+//! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
+//!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
+//! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person
+//! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
 pub mod api;
+mod assembly;
 pub mod board;
 pub mod client;
 pub mod discovery;
 pub mod echo;
 pub mod host;
+pub mod inspect;
 pub mod link;
 pub mod neighbor;
+mod notify;
 pub mod plan;
 pub mod prober;
 pub mod run;
+mod running;
 pub mod supervisor;
 pub mod view;
 pub mod watch;

@@ -5,14 +5,18 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Sends `state` (`READY=1`, `STOPPING=1`, `RELOADING=1`) to the service manager, if there is one.
 pub(crate) fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let bytes = path.as_encoded_bytes();
     let address = match bytes.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&path),
     };
     let sent = address.and_then(|address| {
-        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(|_| ())
+        UnixDatagram::unbound()?
+            .send_to_addr(state.as_bytes(), &address)
+            .map(|_| ())
     });
     if let Err(error) = sent {
         tracing::warn!(%error, "the service manager could not be told: {state}");

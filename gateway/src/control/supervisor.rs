@@ -1,7 +1,39 @@
-//! The running gateway: builds everything that a configuration asks for, and takes it down again.
+//! The life of a gateway: build everything that a configuration asks for, run it, take it down again.
+//!
+//! 1. read and check the file, make the plan
+//! 2. signals are blocked before the first thread exists, so that only [`Signals`] sees them
+//! 3. devices and sockets; whatever is missing ends the start with one line and its remedy
+//! 4. threads: control, workers, the API
+//! 5. `ready`; then SIGHUP reloads, SIGTERM and SIGINT end it
+//! 6. threads end in the opposite order; devices go with their descriptors
 
-use crate::config::LoadError;
+use crate::config::{self, KeyFiles, LoadError};
+use crate::control::api::Server;
+use crate::control::assembly::{self, Parts};
+use crate::control::notify::notify;
+use crate::control::plan::Plan;
+use crate::control::run::{ControlHandle, ControlSetup, Effects};
+use crate::control::running::{Running, WorkerHandle};
+use crate::device::event::{Poller, Waker};
+use crate::device::signal::{Signal, Signals};
+use crate::pipeline::process::Forwarding;
+use crate::telemetry::ledger::Ledger;
+use crate::worker::ethernet::usable_mtu;
+use crate::worker::handover::{HostPort, LinkFacts};
+use crate::worker::run::{Shared, Worker};
+use arc_swap::ArcSwap;
+use routing::health::Usability;
+use routing::path::PathId;
+use std::io::{IsTerminal, Write};
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often rates are worked out for `vng show status`.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Why the gateway did not run, or stopped by itself.
 #[derive(Debug)]
@@ -19,10 +51,198 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(path: &Path) -> Result<(), RunError> {
-    let loaded = crate::config::load(path, crate::config::KeyFiles::Checked)
-        .map_err(RunError::Configuration)?;
-    let name = loaded.config.vnet.name;
-    Err(RunError::Failed(format!(
-        "{name}: there is no data path yet"
-    )))
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    // 1. file and plan
+    let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
+    if loaded.report.warnings() > 0 {
+        eprint!("{}", loaded.report.render(false));
+    }
+    let config = loaded.config;
+    let started = Instant::now();
+    // Nothing is known of any path yet: control says within moments which can be used.
+    let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::None)
+        .map_err(|error| RunError::Failed(error.to_string()))?;
+
+    // 2. signals
+    let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
+
+    // 3. devices
+    let parts = Arc::new(Parts::new(&config, &plan)?);
+    let ledger = || Arc::new(Ledger::new(plan.ports.len()));
+    let (worker_ledger, control_ledger) = (ledger(), ledger());
+    let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
+    let control = Arc::new(control);
+    let host = HostPort::new().map_err(|error| system("make an eventfd", &error))?;
+    let host = Arc::new(host);
+    let forwarding = Arc::new(ArcSwap::from_pointee(parts.forwarding(&config, &plan)));
+    let tunnels = assembly::tunnels(&config, &plan, &parts, &worker_ledger, started)?;
+    let vnet = assembly::vnet_port(&config, &plan)?;
+    let switch = parts.switch(
+        &plan,
+        vnet,
+        tunnels,
+        Arc::clone(&host),
+        &control.waker,
+        &worker_ledger,
+    )?;
+    let server = Server::bind(&config.control.socket)
+        .map_err(|error| RunError::System(error.to_string()))?;
+
+    // 4. threads
+    let shared = Arc::new(Shared {
+        forwarding: Arc::clone(&forwarding),
+        kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
+        stop: AtomicBool::new(false),
+    });
+    let worker = Worker::new(switch, Arc::clone(&shared), started)
+        .map_err(|error| system("wait for the devices", &error))?;
+    let ended = Waker::new().map_err(|error| system("make an eventfd", &error))?;
+    let ended = Arc::new(ended);
+    let setup = ControlSetup {
+        started,
+        watch: parts.watch(&config, &plan),
+        ports: vec![Arc::clone(&host)],
+        ledger: Arc::clone(&control_ledger),
+        effects: Box::new(DataPlane {
+            forwarding: Arc::clone(&forwarding),
+            parts: Arc::clone(&parts),
+        }),
+        handle: Arc::clone(&control),
+    };
+    let control_thread = spawn("control", &ended, move || {
+        crate::control::run::run(setup).map_err(|error| error.to_string())
+    })?;
+    let worker_thread = spawn("worker-0", &ended, move || {
+        worker.run().map_err(|error| error.to_string())
+    })?;
+    let handle = WorkerHandle {
+        shared,
+        host,
+        ledger: worker_ledger,
+    };
+    let running = Arc::new(Running::new(
+        (path, started),
+        (config, plan, parts),
+        forwarding,
+        Arc::clone(&control),
+        vec![handle],
+        control_ledger,
+    ));
+    let serving = server
+        .serve(Arc::clone(&running) as _)
+        .map_err(|error| system("serve the control socket", &error))?;
+
+    // 5. ready
+    println!("ready");
+    let _ = std::io::stdout().flush();
+    notify("READY=1");
+    wait(&signals, &ended, &running);
+    notify("STOPPING=1");
+
+    // 6. the end
+    drop(serving);
+    running.stop_workers();
+    let worker = join(worker_thread, "the worker");
+    control.stop();
+    let control = join(control_thread, "control");
+    running.report();
+    worker.and(control).map_err(RunError::Failed)
+}
+
+/// Sleeps until a signal ends the gateway or a thread has ended by itself.
+fn wait(signals: &Signals, ended: &Waker, running: &Running) {
+    const SIGNAL: u64 = 0;
+    const ENDED: u64 = 1;
+    let Ok(mut poller) = Poller::new() else {
+        return;
+    };
+    if poller.add(signals, SIGNAL).is_err() || poller.add(ended, ENDED).is_err() {
+        return;
+    }
+    loop {
+        let Ok(ready) = poller.wait(Some(SAMPLE)) else {
+            return;
+        };
+        let mut ready = ready.peekable();
+        if ready.peek().is_none() {
+            running.sample(Instant::now());
+        }
+        for token in ready {
+            if token == ENDED {
+                return;
+            }
+            match signals.read() {
+                Some(Signal::HangUp) => running.reload_by_signal(),
+                Some(Signal::Interrupt | Signal::Terminate) => return,
+                None => {}
+            }
+        }
+    }
+}
+
+type Thread = JoinHandle<Result<(), String>>;
+
+fn spawn(
+    name: &str,
+    ended: &Arc<Waker>,
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<Thread, RunError> {
+    let ended = Arc::clone(ended);
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let result = body();
+            ended.wake();
+            result
+        });
+    thread.map_err(|error| system("start a thread", &error))
+}
+
+fn join(thread: Thread, name: &str) -> Result<(), String> {
+    match thread.join() {
+        Ok(result) => result.map_err(|error| format!("{name}: {error}")),
+        Err(_) => Err(format!("{name} has panicked")),
+    }
+}
+
+fn system(attempt: &str, error: &std::io::Error) -> RunError {
+    RunError::System(format!("cannot {attempt}: {error}"))
+}
+
+/// What control does to workers: a store, and a wake where they must look.
+struct DataPlane {
+    forwarding: Arc<ArcSwap<Forwarding>>,
+    parts: Arc<Parts>,
+}
+
+impl Effects for DataPlane {
+    fn usability(&mut self, usability: &[Usability]) -> usize {
+        let of = |path: PathId| {
+            let known = usability.get(usize::from(path.0));
+            known.copied().unwrap_or(Usability::None)
+        };
+        self.forwarding.load().snapshot.update(of)
+    }
+
+    fn link(&mut self, path: PathId, facts: LinkFacts) {
+        let Some(link) = self.parts.link(path) else {
+            return;
+        };
+        if facts.mtu != 0 {
+            let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
+            let forwarding = self.forwarding.load();
+            if let Some(side) = forwarding.paths.get(usize::from(path.0))
+                && side.mtu.swap(mtu, Ordering::Relaxed) != mtu
+            {
+                tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
+                if let Some(warning) = warning {
+                    tracing::warn!(interface = link.recipe.interface, "{warning}");
+                }
+            }
+        }
+    }
 }

@@ -33,6 +33,26 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// Whether received = sent + dropped + held when it was looked at.
     pub ledger_balanced: bool,
+    /// What has happened to the paths, oldest first.
+    #[serde(default)]
+    pub events: Vec<Event>,
+}
+
+/// A path's change of state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it was detected, milliseconds since 1970.
+    pub detected_unix_ms: f64,
+    /// When new packets took other paths, milliseconds since 1970; `null` if none had to.
+    pub switched_unix_ms: Option<f64>,
+    /// The path's name.
+    pub path: String,
+    /// State before, as in [`PathStatus`].
+    pub from: String,
+    /// State after.
+    pub to: String,
+    /// Why it is degraded or down.
+    pub reason: Option<String>,
 }
 
 /// One of the two gateways, its limits and what passes it.

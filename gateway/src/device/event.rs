@@ -2,14 +2,18 @@
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// The most descriptors that one wait tells of; the others come with the next.
+const MAX_READY: usize = 64;
+
 /// A set of descriptors, each with a token, level-triggered for reading (epoll, Linux 2.6).
 pub struct Poller {
     epoll: OwnedFd,
-    ready: Vec<epoll::Event>,
+    ready: Vec<u64>,
 }
 
 impl Poller {
@@ -18,7 +22,7 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self {
             epoll,
-            ready: Vec::with_capacity(64),
+            ready: Vec::with_capacity(MAX_READY),
         })
     }
 
@@ -49,13 +53,16 @@ impl Poller {
             tv_sec: t.as_secs().cast_signed(),
             tv_nsec: i64::from(t.subsec_nanos()),
         });
-        let spare = rustix::buffer::spare_capacity(&mut self.ready);
-        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => self.ready.clear(),
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; MAX_READY];
+        match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok((ready, _)) => {
+                let tokens = ready.iter().map(|event| event.data.u64());
+                self.ready.extend(tokens);
+            }
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(self.ready.iter().map(|event| event.data.u64()))
+        Ok(self.ready.iter().copied())
     }
 }
 

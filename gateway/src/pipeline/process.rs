@@ -20,6 +20,8 @@ use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use routing::snapshot::Snapshot;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Protocol number of TCP (RFC 9293).
 const TCP: u8 = 6;
@@ -27,10 +29,10 @@ const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 
 /// What the pipeline knows of one side of the gateway.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Side {
-    /// Largest IP packet there, bytes.
-    pub mtu: u16,
+    /// Largest IP packet there, bytes; control changes it when the interface's does.
+    pub mtu: AtomicU16,
     /// What to do with fragments on the way out.
     pub fragments: FragmentPolicy,
     /// The gateway's own IPv4 address there: the source of its ICMP errors.
@@ -39,11 +41,18 @@ pub struct Side {
     pub v6: Option<Ipv6Addr>,
 }
 
+impl Side {
+    #[inline]
+    fn mtu(&self) -> u16 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+}
+
 /// The forwarding state: immutable, loaded once per batch.
 #[derive(Debug)]
 pub struct Forwarding {
     /// Routes, policy, paths.
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// The virtual network's side.
     pub vnet: Side,
     /// The side of each path, by [`PathId`].
@@ -190,10 +199,10 @@ fn finish(
     if headers.fragment != Fragment::Whole && out.fragments == FragmentPolicy::Drop {
         return Outcome::refuse(DropReason::Fragment, None, headers);
     }
-    if forward::largest_segment(&headers, offload) > usize::from(out.mtu) {
+    if forward::largest_segment(&headers, offload) > usize::from(out.mtu()) {
         let may_fragment = !headers.dont_fragment && offload.gso.is_none();
         if !may_fragment {
-            let complaint = Complaint::TooBig { mtu: out.mtu };
+            let complaint = Complaint::TooBig { mtu: out.mtu() };
             return Outcome::refuse(DropReason::TooBig, Some(complaint), headers);
         }
         if out.fragments == FragmentPolicy::Drop {
@@ -205,7 +214,7 @@ fn finish(
         return Outcome::Fragment {
             to,
             headers,
-            mtu: out.mtu,
+            mtu: out.mtu(),
         };
     }
 
@@ -214,8 +223,8 @@ fn finish(
         forward::decrement_hop_limit(bytes, &headers);
         if headers.key.protocol == TCP && headers.tcp_flags & SYN != 0 {
             let came = match ingress {
-                Ingress::Path(path) => forwarding.side(Some(path)).mtu,
-                Ingress::Vnet | Ingress::Local => forwarding.vnet.mtu,
+                Ingress::Path(path) => forwarding.side(Some(path)).mtu(),
+                Ingress::Vnet | Ingress::Local => forwarding.vnet.mtu(),
             };
             let fixed: u16 = if headers.key.version == Version::V4 {
                 40
@@ -226,7 +235,7 @@ fn finish(
             forward::clamp_mss(
                 bytes,
                 &headers,
-                came.min(out.mtu).saturating_sub(fixed),
+                came.min(out.mtu()).saturating_sub(fixed),
                 partial,
             );
         }

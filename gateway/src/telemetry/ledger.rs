@@ -6,7 +6,7 @@
 
 use routing::reason::DropReason;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A port of the gateway in the ledger: index into [`Ledger`]'s port counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +77,8 @@ pub struct Ledger {
     sent: Box<[Count]>,
     dropped: Box<[Count]>,
     held: AtomicU64,
+    /// Odd while the owner is in the middle of a round: then packets are between two entries.
+    round: AtomicU64,
 }
 
 impl Ledger {
@@ -88,7 +90,42 @@ impl Ledger {
             sent: counts(ports),
             dropped: counts(DropReason::COUNT),
             held: AtomicU64::new(0),
+            round: AtomicU64::new(0),
         }
+    }
+
+    /// The owner begins a round: until [`Ledger::end`] a packet may stand in one column and not yet in
+    /// the other. Two plain stores a round (a sequence lock) let readers see whole rounds only.
+    #[inline]
+    pub fn begin(&self) {
+        let round = self.round.load(Ordering::Relaxed);
+        self.round.store(round | 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+    }
+
+    /// The owner has ended its round: the books balance.
+    #[inline]
+    pub fn end(&self) {
+        let round = self.round.load(Ordering::Relaxed);
+        self.round
+            .store((round | 1).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Runs `read` until no round began or was under way meanwhile; after many tries, whatever it saw.
+    fn consistently<T>(&self, read: impl Fn() -> T) -> T {
+        const TRIES: usize = 10_000;
+        for _ in 0..TRIES {
+            let before = self.round.load(Ordering::Acquire);
+            if before & 1 == 0 {
+                let seen = read();
+                fence(Ordering::Acquire);
+                if self.round.load(Ordering::Relaxed) == before {
+                    return seen;
+                }
+            }
+            std::thread::yield_now();
+        }
+        read()
     }
 
     /// Counts packets that came in at `port`.
@@ -149,33 +186,35 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds up `ledgers`, whose ports have these names in order.
+    /// Adds up `ledgers`, whose ports have these names in order; each as it was between two rounds.
     pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>, names: &[String]) -> Self {
         let mut totals = Self::default();
         for ledger in ledgers {
-            for (counts, sums) in [
-                (&ledger.received, &mut totals.received),
-                (&ledger.sent, &mut totals.sent),
-            ] {
-                for (count, name) in counts.iter().zip(names) {
-                    *sums.entry(name.clone()).or_default() += count.read();
+            let read = |counts: &[Count]| counts.iter().map(Count::read).collect::<Vec<_>>();
+            let (received, sent, dropped, held) = ledger.consistently(|| {
+                (
+                    read(&ledger.received),
+                    read(&ledger.sent),
+                    read(&ledger.dropped),
+                    ledger.held.load(Ordering::Relaxed),
+                )
+            });
+            for (counts, sums) in [(received, &mut totals.received), (sent, &mut totals.sent)] {
+                for (count, name) in counts.into_iter().zip(names) {
+                    *sums.entry(name.clone()).or_default() += count;
                 }
             }
-            for (count, reason) in ledger.dropped.iter().zip(DropReason::ALL) {
-                let sum = count.read();
+            for (sum, reason) in dropped.into_iter().zip(DropReason::ALL) {
                 if sum != Sum::default() {
                     *totals.dropped.entry(reason.name().to_owned()).or_default() += sum;
                 }
             }
-            totals.held = totals
-                .held
-                .wrapping_add(ledger.held.load(Ordering::Relaxed));
+            totals.held = totals.held.wrapping_add(held);
         }
         totals
     }
 
-    /// `received - sent - dropped - held` in packets: 0 when the books balance. A reader that looks
-    /// while packets move may see a packet between its two entries.
+    /// `received - sent - dropped - held` in packets: 0 when the books balance.
     pub fn imbalance(&self) -> i64 {
         let packets = |sums: &BTreeMap<String, Sum>| sums.values().map(|s| s.packets).sum::<u64>();
         packets(&self.received)

@@ -7,8 +7,10 @@
 
 use crate::device::event::Waker;
 use crate::device::filter;
+use crate::device::interface::Interface;
 use crate::device::link::{LinkOptions, LinkSocket};
 use crate::device::offload::Offload;
+use crate::device::vlan::Tags;
 use crate::device::{DeviceError, SendError};
 use crate::pipeline::split::Segments;
 use crate::telemetry::ledger::{Ledger, Port};
@@ -64,10 +66,10 @@ struct Waiting {
 pub struct LinkRecipe {
     /// Linux interface.
     pub interface: String,
-    /// Tags and MAC address.
-    pub framing: Framing,
-    /// Whether the MAC address is the gateway's own and not the interface's.
-    pub own_mac: bool,
+    /// VLAN tags.
+    pub tags: Tags,
+    /// The MAC address in use; `None`: the interface's, whatever it is.
+    pub mac: Option<[u8; 6]>,
     /// Whether super-packets and partial checksums may be sent.
     pub offload: bool,
     /// Shares the link's frames out over the sockets of all workers.
@@ -75,13 +77,17 @@ pub struct LinkRecipe {
 }
 
 impl LinkRecipe {
-    fn open(&self) -> Result<LinkSocket, DeviceError> {
-        let filter = filter::data(self.framing.tags(), self.framing.mac());
+    fn open(&self) -> Result<(LinkSocket, Framing), DeviceError> {
+        let mac = match self.mac {
+            Some(mac) => mac,
+            None => Interface::query(&self.interface)?.mac,
+        };
+        let filter = filter::data(self.tags, mac);
         let mut options = LinkOptions::new(&self.interface, &filter);
         options.offload = self.offload;
         options.fanout = self.fanout;
-        options.mac = self.own_mac.then(|| self.framing.mac());
-        LinkSocket::open(&options)
+        options.mac = self.mac;
+        Ok((LinkSocket::open(&options)?, Framing::new(self.tags, mac)))
     }
 }
 
@@ -93,8 +99,8 @@ pub struct LinkPort {
     word: Arc<LinkWord>,
     /// Generation of the interface that `socket` was opened on.
     generation: u32,
-    /// `None` while the interface is gone.
-    socket: Option<LinkSocket>,
+    /// The packet socket and how its frames look; `None` while the interface is gone.
+    socket: Option<(LinkSocket, Framing)>,
     /// Next hops: IPv4, IPv6.
     neighbors: [Option<Arc<NeighborWord>>; 2],
     waiting: VecDeque<Waiting>,
@@ -155,18 +161,8 @@ impl LinkPort {
     }
 
     /// The packet socket, while the interface is there.
-    pub fn socket(&self) -> Option<&LinkSocket> {
+    pub fn socket(&self) -> Option<&(LinkSocket, Framing)> {
         self.socket.as_ref()
-    }
-
-    /// Closes the socket.
-    pub fn close(&mut self) {
-        self.socket = None;
-    }
-
-    /// How frames of this link look.
-    pub fn framing(&self) -> &Framing {
-        &self.recipe.framing
     }
 
     /// Sends one IP packet to the next hop of its family.
@@ -192,12 +188,12 @@ impl LinkPort {
 
     fn transmit(&mut self, mac: [u8; 6], packet: &[u8], headers: &Headers, offload: &Offload) {
         let tally = Tally::of(headers, offload);
-        let Some(socket) = &self.socket else {
+        let Some((socket, framing)) = &self.socket else {
             self.ledger
                 .dropped(DropReason::InterfaceDown, tally.packets, tally.bytes);
             return;
         };
-        let prefix = self.recipe.framing.ip_prefix(mac, headers.key.version);
+        let prefix = framing.ip_prefix(mac, headers.key.version);
         let layer2 = prefix.bytes();
         let result = socket.send(offload, headers.payload, layer2, &[IoSlice::new(packet)]);
         let port = Port::path(self.path);

@@ -13,17 +13,14 @@ use crate::device::udp::ReceiveBatch;
 use crate::pipeline::ecn;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
-use crate::worker::link::LinkPort;
-use crate::worker::switch::{Switch, Way};
-use crate::worker::tunnels::Tunnels;
+use crate::worker::switch::Switch;
 use arc_swap::ArcSwap;
-use crossbeam::queue::ArrayQueue;
-use crypto::tunnel::{Endpoint, Peer};
-use routing::path::{Ingress, PathId};
+use crypto::tunnel::Endpoint;
+use routing::path::Ingress;
 use routing::reason::DropReason;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Reads from one device in a round. Eight super-packets keep queues, and so latency, short: measured
@@ -46,22 +43,13 @@ const TOKEN_UDP4: u64 = 3;
 const TOKEN_UDP6: u64 = 4;
 const TOKEN_LINK: u64 = 16;
 
-/// What the supervisor asks of a running worker.
-pub enum Order {
-    /// A link was added.
-    AddLink(Box<LinkPort>),
-    /// A site was added.
-    AddSite(PathId, Box<Peer>, Arc<crate::worker::handover::TunnelWord>),
-    /// A path was taken away.
-    Remove(PathId),
-}
-
 /// What a worker shares with the rest of the gateway.
 pub struct Shared {
     /// The forwarding state.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
-    /// Orders of the supervisor; it wakes the worker by its host port.
-    pub orders: ArrayQueue<Order>,
+    /// What the kernel dropped for want of room before the worker could read it, by [`Port`]; written
+    /// every 100 ms at most.
+    pub kernel_drops: Box<[AtomicU64]>,
     /// The worker ends when it is set.
     pub stop: AtomicBool,
 }
@@ -79,7 +67,7 @@ pub struct Worker<E> {
 
 impl<E: Endpoint> Worker<E> {
     /// A worker over these ports; its sockets are registered here.
-    pub fn new(mut switch: Switch<E>, shared: Arc<Shared>, now: Instant) -> io::Result<Self> {
+    pub fn new(switch: Switch<E>, shared: Arc<Shared>, now: Instant) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&switch.vnet.queue, TOKEN_VNET)?;
         poller.add(&switch.host.worker, TOKEN_HOST)?;
@@ -118,13 +106,14 @@ impl<E: Endpoint> Worker<E> {
                 count += 1;
             }
             // 2. once a round
+            self.switch.ledger.begin();
             let now = Instant::now();
             let forwarding = Arc::clone(self.forwarding.load());
             self.refresh_links();
             // 3. every device that has something
             for &token in ready.iter().take(count) {
                 match token {
-                    TOKEN_HOST => self.obey(now),
+                    TOKEN_HOST => self.switch.host.worker.clear(),
                     TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(now, &forwarding, token),
                     TOKEN_VNET => self.receive_vnet(now, &forwarding),
                     link => self.receive_link(now, &forwarding, (link - TOKEN_LINK) as usize),
@@ -134,11 +123,14 @@ impl<E: Endpoint> Worker<E> {
             // 4. nothing stays behind
             self.switch.tunnels.flush(now);
             timeout = self.run_timers(now);
+            self.switch.ledger.end();
             if !self.switch.host.from_host.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
         }
+        self.switch.ledger.begin();
         self.switch.shut_down(Instant::now());
+        self.switch.ledger.end();
         Ok(())
     }
 
@@ -177,7 +169,9 @@ impl<E: Endpoint> Worker<E> {
                 return;
             };
             let path = link.path();
-            let Some(socket) = link.socket() else { return };
+            let Some((socket, framing)) = link.socket() else {
+                return;
+            };
             let (port, ledger) = (Port::path(path), &self.switch.ledger);
             let frame = match socket.receive(&mut self.buffer) {
                 Ok(Some(frame)) => frame,
@@ -189,7 +183,7 @@ impl<E: Endpoint> Worker<E> {
                 // Down: control watches the interface and will say when it is back.
                 Ok(None) | Err(_) => return,
             };
-            match link.framing().ip(&frame, &self.buffer) {
+            match framing.ip(&frame, &self.buffer) {
                 Ok(ip) => {
                     let Some(packet) = self.buffer.get_mut(ip.range) else {
                         return;
@@ -250,55 +244,12 @@ impl<E: Endpoint> Worker<E> {
         self.switch.write_merged(buffer);
     }
 
-    /// Does what the supervisor has asked.
-    #[cold]
-    fn obey(&mut self, now: Instant) {
-        self.switch.host.worker.clear();
-        while let Some(order) = self.shared.orders.pop() {
-            match order {
-                Order::AddLink(link) => {
-                    let path = link.path();
-                    self.switch.links.push(*link);
-                    self.set_way(path, Way::Link(self.switch.links.len() - 1));
-                }
-                Order::AddSite(path, peer, word) => {
-                    if self.switch.tunnels.add(now, path, &peer, word) {
-                        self.set_way(path, Way::Tunnel);
-                    }
-                }
-                Order::Remove(path) => {
-                    match self.switch.ways.get(usize::from(path.0)) {
-                        Some(&Way::Link(index)) => {
-                            if let Some(link) = self.switch.links.get_mut(index) {
-                                link.close();
-                                link.shut_down();
-                            }
-                        }
-                        Some(Way::Tunnel) => self.switch.tunnels.remove(path),
-                        Some(Way::Gone) | None => {}
-                    }
-                    self.set_way(path, Way::Gone);
-                }
-            }
-        }
-    }
-
-    fn set_way(&mut self, path: PathId, way: Way) {
-        let index = usize::from(path.0);
-        if self.switch.ways.len() <= index {
-            self.switch.ways.resize(index + 1, Way::Gone);
-        }
-        if let Some(slot) = self.switch.ways.get_mut(index) {
-            *slot = way;
-        }
-    }
-
     /// Opens the sockets of links whose interface has come, or come back.
     fn refresh_links(&mut self) {
         for (index, link) in self.switch.links.iter_mut().enumerate() {
             // A closed socket leaves the poller by itself.
             if link.refresh()
-                && let Some(socket) = link.socket()
+                && let Some((socket, _)) = link.socket()
                 && let Err(error) = self.poller.add(socket, TOKEN_LINK + index as u64)
             {
                 tracing::error!(%error, "a packet socket cannot be waited for");
@@ -319,15 +270,28 @@ impl<E: Endpoint> Worker<E> {
         }
         if now >= self.published + PUBLISH {
             self.switch.tunnels.publish();
+            self.publish_kernel_drops();
             self.published = now;
         }
         next.map(|next| next.saturating_duration_since(now))
     }
-}
 
-impl<E: Endpoint> Worker<E> {
-    /// The tunnels, before the worker runs.
-    pub fn tunnels(&mut self) -> &mut Tunnels<E> {
-        &mut self.switch.tunnels
+    /// Adds what the kernel has dropped since the last look.
+    fn publish_kernel_drops(&mut self) {
+        let drops = &self.shared.kernel_drops;
+        let add = |port: Port, new: u64| {
+            if let Some(sum) = drops.get(usize::from(port.0))
+                && new > 0
+            {
+                sum.fetch_add(new, Ordering::Relaxed);
+            }
+        };
+        for link in &self.switch.links {
+            let new = link.socket().map_or(0, |(socket, _)| socket.kernel_drops());
+            add(Port::path(link.path()), new);
+        }
+        for socket in self.switch.tunnels.sockets().into_iter().flatten() {
+            add(Port::UNDERLAY, socket.kernel_drops());
+        }
     }
 }

@@ -34,8 +34,6 @@ pub enum Way {
     Link(usize),
     /// A tunnel.
     Tunnel,
-    /// Taken away by a reload.
-    Gone,
 }
 
 /// The TUN queue with what it can take.
@@ -208,7 +206,7 @@ impl<E: Endpoint> Switch<E> {
                         .dropped(DropReason::NoPath, tally.packets, tally.bytes),
                 },
                 Some(Way::Tunnel) => self.tunnels.send(now, path, packet, headers, offload),
-                Some(Way::Gone) | None => {
+                None => {
                     self.ledger
                         .dropped(DropReason::NoPath, tally.packets, tally.bytes);
                 }

@@ -42,12 +42,8 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    fn send(&mut self, to: SocketAddr, bytes: &[u8], stride: usize, class: u8) -> SendOutcome {
-        let socket = if to.is_ipv4() {
-            &mut self.v4
-        } else {
-            &mut self.v6
-        };
+    fn send(&self, to: SocketAddr, bytes: &[u8], stride: usize, class: u8) -> SendOutcome {
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         match socket {
             Some(socket) => socket.send_train(&to, bytes, stride, class),
             None => SendOutcome {
@@ -77,7 +73,7 @@ struct Waiting {
 /// Sends the engine's own messages and books them: the gateway made them, so they come in at its host
 /// port and go out at the tunnel's.
 struct Outbox<'a> {
-    underlay: &'a mut Underlay,
+    underlay: &'a Underlay,
     sites: &'a [Option<Site>],
     ledger: &'a Ledger,
 }
@@ -182,8 +178,8 @@ impl<E: Endpoint> Tunnels<E> {
     }
 
     /// The sockets to wait on.
-    pub fn sockets(&mut self) -> [Option<&mut UdpSocket>; 2] {
-        [self.underlay.v4.as_mut(), self.underlay.v6.as_mut()]
+    pub fn sockets(&self) -> [Option<&UdpSocket>; 2] {
+        [self.underlay.v4.as_ref(), self.underlay.v6.as_ref()]
     }
 
     /// Lays a packet into its peer's train; `path` must be a tunnel of this worker.

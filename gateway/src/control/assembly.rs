@@ -1,0 +1,427 @@
+//! From configuration and plan to the parts of a running gateway: devices, sockets, words, a worker.
+//!
+//! 1. [`Parts::new`]: the words that control and workers share, one set a path
+//! 2. [`Parts::forwarding`]: what workers read
+//! 3. [`vnet_port`], [`tunnels`], [`Parts::switch`]: the ports of a worker
+//! 4. [`Parts::watch`]: what control watches
+
+use crate::config::key_file;
+use crate::config::schema::{Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
+use crate::control::link::LinkSetup;
+use crate::control::plan::{Origin, PathPlan, Plan};
+use crate::control::run::WatchSetup;
+use crate::control::supervisor::RunError;
+use crate::control::watch::{PathSetup, ProbeSetup};
+use crate::device::event::Waker;
+use crate::device::interface::Interface;
+use crate::device::netlink::{Netlink, Route, Via};
+use crate::device::tun::Tun;
+use crate::device::udp::{UdpOptions, UdpSocket};
+use crate::device::vlan::Tags;
+use crate::pipeline::coalesce::Coalescer;
+use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
+use crate::pipeline::process::{Forwarding, Side};
+use crate::telemetry::ledger::Ledger;
+use crate::worker::ethernet::{own_mac, usable_mtu};
+use crate::worker::handover::{HostPort, LinkFacts, LinkWord, NeighborWord, TunnelWord};
+use crate::worker::link::{LinkPort, LinkRecipe, MAX_SEGMENT};
+use crate::worker::switch::{Switch, VnetPort, Way};
+use crate::worker::tunnels::{Tunnels, Underlay};
+use crypto::key::{PresharedKey, PrivateKey};
+use crypto::limiter::{Limiter, Limits};
+use crypto::tunnel::Peer;
+use crypto::wireguard::{Endpoint, Epoch};
+use ipnet::IpNet;
+use routing::cache::FlowCache;
+use routing::path::PathId;
+use routing::probe::ProbeSettings;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::time::{Instant, SystemTime};
+
+/// Flows that a worker remembers the decision of; more only cost a decision each.
+const FLOWS: usize = 65_536;
+
+/// What a link's parts share.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkParts {
+    pub(crate) word: Arc<LinkWord>,
+    pub(crate) neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
+    pub(crate) recipe: LinkRecipe,
+    pub(crate) address: Vec<IpNet>,
+}
+
+/// What a path's parts share.
+#[derive(Clone, Debug)]
+pub(crate) enum PathParts {
+    Link(LinkParts),
+    Tunnel(Arc<TunnelWord>),
+}
+
+/// The words of every path, by [`PathId`].
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) paths: Vec<PathParts>,
+}
+
+fn link_of<'a>(
+    config: &'a Config,
+    path: &PathPlan,
+) -> Option<(&'a str, &'a Link, &'a Option<Probe>)> {
+    match path.origin {
+        Origin::Link { circuit, link } => {
+            let circuit = config.expressroute.as_ref()?.circuits.get(circuit)?;
+            Some((&circuit.name, circuit.links.get(link)?, &circuit.probe))
+        }
+        Origin::Site { .. } => None,
+    }
+}
+
+fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
+    match path.origin {
+        Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
+        Origin::Link { .. } => None,
+    }
+}
+
+impl Parts {
+    /// Makes the words of every path of the plan; the interfaces must exist.
+    pub(crate) fn new(config: &Config, plan: &Plan) -> Result<Self, RunError> {
+        let mut paths = Vec::new();
+        for path in &plan.paths {
+            let Some((circuit, link, _)) = link_of(config, path) else {
+                paths.push(PathParts::Tunnel(Arc::default()));
+                continue;
+            };
+            let interface = Interface::query(&link.interface)
+                .map_err(|error| RunError::System(format!("{}: {error}", path.name)))?;
+            let tags = Tags::new(&link.vlan, link.vlan_type)
+                .ok_or_else(|| RunError::Failed(format!("{}: VLAN tags", path.name)))?;
+            let own: Vec<IpAddr> = link.address.iter().map(IpNet::addr).collect();
+            let mac = match link.mac {
+                LinkMac::Own => Some(own_mac(&link.interface, circuit, &link.name, &own)),
+                LinkMac::Fixed(mac) => Some(mac),
+                LinkMac::Interface => None,
+            };
+            let word = Arc::new(LinkWord::default());
+            word.publish(LinkFacts {
+                generation: 1,
+                index: interface.index,
+                mtu: interface.mtu,
+                up: false,
+            });
+            paths.push(PathParts::Link(LinkParts {
+                word,
+                neighbors: link
+                    .neighbor
+                    .iter()
+                    .map(|&next| (next, Arc::default()))
+                    .collect(),
+                recipe: LinkRecipe {
+                    interface: link.interface.clone(),
+                    tags,
+                    mac,
+                    offload: link.offload,
+                    fanout: None,
+                },
+                address: link.address.clone(),
+            }));
+        }
+        Ok(Self { paths })
+    }
+
+    fn get(&self, path: PathId) -> Option<&PathParts> {
+        self.paths.get(usize::from(path.0))
+    }
+
+    /// The parts of a link.
+    pub(crate) fn link(&self, path: PathId) -> Option<&LinkParts> {
+        match self.get(path)? {
+            PathParts::Link(link) => Some(link),
+            PathParts::Tunnel(_) => None,
+        }
+    }
+
+    /// The word of a tunnel.
+    pub(crate) fn tunnel(&self, path: PathId) -> Option<&Arc<TunnelWord>> {
+        match self.get(path)? {
+            PathParts::Tunnel(word) => Some(word),
+            PathParts::Link(_) => None,
+        }
+    }
+
+    /// What workers read, for this plan and the interfaces' MTUs as they are.
+    pub(crate) fn forwarding(&self, config: &Config, plan: &Plan) -> Forwarding {
+        let paths = plan.paths.iter().map(|path| {
+            let (mtu, fragments, addresses) = match (link_of(config, path), self.link(path.id)) {
+                (Some((_, link, _)), Some(parts)) => {
+                    let policy = match path.origin {
+                        Origin::Link { circuit, .. } => config
+                            .expressroute
+                            .as_ref()
+                            .and_then(|gateway| gateway.circuits.get(circuit))
+                            .map_or(FragmentPolicy::Drop, |circuit| circuit.fragments),
+                        Origin::Site { .. } => FragmentPolicy::Forward,
+                    };
+                    let (mtu, warning) = usable_mtu(parts.word.read().mtu, parts.recipe.tags);
+                    if let Some(warning) = warning {
+                        tracing::warn!(path = path.name, "{warning}");
+                    }
+                    (mtu, policy, link.address.as_slice())
+                }
+                _ => {
+                    let mtu = config.vpn.as_ref().map_or(1420, |vpn| vpn.mtu);
+                    (mtu, FragmentPolicy::Forward, &[][..])
+                }
+            };
+            side(mtu, fragments, addresses)
+        });
+        Forwarding {
+            snapshot: Arc::clone(&plan.snapshot),
+            vnet: side(
+                config.vnet.mtu,
+                FragmentPolicy::Forward,
+                &config.vnet.address,
+            ),
+            paths: paths.collect(),
+        }
+    }
+
+    /// All ports of the one worker.
+    pub(crate) fn switch(
+        &self,
+        plan: &Plan,
+        vnet: VnetPort,
+        tunnels: Tunnels<Endpoint>,
+        host: Arc<HostPort>,
+        control: &Arc<Waker>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Switch<Endpoint>, RunError> {
+        let (mut links, mut ways) = (Vec::new(), Vec::new());
+        for path in &plan.paths {
+            let Some(parts) = self.link(path.id) else {
+                ways.push(Way::Tunnel);
+                continue;
+            };
+            let next = |v4: bool| {
+                let of_family = parts
+                    .neighbors
+                    .iter()
+                    .find(|(next, _)| next.is_ipv4() == v4);
+                of_family.map(|(_, word)| Arc::clone(word))
+            };
+            ways.push(Way::Link(links.len()));
+            links.push(LinkPort::new(
+                path.id,
+                parts.recipe.clone(),
+                Arc::clone(&parts.word),
+                [next(true), next(false)],
+                Arc::clone(control),
+                Arc::clone(ledger),
+            ));
+        }
+        Ok(Switch {
+            merge: Coalescer::new(vnet.uso),
+            vnet,
+            links,
+            tunnels,
+            ways,
+            host,
+            control: Arc::clone(control),
+            cache: FlowCache::new(FLOWS, random()?),
+            complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
+            ledger: Arc::clone(ledger),
+            message: vec![0; MAX_ERROR].into_boxed_slice(),
+            piece: vec![0; MAX_SEGMENT].into_boxed_slice(),
+        })
+    }
+
+    /// What control watches.
+    pub(crate) fn watch(&self, config: &Config, plan: &Plan) -> WatchSetup {
+        let paths = plan.paths.iter().map(|path| {
+            let link = self.link(path.id).map(|parts| LinkSetup {
+                interface: parts.recipe.interface.clone(),
+                tags: parts.recipe.tags,
+                mac: parts.recipe.mac,
+                address: parts.address.clone(),
+                neighbors: parts.neighbors.clone(),
+                word: Arc::clone(&parts.word),
+            });
+            let probe = match (link_of(config, path), site_of(config, path)) {
+                (Some((_, _, probe)), _) => probe.as_ref(),
+                (None, Some(site)) => site.probe.as_ref(),
+                (None, None) => None,
+            };
+            PathSetup {
+                path: path.id,
+                name: path.name.clone(),
+                kind: path.kind,
+                worker: 0,
+                link,
+                tunnel: self.tunnel(path.id).cloned(),
+                probe: probe.map(|probe| ProbeSetup {
+                    target: probe.target,
+                    settings: ProbeSettings {
+                        interval: probe.interval,
+                        fail: probe.fail,
+                        pass: probe.pass,
+                    },
+                }),
+            }
+        });
+        WatchSetup {
+            hold_down: config.failover.hold_down,
+            addresses: config.vnet.address.iter().map(IpNet::addr).collect(),
+            paths: paths.collect(),
+        }
+    }
+}
+
+fn side(mtu: u16, fragments: FragmentPolicy, addresses: &[IpNet]) -> Side {
+    let v4 = addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    });
+    Side {
+        mtu: AtomicU16::new(mtu),
+        fragments,
+        v4,
+        v6,
+    }
+}
+
+/// Eight random bytes, so that outsiders cannot aim flows at one place of the flow cache.
+fn random() -> Result<u64, RunError> {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut seed = [0; 8];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| RunError::System("the system gave no random bytes".to_owned()))?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+/// Makes the TUN device with the kernel's side of it.
+pub(crate) fn vnet_port(config: &Config, plan: &Plan) -> Result<VnetPort, RunError> {
+    let vnet = &config.vnet;
+    let system = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
+    let tun =
+        Tun::create(&vnet.device, vnet.mtu, 1, vnet.offload).map_err(|error| system(&error))?;
+    let mut netlink = Netlink::open().map_err(|error| system(&error))?;
+    for &address in &vnet.host_address {
+        netlink
+            .add_address(&tun.name, address)
+            .map_err(|error| system(&error))?;
+    }
+    set_host_routes(&mut netlink, &tun.name, &[], &plan.host_routes)?;
+    let queue = tun.queues.into_iter().next();
+    Ok(VnetPort {
+        queue: queue.ok_or_else(|| RunError::Failed("the TUN device has no queue".to_owned()))?,
+        offload: tun.vnet_header,
+        uso: tun.uso,
+    })
+}
+
+/// Sets kernel routes through `device` to `wanted` and takes away those of `old` that are not wanted.
+pub(crate) fn set_host_routes(
+    netlink: &mut Netlink,
+    device: &str,
+    old: &[IpNet],
+    wanted: &[IpNet],
+) -> Result<(), RunError> {
+    for prefix in wanted.iter().filter(|prefix| !old.contains(prefix)) {
+        netlink
+            .replace_route(&Route::new(*prefix, Via::Link(device)))
+            .map_err(|error| RunError::System(error.to_string()))?;
+    }
+    for prefix in old.iter().filter(|prefix| !wanted.contains(prefix)) {
+        if let Err(error) = netlink.delete_route(&Route::new(*prefix, Via::Link(device))) {
+            tracing::warn!(%error, "kernel route not taken away");
+        }
+    }
+    Ok(())
+}
+
+/// Opens the tunnels' sockets and adds every site.
+pub(crate) fn tunnels(
+    config: &Config,
+    plan: &Plan,
+    parts: &Parts,
+    ledger: &Arc<Ledger>,
+    started: Instant,
+) -> Result<Tunnels<Endpoint>, RunError> {
+    let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
+    let (private_key, underlay) = match &config.vpn {
+        Some(vpn) => {
+            let key = key_file::read::<PrivateKey>(&vpn.private_key_file)
+                .map_err(|error| failed(&error))?;
+            (key, underlay(vpn)?)
+        }
+        None => (
+            PrivateKey::generate().map_err(|error| failed(&error))?,
+            Underlay::default(),
+        ),
+    };
+    let limiter = Limiter::new(started, Limits::default()).map_err(|error| failed(&error))?;
+    let epoch = Epoch {
+        instant: started,
+        calendar: SystemTime::now(),
+    };
+    let endpoint = Endpoint::new(private_key, Arc::new(limiter), 0, epoch);
+    let mut tunnels = Tunnels::new(endpoint, underlay, Arc::clone(ledger), started);
+    for path in &plan.paths {
+        let (Some(site), Some(word)) = (site_of(config, path), parts.tunnel(path.id)) else {
+            continue;
+        };
+        let preshared_key = match &site.preshared_key_file {
+            Some(file) => key_file::read::<PresharedKey>(file)
+                .map_err(|error| failed(&error))?
+                .into_bytes(),
+            None => Default::default(),
+        };
+        let peer = Peer {
+            public_key: site.public_key,
+            preshared_key,
+            endpoint: site.endpoint,
+            keepalive: site.keepalive,
+            mtu: config.vpn.as_ref().map_or(1420, |vpn| vpn.mtu),
+        };
+        if !tunnels.add(started, path.id, &peer, Arc::clone(word)) {
+            let why = "its public key is no usable key, or stands twice";
+            return Err(RunError::System(format!("site {}: {why}", site.name)));
+        }
+    }
+    Ok(tunnels)
+}
+
+/// One socket a family. A machine without IPv6 has none of it, unless a site asks for it.
+fn underlay(vpn: &Vpn) -> Result<Underlay, RunError> {
+    let options = UdpOptions {
+        offload: vpn.offload,
+        ..UdpOptions::default()
+    };
+    let bind =
+        |address: IpAddr| UdpSocket::bind(SocketAddr::new(address, vpn.listen_port), options);
+    let v4 =
+        bind(Ipv4Addr::UNSPECIFIED.into()).map_err(|error| RunError::System(error.to_string()))?;
+    let v6 = match bind(Ipv6Addr::UNSPECIFIED.into()) {
+        Ok(socket) => Some(socket),
+        Err(error)
+            if vpn
+                .sites
+                .iter()
+                .any(|site| site.endpoint.is_some_and(|to| to.is_ipv6())) =>
+        {
+            return Err(RunError::System(error.to_string()));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no tunnels over IPv6");
+            None
+        }
+    };
+    Ok(Underlay { v4: Some(v4), v6 })
+}

@@ -1,0 +1,310 @@
+//! The running gateway as the control socket sees it: what it shows, and reload.
+
+use crate::config::schema::Config;
+use crate::config::{self, KeyFiles};
+use crate::control::api::{Gateway, Refusal};
+use crate::control::assembly::{self, Parts};
+use crate::control::board::PathView;
+use crate::control::inspect;
+use crate::control::plan::{PathPlan, Plan};
+use crate::control::run::ControlHandle;
+use crate::control::view::{
+    BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
+    ReloadReport, RouteView, Status, TunnelView,
+};
+use crate::device::netlink::Netlink;
+use crate::pipeline::process::Forwarding;
+use crate::telemetry::ledger::{Ledger, Totals};
+use crate::worker::handover::HostPort;
+use crate::worker::run::Shared;
+use arc_swap::ArcSwap;
+use routing::health::Usability;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What the rest of the gateway holds of a worker.
+pub(crate) struct WorkerHandle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: Arc<HostPort>,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+/// What is in force; a reload replaces it.
+struct Current {
+    config: Config,
+    plan: Plan,
+    generation: NonZeroU32,
+}
+
+/// The counters a moment ago, for rates.
+struct Sample {
+    at: Instant,
+    totals: Totals,
+    rates: BTreeMap<String, inspect::Rate>,
+}
+
+/// The running gateway.
+pub(crate) struct Running {
+    path: PathBuf,
+    started: Instant,
+    current: Mutex<Current>,
+    parts: Arc<Parts>,
+    forwarding: Arc<ArcSwap<Forwarding>>,
+    control: Arc<ControlHandle>,
+    workers: Vec<WorkerHandle>,
+    control_ledger: Arc<Ledger>,
+    sample: Mutex<Sample>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        (path, started): (&Path, Instant),
+        (config, plan, parts): (Config, Plan, Arc<Parts>),
+        forwarding: Arc<ArcSwap<Forwarding>>,
+        control: Arc<ControlHandle>,
+        workers: Vec<WorkerHandle>,
+        control_ledger: Arc<Ledger>,
+    ) -> Self {
+        let generation = NonZeroU32::MIN;
+        Self {
+            path: path.to_owned(),
+            started,
+            current: Mutex::new(Current {
+                config,
+                plan,
+                generation,
+            }),
+            parts,
+            forwarding,
+            control,
+            workers,
+            control_ledger,
+            sample: Mutex::new(Sample {
+                at: started,
+                totals: Totals::default(),
+                rates: BTreeMap::new(),
+            }),
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // Cold path only: the API's thread and the signal loop.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn totals(&self, ports: &[String]) -> Totals {
+        let workers = self.workers.iter().map(|worker| &*worker.ledger);
+        Totals::of(workers.chain([&*self.control_ledger]), ports)
+    }
+
+    fn kernel_drops(&self, ports: &[String]) -> BTreeMap<String, u64> {
+        let mut drops = BTreeMap::new();
+        for worker in &self.workers {
+            for (name, count) in ports.iter().zip(&worker.shared.kernel_drops) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    *drops.entry(name.clone()).or_default() += count;
+                }
+            }
+        }
+        drops
+    }
+
+    /// Works out the rates since the last call.
+    pub(crate) fn sample(&self, now: Instant) {
+        let totals = self.totals(&self.current().plan.ports);
+        let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = now.saturating_duration_since(sample.at).as_secs_f64();
+        if seconds > 0.0 {
+            sample.rates = inspect::rates(&sample.totals, &totals, seconds);
+            (sample.at, sample.totals) = (now, totals);
+        }
+    }
+
+    /// SIGHUP: nobody waits for an answer, so it goes to the log.
+    pub(crate) fn reload_by_signal(&self) {
+        match self.reload() {
+            Ok(report) => {
+                for line in report.changed.iter().chain(&report.needs_restart) {
+                    tracing::info!("reload: {line}");
+                }
+            }
+            Err(refusal) => {
+                tracing::error!("reload refused, nothing changed:\n{}", refusal.message)
+            }
+        }
+    }
+
+    /// Tells every worker to end.
+    pub(crate) fn stop_workers(&self) {
+        for worker in &self.workers {
+            worker.shared.stop.store(true, Ordering::Release);
+            worker.host.worker.wake();
+        }
+    }
+
+    /// The last line of the books.
+    pub(crate) fn report(&self) {
+        let totals = self.totals(&self.current().plan.ports);
+        let sum = |sums: &BTreeMap<String, crate::telemetry::ledger::Sum>| {
+            sums.values().map(|sum| sum.packets).sum::<u64>()
+        };
+        tracing::info!(
+            received = sum(&totals.received),
+            sent = sum(&totals.sent),
+            dropped = sum(&totals.dropped),
+            held = totals.held,
+            "ended"
+        );
+    }
+
+    fn views(&self) -> Vec<PathView> {
+        self.control.board.view().paths.clone()
+    }
+
+    /// What flows may do with a path now, by its name: it stays the same across a reload.
+    fn usability(&self) -> impl Fn(&PathPlan) -> Usability + use<> {
+        let views = self.views();
+        move |path| {
+            let view = views.iter().find(|view| view.name == path.name);
+            view.map_or(Usability::None, |view| view.usability)
+        }
+    }
+}
+
+impl Gateway for Running {
+    fn status(&self) -> Status {
+        let current = self.current();
+        let totals = self.totals(&current.plan.ports);
+        let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status =
+            inspect::status(&current.config, &current.plan, &self.views(), &sample.rates);
+        status.config = self.path.display().to_string();
+        status.uptime_seconds = self.started.elapsed().as_secs_f64();
+        status.workers = self.workers.len() as u16;
+        status.ledger_balanced = totals.imbalance() == 0;
+        status.events = self
+            .control
+            .board
+            .events()
+            .iter()
+            .map(inspect::event)
+            .collect();
+        status
+    }
+
+    fn routes(&self) -> Vec<RouteView> {
+        inspect::routes(&self.current().plan)
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        let current = self.current();
+        inspect::policy(&current.config, &current.plan)
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        let current = self.current();
+        let totals = self.totals(&current.plan.ports);
+        inspect::circuits(
+            &current.config,
+            &current.plan,
+            &self.parts,
+            &self.views(),
+            &totals,
+        )
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        let current = self.current();
+        let totals = self.totals(&current.plan.ports);
+        let (views, started) = (self.views(), self.started);
+        inspect::tunnels(
+            &current.config,
+            &current.plan,
+            &self.parts,
+            &views,
+            &totals,
+            started,
+        )
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        let current = self.current();
+        inspect::neighbors(&current.plan, &self.parts, &self.control.board.view())
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        inspect::bgp(&self.current().config)
+    }
+
+    fn flows(&self) -> Flows {
+        Flows::default()
+    }
+
+    fn counters(&self) -> Counters {
+        let current = self.current();
+        let ports = &current.plan.ports;
+        Counters::new(self.totals(ports), self.kernel_drops(ports))
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        let current = self.current();
+        inspect::explain(&current.config, &current.plan, query, &self.views())
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        let loaded = config::load(&self.path, KeyFiles::Checked)
+            .map_err(|error| Refusal::bad(error.to_string()))?;
+        let mut current = self.current();
+        let new = loaded.config;
+        let needs_restart = inspect::needs_restart(&current.config, &new);
+        if !needs_restart.is_empty() {
+            let lines = needs_restart.join("\n");
+            return Err(Refusal::failed(format!(
+                "nothing was changed, since this needs a restart:\n{lines}"
+            )));
+        }
+        let mut report = ReloadReport {
+            changed: inspect::changes(&current.config, &new),
+            needs_restart,
+            warnings: Vec::new(),
+        };
+        if loaded.report.warnings() > 0 {
+            report.warnings = loaded
+                .report
+                .render(false)
+                .lines()
+                .map(str::to_owned)
+                .collect();
+        }
+        let generation = current.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let plan = Plan::new(&new, generation, self.usability())
+            .map_err(|error| Refusal::bad(error.to_string()))?;
+        // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
+        // forwarding state does not know.
+        let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
+        self.forwarding
+            .store(Arc::new(self.parts.forwarding(&new, &plan)));
+        let device = &new.vnet.device;
+        let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);
+        if let Err(error) = assembly::set_host_routes(&mut netlink, device, old, wanted) {
+            report.warnings.push(format!("kernel routes: {error:?}"));
+        }
+        // Control may have judged a path between the plan and the store: it looks at all of them anew.
+        if !self.control.watch(self.parts.watch(&new, &plan)) {
+            report
+                .warnings
+                .push("control is busy: probes stay as they were".to_owned());
+        }
+        *current = Current {
+            config: new,
+            plan,
+            generation,
+        };
+        Ok(report)
+    }
+}
