@@ -89,6 +89,8 @@ pub struct Status {
     pub last_handshake: Option<Instant>,
     /// When an authenticated message last came in.
     pub last_received: Option<Instant>,
+    /// Since when handshakes have been tried in vain; `None` while none is under way.
+    pub handshaking: Option<Instant>,
     /// Whether packets can be sealed now.
     pub has_session: bool,
     /// Handshakes completed since the peer was added.

@@ -89,6 +89,7 @@ impl Remote {
             endpoint: self.endpoint,
             last_handshake: self.keyring.current_since(),
             last_received: self.last_received,
+            handshaking: self.timers.trying_since,
             has_session: self.keyring.current_since().is_some(),
             handshakes: self.handshakes,
         }

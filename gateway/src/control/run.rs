@@ -244,6 +244,7 @@ impl Control {
             let timeout = self.timeout(Instant::now());
             ready.clear();
             ready.extend(self.poller.wait(Some(timeout))?);
+            self.ledger.begin();
             let now = Instant::now();
             // 2. interfaces
             if ready.contains(&TOKEN_MONITOR) {
@@ -262,9 +263,12 @@ impl Control {
             self.send_due(now);
             // 5. judge
             self.judge(now);
+            self.ledger.end();
             self.show_sometimes(now);
         }
+        self.ledger.begin();
         self.shut_down();
+        self.ledger.end();
         Ok(())
     }
 
