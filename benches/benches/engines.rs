@@ -12,14 +12,17 @@
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
+use crypto::limiter::{Limiter, Limits};
 use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received};
+use crypto::wireguard::{self, Epoch};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 use zeroize::Zeroizing;
 
 const MTU: usize = 1420;
@@ -36,6 +39,7 @@ fn engines(criterion: &mut Criterion<CpuTime>) {
             size,
             crypto::boringtun::Endpoint::new,
         );
+        engine(criterion, "vng", size, own_engine);
     }
 }
 
@@ -119,6 +123,18 @@ fn engine<E: Endpoint>(
         );
     });
     group.finish();
+}
+
+/// The project's own engine, as the only worker.
+fn own_engine(private_key: &[u8; 32]) -> wireguard::Endpoint {
+    let now = Instant::now();
+    let limiter = Limiter::new(now, Limits::default()).expect("random bytes");
+    let epoch = Epoch {
+        instant: now,
+        calendar: SystemTime::now(),
+    };
+    let private_key = PrivateKey::from_bytes(*private_key);
+    wireguard::Endpoint::new(private_key, Arc::new(limiter), 0, epoch)
 }
 
 /// One end of a tunnel.
