@@ -36,7 +36,7 @@ const WAYS: usize = 8;
 const TIME_BITS: u32 = 40;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
-/// What is admitted. Rates are handshake messages per second, bursts messages.
+/// What is admitted. Rates are handshake messages per second, 1 to 1,000; bursts are messages, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Rate of one source, without and with a cookie each.

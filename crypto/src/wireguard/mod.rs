@@ -2,19 +2,19 @@
 //! handshake is snow's, everything else is here. One [`Endpoint`] per worker, `&mut self`, no lock.
 //!
 //! A packet's way out, in trains:
-//! 1. [`endpoint`]: the peer by its number.
-//! 2. [`keyring`]: its session in use; none: [`remote`] sends an initiation and the packets wait outside.
-//! 3. [`session`]: for each slot header, counter, seal in place.
-//! 4. [`timer`]: an answer must come; after 120 s the initiator renews the session.
+//! 1. `endpoint`: the peer by its number.
+//! 2. `keyring`: its session in use; none: `remote` sends an initiation and the packets wait outside.
+//! 3. `session`: for each slot header, counter, seal in place.
+//! 4. `timer`: an answer must come; after 120 s the initiator renews the session.
 //!
 //! A datagram's way in:
-//! 1. [`message`]: its kind, by type and exact length.
-//! 2. [`index`]: data: the receiver index gives the peer, by one array access.
-//! 3. [`keyring`], [`replay`], [`session`]: the session, the window, open in place, the window again.
-//! 4. [`remote`]: the session's turn, then the peer's address, then the timers.
+//! 1. `message`: its kind, by type and exact length.
+//! 2. `index`: data: the receiver index gives the peer, by one array access.
+//! 3. `keyring`, `replay`, `session`: the session, the window, open in place, the window again.
+//! 4. `remote`: the session's turn, then the peer's address, then the timers.
 //!
-//! A handshake message meets [`mac`] first, then the limiter, then [`handshake`] on snow with the
-//! primitives of [`noise`] and the clock of [`timestamp`]. [`local`] is what all peers share.
+//! A handshake message meets `mac` first, then the limiter, then `handshake` on snow with the
+//! primitives of `noise` and the clock of `timestamp`. `local` is what all peers share.
 
 mod endpoint;
 mod handshake;
