@@ -10,7 +10,7 @@
 //! everyone is asked for a cookie. So a flood of forged addresses slows handshakes by one round trip, and
 //! a flood from a true address empties that address's own bucket only.
 //!
-//! All is atomic and of fixed size: [`SETS`] sets of [`WAYS`] buckets, each set one cache line. The set of
+//! All is atomic and of fixed size: 1,024 sets of 8 buckets, each set one cache line. The set of
 //! a source follows from a keyed hash, so nobody can aim at another's. In a full set the bucket with the
 //! most tokens makes room; a full bucket is as good as a forgotten one.
 
