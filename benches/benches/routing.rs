@@ -4,7 +4,8 @@
 //! by a fixed generator. Packets go to destinations inside them, more of them than a CPU's caches hold
 //! where the name says so.
 
-#![allow(missing_docs)]
+// A bench that cannot be set up has nothing to say: it stops with the reason.
+#![allow(missing_docs, clippy::expect_used)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
