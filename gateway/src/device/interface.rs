@@ -22,7 +22,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// Administratively up (IFF_UP).
     pub up: bool,
-    /// Carrier present (IFF_RUNNING).
+    /// Not known to be without carrier (IFF_RUNNING): true for a moment on a link that has just come up,
+    /// before the kernel has looked.
     pub running: bool,
 }
 

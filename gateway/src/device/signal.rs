@@ -74,3 +74,24 @@ impl AsFd for Signals {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_read_in_place_of_killing() {
+        // On a thread of its own: the mask would stay with the test runner's.
+        let test = || {
+            let signals = Signals::new().unwrap();
+            assert_eq!(signals.read(), None);
+            for (number, signal) in SIGNALS {
+                // SAFETY: it has no preconditions; the signal goes to this thread, where it is blocked.
+                assert_eq!(unsafe { libc::raise(number) }, 0);
+                assert_eq!(signals.read(), Some(signal));
+            }
+            assert_eq!(signals.read(), None);
+        };
+        std::thread::spawn(test).join().unwrap();
+    }
+}

@@ -160,7 +160,7 @@ mod tests {
         bytes.extend(message(400, 1, 1, &[]));
         let mut seen = Vec::new();
         ancillary(&bytes, |level, kind, data| {
-            seen.push((level, kind, data.to_vec()))
+            seen.push((level, kind, data.to_vec()));
         });
         assert_eq!(
             seen,
