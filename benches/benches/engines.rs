@@ -9,7 +9,7 @@
     reason = "a benchmark that cannot set itself up should stop"
 )]
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
@@ -17,12 +17,11 @@ use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received};
 use crypto::wireguard::{self, Epoch};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use zeroize::Zeroizing;
 
 const MTU: usize = 1420;
@@ -202,48 +201,9 @@ fn train(size: usize) -> Train {
 /// Nothing but data is expected once the session stands.
 fn silent(_: Option<PeerId>, _: SocketAddr, _: &[u8]) {}
 
-/// CPU time of the thread.
-struct CpuTime;
-
-impl CpuTime {
-    fn now() -> Duration {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-    }
-}
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        Self::now()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        Self::now().saturating_sub(start)
-    }
-
-    fn add(&self, first: &Duration, second: &Duration) -> Duration {
-        *first + *second
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
-
 criterion_group! {
-    name = benches;
+    name = group;
     config = Criterion::default().with_measurement(CpuTime);
     targets = engines
 }
-criterion_main!(benches);
+criterion_main!(group);
