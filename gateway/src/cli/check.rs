@@ -288,8 +288,8 @@ fn paths(config: &Config) -> Vec<PathRow> {
 
 fn limits(config: &Config) -> Vec<LimitRow> {
     let of = |used: usize, limit: Option<u32>, what: &str| match limit {
-        Some(limit) => format!("{used} of {limit} {what}"),
-        None => format!("{used} {what}"),
+        Some(limit) => format!("{what} {used} of {limit}"),
+        None => format!("{what} {used}"),
     };
     let mut rows = Vec::new();
     if let Some(gateway) = &config.expressroute

@@ -1,7 +1,7 @@
 //! `match = { ... }` of a policy rule: protocols, ports and DSCP by name or number.
 
 use super::schema::{From, Match};
-use super::value::{Kind, Name, Network, Switch, Whole, Wrong, nearest, quoted};
+use super::value::{Kind, Network, Switch, Text, Whole, Wrong, nearest, quoted};
 use super::walk::{Section, Walk};
 use toml::de::DeValue;
 
@@ -186,7 +186,7 @@ impl Kind for Origin {
     }
 
     fn parse(&self, value: &DeValue) -> Result<From, Wrong> {
-        let name = Name.parse(value)?;
+        let name = Text.parse(value)?;
         Ok(if name == "vnet" {
             From::Vnet
         } else {

@@ -92,18 +92,8 @@ pub fn parse(
     let (document, syntax) = DeTable::parse_recoverable(&source);
     if !syntax.is_empty() {
         // What is recovered of a broken document misleads: its syntax comes first, all of it.
-        for error in syntax {
-            walk.findings.push(Finding {
-                severity: Severity::Error,
-                key: String::new(),
-                span: error.span().unwrap_or(0..0),
-                title: "not TOML".to_owned(),
-                found: error.message().to_owned(),
-                allowed: None,
-                help: None,
-                also: None,
-            });
-        }
+        walk.findings = syntax_findings(&source, &syntax);
+        drop(document);
         return Err(Report::new(name, source, walk.findings));
     }
     let root = walk::Section::root(document.get_ref());
@@ -116,4 +106,42 @@ pub fn parse(
         return Err(report);
     }
     Ok(Loaded { config, report })
+}
+
+/// The errors of a document that is not TOML. Behind an error the parser finds others that are none:
+/// the rest of a line, and the keys of a table that stands a second time.
+fn syntax_findings(source: &str, errors: &[toml::de::Error]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (mut last_line, mut in_duplicate) = (None, false);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let line_start = source
+            .get(..span.start)
+            .and_then(|before| before.rfind('\n'));
+        let line_start = line_start.map_or(0, |newline| newline + 1);
+        let line = source.get(line_start..).unwrap_or_default().trim_start();
+        let duplicate = error.message() == "duplicate key";
+        let is_header = line.starts_with('[');
+        let follows = in_duplicate && duplicate && !is_header;
+        in_duplicate = duplicate && (is_header || in_duplicate);
+        if last_line == Some(line_start) || follows {
+            continue;
+        }
+        last_line = Some(line_start);
+        findings.push(Finding {
+            severity: Severity::Error,
+            key: String::new(),
+            span,
+            title: "not TOML".to_owned(),
+            found: error.message().to_owned(),
+            allowed: None,
+            help: duplicate.then(|| {
+                "a key and a [table] stand once; each [[table]] in double brackets is one more of \
+                 a list"
+                    .to_owned()
+            }),
+            also: None,
+        });
+    }
+    findings
 }

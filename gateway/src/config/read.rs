@@ -9,7 +9,7 @@ use super::schema::{
 };
 use super::value::{
     Address, Endpoint, File, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network, OneOf,
-    PathName, Switch, Text, Time, Whole, Wrong,
+    PathName, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
 use crate::sku;
@@ -269,18 +269,20 @@ impl Kind for VlanType {
     }
 
     fn parse(&self, value: &DeValue) -> Result<u16, Wrong> {
-        if value.is_integer() {
-            return match Whole(0, 0xFFFF).parse(value) {
-                Ok(number @ (0x88A8 | 0x8100)) => Ok(number as u16),
-                Ok(number) => Err(Wrong {
-                    what: "is not a tag's ethertype",
-                    found: format!("found {number:#06x}"),
-                    help: None,
-                }),
-                Err(wrong) => Err(wrong),
-            };
+        let number = match value {
+            DeValue::String(written) => written
+                .strip_prefix("0x")
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok()),
+            _ => Whole(0, 0xFFFF).parse(value).ok(),
+        };
+        match number {
+            Some(number @ (0x88A8 | 0x8100)) => Ok(number as u16),
+            _ => Err(Wrong {
+                what: "is not the ethertype of a tag",
+                found: format!("found {}", described(value)),
+                help: None,
+            }),
         }
-        OneOf(&[("0x88a8", 0x88A8), ("0x8100", 0x8100), ("0x88A8", 0x88A8)]).parse(value)
     }
 }
 
@@ -469,7 +471,7 @@ fn action(walk: &mut Walk, section: &Section) -> Action {
         let Some(section) = section.section(walk, "action") else {
             return Action::Route;
         };
-        let paths = section.required_list(walk, "via", &Name);
+        let paths = section.required_list(walk, "via", &Via);
         section.finish(walk);
         return Action::Via(paths);
     }
@@ -488,6 +490,21 @@ fn action(walk: &mut Walk, section: &Section) -> Action {
             );
             Action::Route
         }
+    }
+}
+
+/// A circuit or site that a policy rule leads to; whether it is known is a rule's matter.
+struct Via;
+
+impl Kind for Via {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "names of circuits and sites, the preferred one first".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        Text.parse(value)
     }
 }
 

@@ -351,12 +351,9 @@ fn prefix(written: &str) -> Result<IpNet, Wrong> {
     }
     let wrong = Wrong::new("is not a prefix", format!("found {}", quoted(written)));
     Err(match written.split_once('/') {
-        None if written.parse::<IpAddr>().is_ok() => {
-            let length = if written.contains(':') { 128 } else { 32 };
-            wrong.help(format!(
-                "the length is missing; one address alone is \"{written}/{length}\""
-            ))
-        }
+        None if written.parse::<IpAddr>().is_ok() => wrong.help(format!(
+            "the prefix length is missing: \"{written}/LENGTH\""
+        )),
         Some((address, length)) => match (address.parse::<IpAddr>(), length.parse::<u32>()) {
             (Ok(IpAddr::V4(_)), _) => wrong.help("the length of an IPv4 prefix is 0 to 32"),
             (Ok(IpAddr::V6(_)), _) => wrong.help("the length of an IPv6 prefix is 0 to 128"),

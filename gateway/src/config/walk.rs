@@ -143,7 +143,10 @@ impl<'d> Section<'d> {
             &self.path(name),
             self.span.clone(),
             "is missing",
-            format!("has no key `{name}`"),
+            match self.key.as_str() {
+                "" => format!("the file has no {name}"),
+                _ => format!("has no key `{name}`"),
+            },
             Some(allowed),
             None,
         );
@@ -284,6 +287,7 @@ impl<'d> Section<'d> {
                 nearest(name, absent.copied()).or_else(|| nearest(name, asked.iter().copied()));
             let mut known = asked.clone();
             known.sort_unstable();
+            known.dedup();
             walk.error(
                 &self.path(name),
                 key.span(),

@@ -164,7 +164,7 @@ fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {
             [] => "the secondary link is untagged".to_owned(),
             ids => format!("the secondary link has {}", joined(ids)),
         })
-        .help("ExpressRoute uses the same VLAN ids on both links (azure.md, section 5)")
+        .help("ExpressRoute uses the same VLAN ids on both links of a circuit")
         .also(format!("{key}.link[0].vlan"), "the primary's");
         rules.warning(&format!("{key}.link[1].vlan"), "differs", words);
     }

@@ -48,7 +48,7 @@ fn sku(rules: &mut Rules, vpn: &Vpn) {
     };
     if !limits.coexists && rules.config.expressroute.is_some() {
         let words = found(format!("{} beside an ExpressRoute gateway", limits.name))
-            .allowed("VpnGw1 or larger, or \"Unlimited\" (azure.md, section 1)")
+            .allowed("VpnGw1 or larger, or \"Unlimited\"")
             .also("expressroute", "the ExpressRoute gateway");
         rules.error("vpn.sku", "cannot coexist with ExpressRoute", words);
     }
@@ -153,11 +153,7 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
     }
     let probe = format!("{key}.probe");
     if site.probe.is_none() {
-        let words = found(format!(
-            "nothing asks site {:?} through its tunnel",
-            site.name
-        ))
-        .help(
+        let words = found("nothing asks through the tunnel").help(
             "the tunnel counts as up while its handshake is fresh, up to 3 minutes after a \
              fault; add probe = { target = \"ADDRESS\" }",
         );

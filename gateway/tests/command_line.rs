@@ -1,0 +1,245 @@
+//! The program as people and scripts call it: exit status, files, tables and JSON.
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn vng(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vng"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("NO_COLOR")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// A directory with `vng.toml`, the example of both gateways, and its key.
+fn coexist() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let made = vng(directory.path(), &["keygen", "-o", "vpn.key"]);
+    assert_eq!(status(&made), 0, "{}", stderr(&made));
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/coexist.toml");
+    let source = fs::read_to_string(example).unwrap();
+    let source = source.replace("/etc/vng/vpn.key", "vpn.key");
+    fs::write(directory.path().join("vng.toml"), source).unwrap();
+    directory
+}
+
+#[test]
+fn keygen_makes_a_private_file_and_prints_the_public_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = vng(directory.path(), &["keygen", "-o", "key"]);
+    assert_eq!(status(&made), 0, "{}", stderr(&made));
+    let path = directory.path().join("key");
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let private = fs::read_to_string(&path).unwrap();
+    let private: crypto::key::PrivateKey = private.trim_end().parse().unwrap();
+    assert_eq!(stdout(&made).trim_end(), private.public_key().to_string());
+    let derived = vng(directory.path(), &["pubkey", "key"]);
+    assert_eq!(stdout(&derived), stdout(&made));
+}
+
+#[test]
+fn keygen_replaces_a_key_only_when_forced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    fs::write(&path, "precious").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = vng(directory.path(), &["keygen", "-o", "key"]);
+    assert_eq!(status(&refused), 2);
+    assert!(stderr(&refused).contains("--force"), "{}", stderr(&refused));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    let forced = vng(directory.path(), &["keygen", "-o", "key", "--force"]);
+    assert_eq!(status(&forced), 0, "{}", stderr(&forced));
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn pubkey_refuses_a_file_that_others_can_read() {
+    let directory = coexist();
+    let path = directory.path().join("vpn.key");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let refused = vng(directory.path(), &["pubkey", "vpn.key"]);
+    assert_eq!(status(&refused), 2);
+    assert!(
+        stderr(&refused).contains("chmod 600 vpn.key"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
+#[test]
+fn check_prints_the_plan_and_ends_with_0() {
+    let directory = coexist();
+    let checked = vng(directory.path(), &["check", "-c", "vng.toml"]);
+    assert_eq!(status(&checked), 0, "{}", stderr(&checked));
+    let plan = stdout(&checked);
+    for part in [
+        "er-sydney/primary",
+        "onprem",
+        "laptop",
+        "ErGw1Az",
+        "10.9.0.0/16",
+        "ok: vng.toml is valid",
+    ] {
+        assert!(plan.contains(part), "{part} is not in:\n{plan}");
+    }
+    assert!(!plan.contains('\x1b'), "colour in a pipe");
+    assert!(stderr(&checked).contains("warning:"));
+}
+
+#[test]
+fn check_of_a_broken_file_ends_with_2_and_shows_the_lines() {
+    let directory = coexist();
+    let path = directory.path().join("vng.toml");
+    let source = fs::read_to_string(&path).unwrap();
+    let source = source.replace("mtu           = 1500", "mtu           = 99999");
+    fs::write(
+        &path,
+        source.replace("action = \"drop\"", "action = \"dorp\""),
+    )
+    .unwrap();
+    let checked = vng(directory.path(), &["check", "-c", "vng.toml"]);
+    assert_eq!(status(&checked), 2);
+    let told = stderr(&checked);
+    for part in [
+        "--> vng.toml:8:17",
+        "mtu           = 99999",
+        "^^^^^ found 99999",
+        "allowed: a whole number from 576 to 9216",
+        "did you mean \"drop\"?",
+        "vng.toml: 2 errors, 2 warnings",
+    ] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    assert_eq!(stdout(&checked), "");
+    assert!(!told.contains('\x1b'), "colour in a pipe");
+}
+
+#[test]
+fn check_gives_findings_and_plan_as_json() {
+    let directory = coexist();
+    let checked = vng(directory.path(), &["check", "-c", "vng.toml", "--json"]);
+    assert_eq!(status(&checked), 0, "{}", stderr(&checked));
+    let json: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["findings"][0]["severity"], "warning");
+    assert_eq!(json["paths"][2]["name"], "onprem");
+    assert_eq!(json["limits"][0]["bits_per_second"], 1_000_000_000);
+
+    fs::write(directory.path().join("bad.toml"), "[vnet]\nmtu = 1\n").unwrap();
+    let checked = vng(directory.path(), &["check", "-c", "bad.toml", "--json"]);
+    assert_eq!(status(&checked), 2);
+    let json: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    assert_eq!(json["ok"], false);
+    let mtu = json["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|f| f["key"] == "vnet.mtu")
+        .unwrap();
+    assert_eq!((&mtu["line"], &mtu["column"]), (&2.into(), &7.into()));
+    assert_eq!(mtu["found"], "found 1");
+}
+
+#[test]
+fn check_for_another_host_needs_no_key_file() {
+    let directory = coexist();
+    fs::remove_file(directory.path().join("vpn.key")).unwrap();
+    let checked = vng(directory.path(), &["check", "-c", "vng.toml"]);
+    assert_eq!(status(&checked), 2);
+    assert!(
+        stderr(&checked).contains("vng keygen -o vpn.key"),
+        "{}",
+        stderr(&checked)
+    );
+    let checked = vng(
+        directory.path(),
+        &["check", "-c", "vng.toml", "--skip-key-files"],
+    );
+    assert_eq!(status(&checked), 0, "{}", stderr(&checked));
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_help_with_0() {
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["frobnicate"][..],
+        &["show", "everything"],
+        &["check"],
+        &["check", "-c", "not-there.toml"],
+        &["explain", "--src", "10.1.0.1", "--dst", "fd00::1"],
+        &[
+            "explain",
+            "--src",
+            "10.1.0.1",
+            "--dst",
+            "10.2.0.1",
+            "--protocol",
+            "tpc",
+        ],
+        &[
+            "explain",
+            "--src",
+            "10.1.0.1",
+            "--dst",
+            "10.2.0.1",
+            "--protocol",
+            "icmp",
+            "--dport",
+            "80",
+        ],
+        &["show", "status", "--watch", "0"],
+    ] {
+        let output = vng(directory.path(), arguments);
+        assert_eq!(status(&output), 2, "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["show", "--help"]] {
+        let output = vng(directory.path(), arguments);
+        assert_eq!(status(&output), 0, "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_gateway_show_ends_with_3_and_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in [
+        &["show", "status", "-s", "vng.sock"][..],
+        &["reload", "-s", "vng.sock"],
+        &[
+            "explain", "--src", "10.1.0.1", "--dst", "10.2.0.1", "-s", "vng.sock",
+        ],
+    ] {
+        let output = vng(directory.path(), command);
+        assert_eq!(status(&output), 3, "{command:?}");
+        let said = stderr(&output);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.contains("no gateway listens at vng.sock; start one with vng run"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! The configuration file: examples that must pass, broken files that must be told what is wrong.
+//!
+//! Every file in `broken/` ends with what must be found in it, one line each, in order:
+//! `#! LINE:COLUMN SEVERITY: TITLE | FOUND | part of what is allowed | part of the help`
+
+use gateway::config::{self, KeyFiles, LoadError, Report};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn toml_files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let mut files: Vec<PathBuf> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// What a file must be told, as its foot says.
+struct Expected<'a> {
+    place_and_title: &'a str,
+    found: &'a str,
+    allowed: &'a str,
+    help: &'a str,
+}
+
+fn expectations(source: &str) -> Vec<Expected<'_>> {
+    let lines = source.lines().filter_map(|line| line.strip_prefix("#! "));
+    lines
+        .map(|line| {
+            let mut fields = line.split(" | ");
+            let mut field = || fields.next().unwrap_or_default().trim();
+            Expected {
+                place_and_title: field(),
+                found: field(),
+                allowed: field(),
+                help: field(),
+            }
+        })
+        .collect()
+}
+
+/// The findings of a report in the same form.
+fn told(report: &Report) -> String {
+    let mut text = String::new();
+    for view in report.views() {
+        let severity = match view.severity {
+            config::Severity::Error => "error",
+            config::Severity::Warning => "warning",
+        };
+        let (line, column, message, found) = (view.line, view.column, view.message, view.found);
+        let found = found.replace('\n', " ");
+        let (allowed, help) = (view.allowed.unwrap_or(""), view.help.unwrap_or(""));
+        text +=
+            &format!("#! {line}:{column} {severity}: {message} | {found} | {allowed} | {help}\n");
+    }
+    text
+}
+
+#[test]
+fn every_broken_file_is_told_everything_that_is_wrong_with_it() {
+    let files = toml_files("tests/broken");
+    assert!(files.len() >= 20, "{}", files.len());
+    let mut failures = String::new();
+    for path in files {
+        let source = fs::read_to_string(&path).unwrap();
+        let expected = expectations(&source);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let report = match config::load(&path, KeyFiles::Skipped) {
+            Err(LoadError::Wrong(report)) => report,
+            other => panic!("{name}: {other:?}"),
+        };
+        let views = report.views();
+        let same = views.len() == expected.len()
+            && views.iter().zip(&expected).all(|(view, expected)| {
+                let severity = match view.severity {
+                    config::Severity::Error => "error",
+                    config::Severity::Warning => "warning",
+                };
+                let title = format!("{}:{} {severity}: {}", view.line, view.column, view.message);
+                title == expected.place_and_title
+                    && view.found == expected.found
+                    && view.allowed.unwrap_or("").contains(expected.allowed)
+                    && view.help.unwrap_or("").contains(expected.help)
+            });
+        if !same {
+            failures += &format!("== {name} was told:\n{}", told(&report));
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+/// A directory with a private key that the examples and the key rules use.
+fn with_key() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vpn.key");
+    let key = crypto::key::PrivateKey::generate().unwrap();
+    fs::write(&path, key.to_base64().as_bytes()).unwrap();
+    set_mode(&path, 0o600);
+    (directory, path)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn every_example_is_valid() {
+    let (directory, key) = with_key();
+    let files = toml_files("../docs/examples");
+    assert!(files.len() >= 5);
+    for path in files {
+        let source = fs::read_to_string(&path).unwrap();
+        let source = source.replace("/etc/vng/vpn.key", key.to_str().unwrap());
+        match config::parse(&path, source, directory.path(), KeyFiles::Checked) {
+            Ok(loaded) => {
+                let not_yet = |f: &config::Finding| f.title.ends_with("has no effect yet");
+                assert!(
+                    loaded.report.findings.iter().all(not_yet),
+                    "{}",
+                    loaded.report.render(false)
+                );
+            }
+            Err(report) => panic!("{}", report.render(false)),
+        }
+    }
+}
+
+/// The smallest VPN gateway; its key file is `vpn.key` beside the configuration.
+const SMALL: &str = r#"
+[vnet]
+name          = "lab"
+address_space = ["10.1.0.0/16"]
+address       = ["10.1.255.4/27"]
+
+[vpn]
+sku              = "VpnGw1"
+private_key_file = "vpn.key"
+
+[[vpn.site]]
+name       = "onprem"
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+prefixes   = ["10.2.0.0/16"]
+probe      = { target = "10.2.0.1" }
+"#;
+
+fn check(directory: &Path, source: &str) -> Result<config::Loaded, Report> {
+    let name = directory.join("vng.toml");
+    config::parse(&name, source.to_owned(), directory, KeyFiles::Checked)
+}
+
+#[test]
+fn key_files_must_be_there_private_and_hold_a_key() {
+    let (directory, key) = with_key();
+    let title = || match check(directory.path(), SMALL) {
+        Ok(_) => "valid".to_owned(),
+        Err(report) => {
+            assert_eq!(report.errors(), 1, "{}", report.render(false));
+            report.findings[0].title.clone()
+        }
+    };
+    assert_eq!(title(), "valid");
+    set_mode(&key, 0o640);
+    assert_eq!(title(), "`vpn.private_key_file` is open to others");
+    set_mode(&key, 0o600);
+    fs::write(&key, "not a key").unwrap();
+    assert_eq!(title(), "`vpn.private_key_file` does not hold a key");
+    fs::remove_file(&key).unwrap();
+    assert_eq!(title(), "`vpn.private_key_file` cannot be read");
+    fs::create_dir(&key).unwrap();
+    assert_eq!(title(), "`vpn.private_key_file` is not a key file");
+}
+
+#[test]
+fn the_remedy_for_an_open_key_file_is_its_chmod() {
+    let (directory, key) = with_key();
+    set_mode(&key, 0o644);
+    let report = check(directory.path(), SMALL).unwrap_err();
+    let help = report.findings[0].help.as_deref().unwrap();
+    assert_eq!(help, format!("chmod 600 {}", key.display()));
+}
+
+#[test]
+fn a_preshared_key_file_is_held_to_the_same_rules() {
+    let (directory, key) = with_key();
+    let other = directory.path().join("shared.key");
+    fs::copy(&key, &other).unwrap();
+    let source = format!("{SMALL}preshared_key_file = \"shared.key\"\n");
+    set_mode(&other, 0o600);
+    let loaded = check(directory.path(), &source).unwrap();
+    let site = &loaded.config.vpn.unwrap().sites[0];
+    assert_eq!(site.preshared_key_file.as_deref(), Some(other.as_path()));
+    set_mode(&other, 0o604);
+    let report = check(directory.path(), &source).unwrap_err();
+    assert_eq!(
+        report.findings[0].title,
+        "`vpn.site.preshared_key_file` is open to others"
+    );
+}
+
+#[test]
+fn our_own_public_key_is_no_site() {
+    let (directory, key) = with_key();
+    let private: crypto::key::PrivateKey = fs::read_to_string(key).unwrap().parse().unwrap();
+    let other = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+    let source = SMALL.replace(other, &private.public_key().to_string());
+    let report = check(directory.path(), &source).unwrap_err();
+    assert_eq!(report.findings[0].title, "`vpn.site.public_key` is our own");
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let (directory, _) = with_key();
+    let config = check(directory.path(), SMALL).unwrap().config;
+    let vpn = config.vpn.unwrap();
+    assert_eq!(
+        (config.vnet.device.as_str(), config.vnet.mtu),
+        ("vng0", 1_500)
+    );
+    assert!(config.vnet.offload && vpn.offload && !config.vnet.host_routes);
+    assert_eq!(
+        (vpn.generation, vpn.listen_port, vpn.mtu),
+        (1, 51_820, 1_420)
+    );
+    assert_eq!(vpn.sites[0].keepalive, None);
+    assert_eq!(vpn.sites[0].lanes, 1);
+    let probe = vpn.sites[0].probe.clone().unwrap();
+    assert_eq!(
+        (probe.interval.as_millis(), probe.fail, probe.pass),
+        (1_000, 3, 3)
+    );
+    assert_eq!(config.failover.hold_down.as_secs(), 5);
+    assert!(!config.failover.branch_transit);
+    assert_eq!(config.control.socket, Path::new("/run/vng/vng.sock"));
+    assert_eq!((config.control.metrics, config.control.workers), (None, 1));
+}
+
+#[test]
+fn circuits_probe_their_neighbor_unless_told_otherwise() {
+    use gateway::config::schema::{FragmentPolicy, LinkMac, Probe};
+    let circuit = |extra: &str| {
+        let source = format!(
+            "[vnet]\nname = \"lab\"\naddress_space = \"10.1.0.0/16\"\naddress = \"10.1.0.4/27\"\n\
+             [expressroute]\nsku = \"Unlimited\"\n\
+             [[expressroute.circuit]]\nname = \"er\"\nprefixes = \"10.2.0.0/16\"\n{extra}\n\
+             [[expressroute.circuit.link]]\ninterface = \"eth1\"\n\
+             address = \"172.16.0.2/30\"\nneighbor = \"172.16.0.1\"\n"
+        );
+        let loaded =
+            check(Path::new("/"), &source).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        loaded.config.expressroute.unwrap().circuits.remove(0)
+    };
+    let default = circuit("");
+    assert_eq!(default.probe, Some(Probe::default()));
+    assert_eq!(default.fragments, FragmentPolicy::Drop);
+    assert_eq!(default.links[0].name, "primary");
+    assert_eq!(
+        (default.links[0].mac, default.links[0].vlan_type),
+        (LinkMac::Own, 0x88A8)
+    );
+    assert_eq!(circuit("probe = true").probe, Some(Probe::default()));
+    assert_eq!(circuit("probe = false").probe, None);
+    let fast = circuit("probe = { interval = \"20ms\" }").probe.unwrap();
+    assert_eq!((fast.interval.as_millis(), fast.target), (20, None));
+}
+
+#[test]
+fn the_generation_is_the_one_that_has_the_sku() {
+    let (directory, _) = with_key();
+    let source = SMALL.replace("VpnGw1", "VpnGw5");
+    let vpn = check(directory.path(), &source)
+        .unwrap()
+        .config
+        .vpn
+        .unwrap();
+    assert_eq!(vpn.generation, 2);
+}
+
+#[test]
+fn ports_without_a_protocol_mean_tcp_and_udp() {
+    let (directory, _) = with_key();
+    let rule = |matches: &str| {
+        let policy = "[[policy]]\nname = \"r\"\naction = \"drop\"\n";
+        let source = format!("{SMALL}{policy}match = {matches}\n");
+        check(directory.path(), &source)
+            .unwrap()
+            .config
+            .policy
+            .remove(0)
+            .matches
+    };
+    assert_eq!(rule("{ destination_port = 53 }").protocol, [6, 17]);
+    assert_eq!(rule("{ icmp_type = 8 }").protocol, [1, 58]);
+    assert_eq!(
+        rule("{ protocol = \"udp\", source_port = \"1-9\" }").source_port,
+        [(1, 9)]
+    );
+    assert_eq!(rule("{ dscp = [\"ef\", 8] }").dscp, [46, 8]);
+}
+
+#[test]
+fn a_default_route_over_a_site_is_no_conflict() {
+    let (directory, _) = with_key();
+    let source = SMALL.replace("\"10.2.0.0/16\"", "\"0.0.0.0/0\"");
+    let loaded = check(directory.path(), &source);
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err().render(false));
+}
+
+proptest::proptest! {
+    /// Whatever a file holds, it is a configuration or a report; never a panic, and every finding has a
+    /// place inside the file.
+    #[test]
+    fn any_text_is_read_without_a_panic(cut in 0_usize..3_500, insert in ".{0,12}", example in 0_usize..5) {
+        let files = toml_files("../docs/examples");
+        let mut source = fs::read_to_string(&files[example % files.len()]).unwrap();
+        let at = source.floor_char_boundary(cut.min(source.len()));
+        source.insert_str(at, &insert);
+        let length = source.len();
+        if let Err(report) = config::parse(Path::new("f"), source, Path::new("/"), KeyFiles::Skipped) {
+            proptest::prop_assert!(report.errors() > 0);
+            for finding in &report.findings {
+                proptest::prop_assert!(finding.span.start <= finding.span.end && finding.span.start <= length);
+            }
+            proptest::prop_assert!(!report.render(true).is_empty());
+        }
+    }
+}
