@@ -1,4 +1,5 @@
 //! The program as people and scripts call it: exit status, files, tables and JSON.
+#![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
 use serde_json::Value;
 use std::fs;
@@ -98,7 +99,6 @@ fn check_prints_the_plan_and_ends_with_0() {
     for part in [
         "er-sydney/primary",
         "onprem",
-        "laptop",
         "ErGw1Az",
         "10.9.0.0/16",
         "ok: vng.toml is valid",
@@ -129,7 +129,7 @@ fn check_of_a_broken_file_ends_with_2_and_shows_the_lines() {
         "^^^^^ found 99999",
         "allowed: a whole number from 576 to 9216",
         "did you mean \"drop\"?",
-        "vng.toml: 2 errors, 2 warnings",
+        "vng.toml: 2 errors, 3 warnings",
     ] {
         assert!(told.contains(part), "{part} is not in:\n{told}");
     }
@@ -240,6 +240,71 @@ fn without_a_gateway_show_ends_with_3_and_says_what_to_do() {
         assert!(
             said.contains("no gateway listens at vng.sock; start one with vng run"),
             "{said}"
+        );
+    }
+}
+
+fn explain(directory: &Path, more: &[&str]) -> Output {
+    let packet = [
+        "explain", "-c", "vng.toml", "--src", "10.1.0.4", "--dst", "10.2.0.5",
+    ];
+    vng(directory, &[&packet[..], more].concat())
+}
+
+#[test]
+fn explain_offline_tells_the_story_of_a_packet() {
+    let directory = coexist();
+    let told = explain(directory.path(), &["--dport", "443"]);
+    assert_eq!(status(&told), 0, "{}", stderr(&told));
+    let text = stdout(&told);
+    for part in [
+        "packet    tcp from 10.1.0.4 to 10.2.0.5:443",
+        "verdict   forward to er-sydney/",
+        "route     10.2.0.0/16 (static)",
+        "ExpressRoute has the same prefix and wins",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    let telnet = explain(directory.path(), &["--protocol", "tcp", "--dport", "23"]);
+    assert!(
+        stdout(&telnet).contains("verdict   drop: policy"),
+        "{}",
+        stdout(&telnet)
+    );
+}
+
+#[test]
+fn explain_offline_follows_the_failover_when_paths_are_taken_for_down() {
+    let directory = coexist();
+    let member = |down: &[&str]| {
+        let told = explain(directory.path(), &[down, &["--json"]].concat());
+        assert_eq!(status(&told), 0, "{}", stderr(&told));
+        let json: Value = serde_json::from_str(&stdout(&told)).unwrap();
+        for key in [
+            "verdict", "reason", "policy", "route", "path", "member", "rejected",
+        ] {
+            assert!(json.get(key).is_some(), "{key} is not in {json}");
+        }
+        assert_eq!(json["route"]["prefix"], "10.2.0.0/16");
+        json["member"].as_str().map(str::to_owned)
+    };
+    assert!(member(&[]).unwrap().starts_with("er-sydney/"));
+    let left = member(&["--down", "er-sydney/primary"]);
+    assert_eq!(left.as_deref(), Some("er-sydney/secondary"));
+    assert_eq!(member(&["--down", "er-sydney"]).as_deref(), Some("onprem"));
+    assert_eq!(member(&["--down", "er-sydney", "--down", "onprem"]), None);
+}
+
+#[test]
+fn explain_refuses_names_that_are_not_in_the_file() {
+    let directory = coexist();
+    for more in [&["--down", "er-perth"][..], &["--from", "er-perth"]] {
+        let told = explain(directory.path(), more);
+        assert_eq!(status(&told), 2, "{more:?}");
+        assert!(
+            stderr(&told).contains("er-sydney/primary"),
+            "{}",
+            stderr(&told)
         );
     }
 }

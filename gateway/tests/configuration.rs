@@ -2,8 +2,10 @@
 //!
 //! Every file in `broken/` ends with what must be found in it, one line each, in order:
 //! `#! LINE:COLUMN SEVERITY: TITLE | FOUND | part of what is allowed | part of the help`
+#![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
 use gateway::config::{self, KeyFiles, LoadError, Report};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +58,8 @@ fn told(report: &Report) -> String {
         let (line, column, message, found) = (view.line, view.column, view.message, view.found);
         let found = found.replace('\n', " ");
         let (allowed, help) = (view.allowed.unwrap_or(""), view.help.unwrap_or(""));
-        text +=
-            &format!("#! {line}:{column} {severity}: {message} | {found} | {allowed} | {help}\n");
+        let place = format!("#! {line}:{column} {severity}: {message}");
+        writeln!(text, "{place} | {found} | {allowed} | {help}").unwrap();
     }
     text
 }
@@ -89,7 +91,7 @@ fn every_broken_file_is_told_everything_that_is_wrong_with_it() {
                     && view.help.unwrap_or("").contains(expected.help)
             });
         if !same {
-            failures += &format!("== {name} was told:\n{}", told(&report));
+            write!(failures, "== {name} was told:\n{}", told(&report)).unwrap();
         }
     }
     assert!(failures.is_empty(), "\n{failures}");

@@ -1,16 +1,21 @@
 //! `vng check`: validates a file and prints what the gateway would set up.
 
-use super::Failure;
 use super::output::{
     Style, bandwidth_limit, heading, limit, list, or_dash, print, print_json, table,
 };
+use super::{Failure, show};
 use crate::config::schema::{Config, Link, LinkMac, Probe};
 use crate::config::value::written;
 use crate::config::{self, KeyFiles, LoadError, Report};
+use crate::control::describe;
+use crate::control::plan::Plan;
+use crate::control::view::{PolicyView, RouteView};
 use crate::sku;
 use clap::Args;
 use ipnet::IpNet;
+use routing::health::Usability;
 use serde::Serialize;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -41,7 +46,9 @@ pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let summary = Summary::of(&loaded.config);
+    let plan = Plan::new(&loaded.config, NonZeroU32::MIN, |_| Usability::Full)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let summary = Summary::of(&loaded.config, &plan);
     if arguments.json {
         return print_json(&Checked::new(&loaded.report, Some(summary)));
     }
@@ -76,6 +83,9 @@ impl<'a> Checked<'a> {
 struct Summary {
     interfaces: Vec<InterfaceRow>,
     paths: Vec<PathRow>,
+    /// With every path up.
+    routes: Vec<RouteView>,
+    policy: Vec<PolicyView>,
     limits: Vec<LimitRow>,
 }
 
@@ -116,10 +126,12 @@ struct LimitRow {
 }
 
 impl Summary {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, plan: &Plan) -> Self {
         Self {
             interfaces: interfaces(config),
             paths: paths(config),
+            routes: describe::routes(plan),
+            policy: describe::policy(config, plan),
             limits: limits(config),
         }
     }
@@ -153,6 +165,14 @@ impl Summary {
         };
         text += &table(style, &header, self.paths.iter().map(row));
         text += "\n";
+        text += &heading(style, "Routes, with every path up");
+        text += &show::routes(style, &self.routes);
+        text += "\n";
+        if !self.policy.is_empty() {
+            text += &heading(style, "Policy, before the routes");
+            text += &show::policy(style, &self.policy);
+            text += "\n";
+        }
         text += &heading(style, "Limits");
         let header = [
             "gateway",
@@ -267,20 +287,6 @@ fn paths(config: &Config) -> Vec<PathRow> {
                 Some(probe_text(probe, target.to_string()))
             }),
             prefixes: site.prefixes.clone(),
-        });
-    }
-    let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
-    for client in clients.flat_map(|point_to_site| &point_to_site.clients) {
-        rows.push(PathRow {
-            name: client.name.clone(),
-            kind: "Vpn client",
-            next_hop: "calls us".to_owned(),
-            probe: None,
-            prefixes: client
-                .address
-                .iter()
-                .map(|&address| address.into())
-                .collect(),
         });
     }
     rows

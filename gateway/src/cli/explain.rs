@@ -6,7 +6,7 @@ use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::{self, KeyFiles, matches};
 use crate::control::api::Request;
 use crate::control::client::Client;
-use crate::control::inspect;
+use crate::control::describe;
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::view::{Alternative, Explanation, Query};
 use clap::Args;
@@ -21,7 +21,7 @@ const UDP: u8 = 17;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// Where the packet comes in: vnet, a circuit, a link (circuit/link), a site or a client
+    /// Where the packet comes in: vnet, a circuit, a link (circuit/link) or a site
     #[arg(long, value_name = "NAME", default_value = "vnet")]
     from: String,
     /// Source address
@@ -118,37 +118,35 @@ fn query(arguments: &Explain) -> Result<Query, Failure> {
     })
 }
 
+/// Every path is taken for up, but those that are named.
 fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, Failure> {
     let config = config::load(file, KeyFiles::Skipped)?.config;
-    let is_down = |path: &PathPlan| {
-        let circuit = path.name.split_once('/').map(|(circuit, _)| circuit);
-        let named = |name: &String| *name == path.name || Some(name.as_str()) == circuit;
-        down.iter().any(named)
+    let is_down = |name: &str| {
+        let circuit = name.split_once('/').map(|(circuit, _)| circuit);
+        down.iter()
+            .any(|down| down == name || Some(down.as_str()) == circuit)
     };
     let usability = |path: &PathPlan| {
-        if is_down(path) {
+        if is_down(&path.name) {
             Usability::None
         } else {
             Usability::Full
         }
     };
     let plan = Plan::new(&config, NonZeroU32::MIN, usability)
-        .map_err(|error| Failure::Work(error.to_string()))?;
+        .map_err(|error| Failure::Usage(error.to_string()))?;
     for name in down {
-        let known = |path: &&PathPlan| {
-            path.name == *name
-                || path
-                    .name
-                    .split_once('/')
-                    .is_some_and(|(first, _)| first == name)
-        };
-        if !plan.paths.iter().any(|path| known(&path)) {
+        let of_circuit = |path: &&PathPlan| path.name.starts_with(&format!("{name}/"));
+        if plan.path_named(name).is_none() && !plan.paths.iter().any(|path| of_circuit(&path)) {
+            let names: Vec<&str> = plan.paths.iter().map(|path| path.name.as_str()).collect();
             return Err(Failure::Usage(format!(
-                "--down {name}: no such circuit, link or site"
+                "--down {name}: no circuit, link or site has this name; there are {}",
+                names.join(", ")
             )));
         }
     }
-    inspect::explain(&config, &plan, query, &[]).map_err(|refusal| Failure::Usage(refusal.message))
+    describe::explain(&config, &plan, query, |_| Some("taken for up".to_owned()))
+        .map_err(|refusal| Failure::Usage(refusal.message))
 }
 
 /// The explanation as a story.

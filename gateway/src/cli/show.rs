@@ -176,7 +176,9 @@ pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
     if rules.is_empty() {
         return "no policy rules: every packet goes by the route table\n".to_owned();
     }
+    let counted = rules.iter().any(|rule| rule.hits.is_some());
     let header = ["#", "name", "match", "action", "leads to", "hits"];
+    let columns = header.len() - usize::from(!counted);
     let row = |(index, rule): (usize, &PolicyView)| {
         [
             (index + 1).to_string(),
@@ -186,8 +188,11 @@ pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
             or_dash(rule.path.as_ref()),
             rule.hits.map_or_else(|| "-".to_owned(), thousands),
         ]
+        .into_iter()
+        .take(columns)
     };
-    table(style, &header, rules.iter().enumerate().map(row))
+    let header = header.get(..columns).unwrap_or_default();
+    table(style, header, rules.iter().enumerate().map(row))
 }
 
 fn circuits(style: Style, circuits: &[CircuitView]) -> String {

@@ -182,7 +182,7 @@ impl Kind for Origin {
     type Value = From;
 
     fn allowed(&self) -> String {
-        "\"vnet\", or the name of a circuit, site or client".to_owned()
+        "\"vnet\", or the name of a circuit or site".to_owned()
     }
 
     fn parse(&self, value: &DeValue) -> Result<From, Wrong> {

@@ -1,31 +1,22 @@
-//! What a plan and the state of its paths look like to a person: the views of `vng show` and `vng explain`.
-//! Pure functions; the running gateway and the offline command line share them.
+//! What the running gateway looks like to a person: the views of `vng show` that need the state of its
+//! paths. What the plan alone says is in [`super::describe`].
 
-use crate::config::schema::{
-    Action, Circuit, Config, ConnectionModel, From, Match, NextHop, PolicyRule, Site, SiteKind,
-};
-use crate::control::api::Refusal;
+use crate::config::schema::{Circuit, Config, ConnectionModel, NextHop, Site, SiteKind};
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::view::{
-    Alternative, BgpView, CircuitView, Event, ExplainedRoute, Explanation, GatewayStatus, LinkView,
-    NeighborView, PathStatus, PolicyView, ProbeStatus, Query, Rejected, RouteView, Status,
-    TunnelView,
+    BgpView, CircuitView, Event, GatewayStatus, LinkView, NeighborView, PathStatus, ProbeStatus,
+    Status, TunnelView,
 };
 use crate::sku;
 use crate::telemetry::ledger::{Sum, Totals};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipnet::IpNet;
-use routing::explain;
 use routing::health::Reachability;
-use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits};
-use routing::path::{GroupId, Ingress, PathId, PathKind};
-use routing::policy::RuleId;
-use routing::rib;
+use routing::path::{PathId, PathKind};
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -201,179 +192,6 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The effective routes.
-pub fn routes(plan: &Plan) -> Vec<RouteView> {
-    let snapshot = &plan.snapshot;
-    let active_paths = |group: Option<GroupId>| -> Vec<String> {
-        let Some(group) = group.and_then(|group| snapshot.group(group)) else {
-            return Vec::new();
-        };
-        let word = group.active().load();
-        let members = group.members().iter().enumerate();
-        let active = members.filter(|(bit, _)| word >> bit & 1 != 0);
-        active
-            .filter_map(|(_, &path)| path_name(plan, path))
-            .collect()
-    };
-    let mut views = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for (id, ranked) in snapshot.rib().routes() {
-        let prefix = ranked.first().map(|first| first.candidate.prefix);
-        seen.extend(prefix);
-        for one in ranked {
-            let active = one.standing.why().is_none();
-            let group = if active {
-                snapshot.route_group(id)
-            } else {
-                None
-            };
-            views.push(route_view(plan, one, active_paths(group)));
-        }
-    }
-    // Prefixes of which no candidate is in force.
-    for one in snapshot.rib().candidates() {
-        if !seen.contains(&one.candidate.prefix) {
-            views.push(route_view(plan, one, Vec::new()));
-        }
-    }
-    views
-}
-
-fn route_view(plan: &Plan, one: &rib::Ranked, paths: Vec<String>) -> RouteView {
-    let (next_hop_type, next_hop) = match one.candidate.next_hop {
-        rib::NextHop::Vnet => ("VnetLocal", None),
-        rib::NextHop::Internet => ("Internet", None),
-        rib::NextHop::None => ("None", None),
-        rib::NextHop::Owner(owner) => {
-            let path = plan.paths.iter().find(|path| path.owner == owner);
-            (
-                "VirtualNetworkGateway",
-                path.map(|path| owner_name(path).to_owned()),
-            )
-        }
-        rib::NextHop::Path(path) => ("VirtualNetworkGateway", path_name(plan, path)),
-    };
-    RouteView {
-        state: one.standing.state().to_owned(),
-        source: one.candidate.source.name().to_owned(),
-        prefix: one.candidate.prefix,
-        next_hop_type: next_hop_type.to_owned(),
-        next_hop,
-        paths,
-        standby: one.standing.is_standby(),
-        why: one.standing.why(),
-    }
-}
-
-/// The circuit of a link, or the site of a tunnel.
-fn owner_name(path: &PathPlan) -> &str {
-    match path.kind {
-        PathKind::ExpressRoute => path
-            .name
-            .split_once('/')
-            .map_or(&*path.name, |(circuit, _)| circuit),
-        PathKind::Vpn => &path.name,
-    }
-}
-
-fn path_name(plan: &Plan, path: PathId) -> Option<String> {
-    plan.paths
-        .get(usize::from(path.0))
-        .map(|path| path.name.clone())
-}
-
-/// The policy route table.
-pub fn policy(config: &Config, plan: &Plan) -> Vec<PolicyView> {
-    let view = |(index, rule): (usize, &PolicyRule)| {
-        let rule_group = |version| plan.snapshot.rule_group(RuleId(index as u16), version);
-        let group = rule_group(Version::V4).or_else(|| rule_group(Version::V6));
-        let path = group.and_then(|group| {
-            let group = plan.snapshot.group(group)?;
-            let word = group.active().load();
-            let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
-            path_name(plan, *group.members().get(bit)?)
-        });
-        PolicyView {
-            name: rule.name.clone(),
-            matches: match_text(&rule.matches),
-            action: match &rule.action {
-                Action::Route => "route".to_owned(),
-                Action::Via(paths) => format!("via {}", paths.join(", ")),
-                Action::Drop => "drop".to_owned(),
-                Action::Reject => "reject".to_owned(),
-            },
-            path,
-            hits: None,
-        }
-    };
-    config.policy.iter().enumerate().map(view).collect()
-}
-
-fn match_text(matches: &Match) -> String {
-    fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
-        items
-            .into_iter()
-            .map(|item| item.to_string())
-            .collect::<Vec<_>>()
-            .join(",")
-    }
-    let ports = |ranges: &[(u16, u16)]| {
-        list(ranges.iter().map(|&(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        }))
-    };
-    let from = matches.from.iter().map(|from| match from {
-        From::Vnet => "vnet",
-        From::Path(name) => name.as_str(),
-    });
-    let fields = [
-        ("from", list(from)),
-        ("source", list(&matches.source)),
-        ("destination", list(&matches.destination)),
-        (
-            "protocol",
-            list(
-                matches
-                    .protocol
-                    .iter()
-                    .map(|&p| crate::config::matches::protocol_name(p)),
-            ),
-        ),
-        ("source_port", ports(&matches.source_port)),
-        ("destination_port", ports(&matches.destination_port)),
-        (
-            "dscp",
-            list(
-                matches
-                    .dscp
-                    .iter()
-                    .map(|&d| crate::config::matches::dscp_name(d)),
-            ),
-        ),
-        ("icmp_type", list(&matches.icmp_type)),
-        (
-            "fragment",
-            matches
-                .fragment
-                .map_or_else(String::new, |fragment| fragment.to_string()),
-        ),
-    ];
-    let given = fields.iter().filter(|(_, value)| !value.is_empty());
-    let text = given
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect::<Vec<_>>()
-        .join(" ");
-    if text.is_empty() {
-        "any".to_owned()
-    } else {
-        text
-    }
-}
-
 fn sums(totals: &Totals, name: &str) -> (Sum, Sum) {
     let of = |sums: &BTreeMap<String, Sum>| sums.get(name).copied().unwrap_or_default();
     (of(&totals.received), of(&totals.sent))
@@ -531,119 +349,20 @@ pub fn bgp(config: &Config) -> Vec<BgpView> {
     views
 }
 
-/// What would become of a packet now.
-///
-/// # Errors
-/// A name that is not known, or addresses of two IP versions.
-pub fn explain(
-    config: &Config,
-    plan: &Plan,
-    query: &Query,
-    views: &[PathView],
-) -> Result<Explanation, Refusal> {
-    let ingress = ingress_named(plan, &query.from)?;
-    let ((version, source), (other, destination)) =
-        (address_bits(query.source), address_bits(query.destination));
-    if version != other {
-        let message = format!(
-            "{} and {} are of two IP versions",
-            query.source, query.destination
-        );
-        return Err(Refusal::bad(message));
-    }
-    let icmp = matches!(query.protocol, 1 | 58);
-    let echo = if query.protocol == 58 { 128 } else { 8 };
-    let headers = Headers {
-        key: FlowKey {
-            source,
-            destination,
-            source_port: query.source_port,
-            destination_port: if icmp {
-                u16::from(query.icmp_type.unwrap_or(echo)) << 8
-            } else {
-                query.destination_port
-            },
-            protocol: query.protocol,
-            version,
-        },
-        transport: 40,
-        payload: 60,
-        total_len: 1000,
-        traffic_class: query.dscp << 2,
-        hop_limit: 64,
-        fragment: Fragment::Whole,
-        dont_fragment: true,
-        tcp_flags: 0,
-    };
-    let told = plan.snapshot.explain(ingress, &headers);
-    let member = told
-        .member
-        .as_deref()
-        .and_then(|name| plan.path_named(name));
-    Ok(Explanation {
-        verdict: told.verdict.to_owned(),
-        reason: told.reason.to_owned(),
-        policy: told.policy,
-        route: told.route.map(|route| ExplainedRoute {
-            prefix: route.prefix,
-            source: route.source.to_owned(),
-        }),
-        path: told.path,
-        health: member.map(|path| {
-            let (state, reason) = state_of(views, path);
-            let since = view_of(views, path).map_or_else(String::new, |view| {
-                format!(" for {:.0} s", view.since.elapsed().as_secs_f64())
-            });
-            format!(
-                "{state}{}{since}",
-                reason.map_or_else(String::new, |why| format!(" ({why})"))
-            )
-        }),
-        shaper: member.map_or_else(Vec::new, |path| shaper(config, path.kind)),
-        member: told.member,
-        rejected: told.rejected.into_iter().map(rejected).collect(),
-        story: told.story,
-    })
-}
-
-fn rejected(one: explain::Rejected) -> Rejected {
-    match one {
-        explain::Rejected::Route { route, why } => Rejected {
-            what: Alternative::Route(route),
-            why,
-        },
-        explain::Rejected::Path { path, why } => Rejected {
-            what: Alternative::Path(path),
-            why,
-        },
-    }
-}
-
-fn ingress_named(plan: &Plan, name: &str) -> Result<Ingress, Refusal> {
-    if name == "vnet" {
-        return Ok(Ingress::Vnet);
-    }
-    let named = |path: &&PathPlan| path.name == name || owner_name(path) == name;
-    let path = plan.paths.iter().find(named);
-    path.map(|path| Ingress::Path(path.id)).ok_or_else(|| {
-        let known: Vec<&str> = plan.paths.iter().map(|path| &*path.name).collect();
-        Refusal::bad(format!(
-            "from {name:?}: known are vnet, {}",
-            known.join(", ")
-        ))
-    })
-}
-
-/// The limits of the gateway that a path belongs to. They are told; this version does not enforce them.
-fn shaper(config: &Config, kind: PathKind) -> Vec<String> {
-    let name = match kind {
-        PathKind::ExpressRoute => config.expressroute.as_ref().map(|gateway| &gateway.sku),
-        PathKind::Vpn => config.vpn.as_ref().map(|gateway| &gateway.sku),
-    };
-    let kind = kind_name(kind);
-    name.map(|sku| format!("{kind} gateway SKU {sku}: limits not enforced by this version"))
-        .into_iter()
-        .collect()
+/// The state of a path in words, for `vng explain`.
+pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<String> {
+    let path = plan.paths.get(usize::from(id.0))?;
+    let view = view_of(views, path)?;
+    let why = view
+        .state
+        .reason()
+        .map(|reason| format!(" ({})", reason.name()));
+    Some(format!(
+        "{}{} for {:.0} s",
+        view.state.name(),
+        why.unwrap_or_default(),
+        view.since.elapsed().as_secs_f64()
+    ))
 }
 
 /// What differs between two configurations and cannot be changed while the gateway runs.

@@ -3,7 +3,8 @@
 //! - [`supervisor`]: the life of a gateway; [`assembly`]: its parts out of configuration and [`plan`]
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
-//! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person
+//! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
+//!   [`describe`]: the plan in words, for the running gateway and offline
 //! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
@@ -11,6 +12,7 @@ pub mod api;
 mod assembly;
 pub mod board;
 pub mod client;
+pub mod describe;
 pub mod discovery;
 pub mod echo;
 pub mod host;

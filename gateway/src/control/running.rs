@@ -5,6 +5,7 @@ use crate::config::{self, KeyFiles};
 use crate::control::api::{Gateway, Refusal};
 use crate::control::assembly::{self, Parts};
 use crate::control::board::PathView;
+use crate::control::describe;
 use crate::control::inspect;
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::run::ControlHandle;
@@ -198,12 +199,12 @@ impl Gateway for Running {
     }
 
     fn routes(&self) -> Vec<RouteView> {
-        inspect::routes(&self.current().plan)
+        describe::routes(&self.current().plan)
     }
 
     fn policy(&self) -> Vec<PolicyView> {
         let current = self.current();
-        inspect::policy(&current.config, &current.plan)
+        describe::policy(&current.config, &current.plan)
     }
 
     fn circuits(&self) -> Vec<CircuitView> {
@@ -253,7 +254,10 @@ impl Gateway for Running {
 
     fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
         let current = self.current();
-        inspect::explain(&current.config, &current.plan, query, &self.views())
+        let (plan, views) = (&current.plan, self.views());
+        describe::explain(&current.config, plan, query, |id| {
+            inspect::health(plan, &views, id)
+        })
     }
 
     fn reload(&self) -> Result<ReloadReport, Refusal> {

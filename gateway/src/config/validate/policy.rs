@@ -26,7 +26,7 @@ pub(super) fn check(rules: &mut Rules) {
 struct Names {
     /// Circuits and sites.
     paths: Vec<String>,
-    /// Point-to-site clients: they send, but no route or policy leads to them.
+    /// Point-to-site clients: neither policies nor routes name them.
     clients: Vec<String>,
     /// Whether all names could be read; if not, an unknown one may be the unreadable one.
     complete: bool,
@@ -63,28 +63,25 @@ impl Names {
     }
 }
 
-/// An error at `key` unless `name` is a circuit or a site (or a client, where those are allowed).
-fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, clients: bool) {
-    let is_client = known.clients.iter().any(|known| known == name);
-    if !known.complete || known.paths.iter().any(|known| known == name) || (clients && is_client) {
+/// An error at `key` unless `name` is a circuit or a site. Where `vnet` may stand, the message says so.
+fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, vnet_too: bool) {
+    let is = |names: &[String], name: &str| names.iter().any(|known| known == name);
+    if !known.complete || is(&known.paths, name) {
         return;
     }
-    let mut all = known.paths.clone();
-    if clients {
-        all.push("vnet".to_owned());
-        all.extend_from_slice(&known.clients);
-    }
-    let mut words = found(format!("found {name:?}")).allowed(if all.is_empty() {
+    let vnet = vnet_too.then_some("vnet");
+    let allowed: Vec<&str> = known.paths.iter().map(String::as_str).chain(vnet).collect();
+    let mut words = found(format!("found {name:?}")).allowed(if allowed.is_empty() {
         "the name of a circuit or site; the file has none".to_owned()
     } else {
-        joined(&all)
+        joined(&allowed)
     });
     let circuit = name.split_once('/').map(|(circuit, _)| circuit);
-    if circuit.is_some_and(|circuit| all.iter().any(|known| known == circuit)) {
+    if circuit.is_some_and(|circuit| is(&known.paths, circuit)) {
         words = words.help("name the circuit; its links share the flows");
-    } else if is_client {
-        words = words.help("this is a client; its address leads to it");
-    } else if let Some(near) = nearest(name, all.iter().map(String::as_str)) {
+    } else if is(&known.clients, name) {
+        words = words.help("this is a client; match its address instead");
+    } else if let Some(near) = nearest(name, allowed) {
         words = words.help(format!("did you mean \"{near}\"?"));
     }
     rules.error(key, "is the name of nothing in this file", words);
@@ -94,13 +91,8 @@ fn rule(rules: &mut Rules, known: &Names, key: &str, rule: &PolicyRule) {
     if rules.sound(&format!("{key}.match.from")) {
         for (index, from) in rule.matches.from.iter().enumerate() {
             if let From::Path(name) = from {
-                known_name(
-                    rules,
-                    known,
-                    &format!("{key}.match.from[{index}]"),
-                    name,
-                    true,
-                );
+                let key = format!("{key}.match.from[{index}]");
+                known_name(rules, known, &key, name, true);
             }
         }
     }

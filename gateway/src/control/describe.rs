@@ -1,0 +1,489 @@
+//! The plan in words: effective routes, the policy table, and what would become of a packet. The running
+//! gateway and the offline `vng check` and `vng explain` say it with the same functions.
+
+use super::api::Refusal;
+use super::plan::{Plan, PlanError};
+use super::view::{
+    Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected, RouteView,
+};
+use crate::config::matches::{dscp_name, protocol_name};
+use crate::config::schema::{Action, Config, From as Origin, Match, PolicyRule};
+use crate::sku;
+use routing::explain;
+use routing::group::Group;
+use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits, protocol};
+use routing::path::{Ingress, PathId, PathKind};
+use routing::policy::RuleId;
+use routing::rib::{NextHop, Ranked, RouteId, Standing};
+use std::collections::HashMap;
+use std::fmt::Display;
+
+/// The effective-route table: every candidate, by prefix and within it by preference, with the paths
+/// that carry it now by the groups' words.
+pub fn routes(plan: &Plan) -> Vec<RouteView> {
+    let snapshot = &plan.snapshot;
+    let rib = snapshot.rib();
+    let ids = rib.routes().filter_map(|(id, same)| {
+        let prefix = same.first()?.candidate.prefix;
+        Some((prefix, id))
+    });
+    let ids: HashMap<_, RouteId> = ids.collect();
+    let view = |ranked: &Ranked| {
+        let candidate = &ranked.candidate;
+        let group = ids
+            .get(&candidate.prefix)
+            .and_then(|&id| snapshot.route_group(id))
+            .and_then(|id| snapshot.group(id));
+        let in_group = ranked.standing == Standing::Active || ranked.standing.is_standby();
+        let paths = match group.filter(|_| in_group) {
+            Some(group) => carriers(plan, group, candidate.next_hop),
+            None => Vec::new(),
+        };
+        let (kind, leads) = match candidate.next_hop {
+            NextHop::Vnet => ("VnetLocal", false),
+            NextHop::Internet => ("Internet", false),
+            NextHop::None => ("None", false),
+            NextHop::Owner(_) | NextHop::Path(_) => ("VirtualNetworkGateway", true),
+        };
+        RouteView {
+            state: ranked.standing.state().to_owned(),
+            source: candidate.source.name().to_owned(),
+            prefix: candidate.prefix,
+            next_hop_type: kind.to_owned(),
+            next_hop: leads.then(|| snapshot.next_hop_name(candidate.next_hop)),
+            paths,
+            standby: ranked.standing.is_standby(),
+            why: ranked.standing.why(),
+        }
+    };
+    rib.candidates().iter().map(view).collect()
+}
+
+/// The active members of a group that belong to one next hop.
+fn carriers(plan: &Plan, group: &Group, next_hop: NextHop) -> Vec<String> {
+    active(plan, group)
+        .filter(|path| match next_hop {
+            NextHop::Owner(owner) => path.owner == owner,
+            NextHop::Path(id) => path.id == id,
+            NextHop::Vnet | NextHop::Internet | NextHop::None => false,
+        })
+        .map(|path| path.name.clone())
+        .collect()
+}
+
+fn active<'a>(
+    plan: &'a Plan,
+    group: &'a Group,
+) -> impl Iterator<Item = &'a super::plan::PathPlan> + 'a {
+    let word = group.active().load();
+    let members = (0_u32..).zip(group.members());
+    members
+        .filter(move |(bit, _)| word.checked_shr(*bit).unwrap_or(0) & 1 != 0)
+        .filter_map(|(_, id)| path(plan, *id))
+}
+
+fn path(plan: &Plan, id: PathId) -> Option<&super::plan::PathPlan> {
+    plan.paths.get(usize::from(id.0))
+}
+
+/// The policy table, with the paths that each rule leads to now. Hits are not known here.
+pub fn policy(config: &Config, plan: &Plan) -> Vec<PolicyView> {
+    let view = |(index, rule): (usize, &PolicyRule)| {
+        let id = RuleId(index as u16);
+        let mut paths: Vec<String> = Vec::new();
+        for version in [Version::V4, Version::V6] {
+            let group = plan.snapshot.rule_group(id, version);
+            let group = group.and_then(|group| plan.snapshot.group(group));
+            for path in group.into_iter().flat_map(|group| active(plan, group)) {
+                if !paths.contains(&path.name) {
+                    paths.push(path.name.clone());
+                }
+            }
+        }
+        PolicyView {
+            name: rule.name.clone(),
+            matches: match_text(&rule.matches),
+            action: match &rule.action {
+                Action::Route => "route".to_owned(),
+                Action::Drop => "drop".to_owned(),
+                Action::Reject => "reject".to_owned(),
+                Action::Via(paths) => format!("via {}", paths.join(", ")),
+            },
+            path: (!paths.is_empty()).then(|| paths.join(", ")),
+            hits: None,
+        }
+    };
+    config.policy.iter().enumerate().map(view).collect()
+}
+
+/// A rule's match in one line; `any packet` for one that asks nothing.
+fn match_text(matches: &Match) -> String {
+    let mut parts = Vec::new();
+    let mut part = |name: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            parts.push(format!("{name} {}", values.join(", ")));
+        }
+    };
+    let origin = |from: &Origin| match from {
+        Origin::Vnet => "vnet".to_owned(),
+        Origin::Path(name) => name.clone(),
+    };
+    let ports = |ports: &[(u16, u16)]| -> Vec<String> {
+        let range = |&(first, last): &(u16, u16)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        };
+        ports.iter().map(range).collect()
+    };
+    part("from", matches.from.iter().map(origin).collect());
+    part("source", texts(&matches.source));
+    part("destination", texts(&matches.destination));
+    let protocols = matches.protocol.iter().map(|&n| protocol_name(n));
+    part("protocol", protocols.collect());
+    part("source port", ports(&matches.source_port));
+    part("destination port", ports(&matches.destination_port));
+    part("ICMP type", texts(&matches.icmp_type));
+    let dscps = matches.dscp.iter().map(|&n| dscp_name(n));
+    part("DSCP", dscps.collect());
+    match matches.fragment {
+        Some(true) => parts.push("fragments".to_owned()),
+        Some(false) => parts.push("whole packets".to_owned()),
+        None => {}
+    }
+    if parts.is_empty() {
+        "any packet".to_owned()
+    } else {
+        parts.join("; ")
+    }
+}
+
+fn texts<T: Display>(values: &[T]) -> Vec<String> {
+    values.iter().map(T::to_string).collect()
+}
+
+/// What would become of a packet. `health` says the state of a path in words, where it is known.
+///
+/// # Errors
+/// Addresses of two IP versions, or a name that is no ingress.
+pub fn explain(
+    config: &Config,
+    plan: &Plan,
+    query: &Query,
+    health: impl Fn(PathId) -> Option<String>,
+) -> Result<Explanation, Refusal> {
+    let ingress = ingress(plan, &query.from)?;
+    let headers = headers(query)?;
+    let told = plan.snapshot.explain(ingress, &headers);
+    let out = told
+        .member
+        .as_deref()
+        .and_then(|name| plan.path_named(name));
+    // A packet that comes in by a path is shaped by that path's gateway.
+    let shaped = match ingress {
+        Ingress::Path(id) => path(plan, id),
+        Ingress::Vnet | Ingress::Local => out,
+    };
+    let forwarded = told.verdict == "forward";
+    let shaper = shaped
+        .filter(|_| forwarded)
+        .and_then(|path| shaper(config, path.kind));
+    Ok(Explanation {
+        health: out.and_then(|path| health(path.id)),
+        shaper: shaper.unwrap_or_default(),
+        ..Explanation::from(told)
+    })
+}
+
+impl From<explain::Explanation> for Explanation {
+    fn from(told: explain::Explanation) -> Self {
+        let rejected = |one: explain::Rejected| match one {
+            explain::Rejected::Route { route, why } => Rejected {
+                what: Alternative::Route(route),
+                why,
+            },
+            explain::Rejected::Path { path, why } => Rejected {
+                what: Alternative::Path(path),
+                why,
+            },
+        };
+        Self {
+            verdict: told.verdict.to_owned(),
+            reason: told.reason.to_owned(),
+            policy: told.policy,
+            route: told.route.map(|route| ExplainedRoute {
+                prefix: route.prefix,
+                source: route.source.to_owned(),
+            }),
+            path: told.path,
+            member: told.member,
+            rejected: told.rejected.into_iter().map(rejected).collect(),
+            story: told.story,
+            health: None,
+            shaper: Vec::new(),
+        }
+    }
+}
+
+impl From<PlanError> for Refusal {
+    fn from(error: PlanError) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+/// `vnet`, a path, or a circuit, which stands for its first link.
+fn ingress(plan: &Plan, from: &str) -> Result<Ingress, Refusal> {
+    if from == "vnet" {
+        return Ok(Ingress::Vnet);
+    }
+    let of_circuit = |name: &str| name.split_once('/').is_some_and(|(c, _)| c == from);
+    let found = plan
+        .path_named(from)
+        .or_else(|| plan.paths.iter().find(|path| of_circuit(&path.name)));
+    found.map(|path| Ingress::Path(path.id)).ok_or_else(|| {
+        let names: Vec<&str> = plan.paths.iter().map(|path| path.name.as_str()).collect();
+        Refusal::bad(format!(
+            "nothing is named {from:?}; there are vnet, {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// The headers of the packet that a query describes: whole, without payload, TTL 64.
+fn headers(query: &Query) -> Result<Headers, Refusal> {
+    let (version, source) = address_bits(query.source);
+    let (other, destination) = address_bits(query.destination);
+    if version != other {
+        return Err(Refusal::bad(format!(
+            "{} and {} are of different IP versions",
+            query.source, query.destination
+        )));
+    }
+    let (header, icmp, echo) = match version {
+        Version::V4 => (20, 1, 8),
+        Version::V6 => (40, protocol::ICMPV6, 128),
+    };
+    let is_icmp = query.protocol == icmp;
+    let has_ports = matches!(query.protocol, protocol::TCP | protocol::UDP);
+    let icmp_type = query.icmp_type.unwrap_or(echo);
+    let transport = match query.protocol {
+        protocol::TCP => 20,
+        protocol::UDP => 8,
+        _ => 0,
+    };
+    Ok(Headers {
+        key: FlowKey {
+            source,
+            destination,
+            source_port: if has_ports { query.source_port } else { 0 },
+            destination_port: match (has_ports, is_icmp) {
+                (true, _) => query.destination_port,
+                (false, true) => u16::from(icmp_type) << 8,
+                (false, false) => 0,
+            },
+            protocol: query.protocol,
+            version,
+        },
+        transport: header,
+        payload: header + transport,
+        total_len: u32::from(header + transport),
+        traffic_class: (query.dscp & 0x3F) << 2,
+        hop_limit: 64,
+        fragment: Fragment::Whole,
+        dont_fragment: true,
+        tcp_flags: 0,
+    })
+}
+
+/// What the SKU of a gateway lets through; `None` where nothing is shaped.
+fn shaper(config: &Config, kind: PathKind) -> Option<Vec<String>> {
+    let words = |name: &str, limits: [(Option<u64>, &str); 3]| {
+        let limits: Vec<String> = limits
+            .into_iter()
+            .filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)))
+            .collect();
+        (!limits.is_empty()).then(|| {
+            format!(
+                "{name}: {}; not enforced by this version",
+                limits.join(", ")
+            )
+        })
+    };
+    let mbps = |bits: Option<u64>| bits.map(|bits| bits / 1_000_000);
+    match kind {
+        PathKind::ExpressRoute => {
+            let sku = sku::expressroute(&config.expressroute.as_ref()?.sku)?;
+            let gateway = words(
+                &format!("ExpressRoute {}", sku.name),
+                [
+                    (mbps(sku.bits_per_second), "Mbps"),
+                    (sku.packets_per_second, "packets/s"),
+                    (sku.flows, "flows"),
+                ],
+            );
+            Some(gateway.into_iter().collect())
+        }
+        PathKind::Vpn => {
+            let vpn = config.vpn.as_ref()?;
+            let sku = sku::vpn(&vpn.sku, vpn.generation).ok()?;
+            let gateway = words(
+                &format!("Vpn {}", sku.name),
+                [
+                    (mbps(sku.bits_per_second), "Mbps"),
+                    (None, ""),
+                    (sku.flows, "flows"),
+                ],
+            );
+            let tunnel = words(
+                "each tunnel",
+                [
+                    (mbps(sku.tunnel_bits_per_second), "Mbps"),
+                    (sku.tunnel_packets_per_second, "packets/s"),
+                    (None, ""),
+                ],
+            );
+            Some(gateway.into_iter().chain(tunnel).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, KeyFiles};
+    use routing::health::Usability;
+    use std::num::NonZeroU32;
+    use std::path::Path;
+
+    fn example(down: &[&str]) -> (Config, Plan) {
+        let text = include_str!("../../../docs/examples/coexist.toml").to_owned();
+        let loaded = config::parse(Path::new("f"), text, Path::new(""), KeyFiles::Skipped);
+        let config = loaded.unwrap().config;
+        let plan = Plan::new(&config, NonZeroU32::MIN, |path| {
+            if down.contains(&path.name.as_str()) {
+                Usability::None
+            } else {
+                Usability::Full
+            }
+        });
+        (config, plan.unwrap())
+    }
+
+    fn query(source: &str, destination: &str) -> Query {
+        Query {
+            from: "vnet".into(),
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 6,
+            source_port: 40_000,
+            destination_port: 443,
+            icmp_type: None,
+            dscp: 0,
+        }
+    }
+
+    fn told(down: &[&str], query: &Query) -> Explanation {
+        let (config, plan) = example(down);
+        explain(&config, &plan, query, |_| Some("up".into())).unwrap()
+    }
+
+    #[test]
+    fn the_failover_route_is_shown_invalid_and_takes_over_when_expressroute_is_down() {
+        let of = |down: &[&str]| {
+            let (_, plan) = example(down);
+            let prefix = "10.2.0.0/16".parse().unwrap();
+            let routes = routes(&plan).into_iter();
+            let same: Vec<RouteView> = routes.filter(|route| route.prefix == prefix).collect();
+            same
+        };
+        let routes = of(&[]);
+        assert_eq!(routes.len(), 2);
+        assert_eq!(routes[0].state, "Active");
+        assert_eq!(
+            routes[0].paths,
+            ["er-sydney/primary", "er-sydney/secondary"]
+        );
+        assert_eq!(
+            (routes[1].state.as_str(), routes[1].standby),
+            ("Invalid", true)
+        );
+        assert!(routes[1].paths.is_empty());
+        assert!(routes[1].why.as_ref().unwrap().contains("ExpressRoute"));
+        let routes = of(&["er-sydney/primary", "er-sydney/secondary"]);
+        assert!(routes[0].paths.is_empty());
+        assert_eq!(routes[1].paths, ["onprem"]);
+    }
+
+    #[test]
+    fn policy_reads_as_it_is_written() {
+        let (config, plan) = example(&[]);
+        let rules = policy(&config, &plan);
+        assert_eq!(
+            rules[0].matches,
+            "from vnet; protocol tcp; destination port 23"
+        );
+        assert_eq!((rules[0].action.as_str(), &rules[0].path), ("drop", &None));
+        assert_eq!(rules[1].action, "via onprem, er-sydney");
+        assert_eq!(rules[1].path.as_deref(), Some("onprem"));
+        assert_eq!(match_text(&Match::default()), "any packet");
+    }
+
+    #[test]
+    fn an_explanation_names_rule_route_path_and_shaper() {
+        let forward = told(&[], &query("10.1.0.4", "10.2.0.5"));
+        assert_eq!(
+            (forward.verdict.as_str(), forward.reason.as_str()),
+            ("forward", "route")
+        );
+        assert_eq!(forward.path.as_deref(), Some("er-sydney"));
+        assert_eq!(forward.health.as_deref(), Some("up"));
+        assert_eq!(
+            forward.shaper,
+            [
+                "ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, 200000 flows; \
+              not enforced by this version"
+            ]
+        );
+        let telnet = told(
+            &[],
+            &Query {
+                destination_port: 23,
+                ..query("10.1.0.4", "10.2.0.5")
+            },
+        );
+        assert_eq!(
+            (telnet.verdict.as_str(), telnet.policy.as_deref()),
+            ("drop", Some("no-telnet"))
+        );
+        let failed = told(
+            &["er-sydney/primary", "er-sydney/secondary"],
+            &query("10.1.0.4", "10.2.0.5"),
+        );
+        assert_eq!(failed.member.as_deref(), Some("onprem"));
+        assert_eq!(failed.shaper.len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_ingress_is_refused_with_the_names_there_are() {
+        let (config, plan) = example(&[]);
+        let query = Query {
+            from: "onperm".into(),
+            ..query("10.2.0.5", "10.1.0.4")
+        };
+        let refusal = explain(&config, &plan, &query, |_| None).unwrap_err();
+        assert_eq!(refusal.status, 2);
+        assert!(
+            refusal
+                .message
+                .contains("er-sydney/primary, er-sydney/secondary, onprem")
+        );
+        let circuit = Query {
+            from: "er-sydney".into(),
+            ..query
+        };
+        let told = explain(&config, &plan, &circuit, |_| None).unwrap();
+        assert_eq!(told.path.as_deref(), Some("vnet"));
+    }
+}

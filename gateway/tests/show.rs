@@ -1,0 +1,370 @@
+//! `vng show`, `vng explain` and `vng reload` against a control socket that a gateway of fixed answers
+//! serves: what people see, and the JSON that scripts parse.
+#![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
+
+use gateway::control::api::{Gateway, Refusal, Server, Serving};
+use gateway::control::view::{
+    BgpView, CircuitView, Counters, ExplainedRoute, Explanation, FlowView, Flows, GatewayStatus,
+    LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query, ReloadReport, RouteView,
+    Status, TunnelView,
+};
+use gateway::telemetry::ledger::{Sum, Totals};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+/// A gateway that always says the same.
+struct Fixed;
+
+const SUM: Sum = Sum {
+    packets: 1_234,
+    bytes: 5_678_901,
+};
+
+impl Gateway for Fixed {
+    fn status(&self) -> Status {
+        Status {
+            name: "vnet-lab".into(),
+            version: "0.1.0".into(),
+            config: "/etc/vng/vng.toml".into(),
+            uptime_seconds: 4_321.0,
+            device: "vng0".into(),
+            address: vec!["10.1.255.4/27".parse().unwrap()],
+            workers: 1,
+            gateways: vec![GatewayStatus {
+                kind: "ExpressRoute".into(),
+                sku: "ErGw1Az".into(),
+                limit_bits_per_second: Some(1_000_000_000),
+                limit_packets_per_second: Some(100_000),
+                limit_flows: Some(200_000),
+                bits_in_per_second: 345_600_000.0,
+                bits_out_per_second: 12_300.0,
+                packets_per_second: 31_000.0,
+                active_flows: 42,
+            }],
+            paths: vec![
+                PathStatus {
+                    name: "er/primary".into(),
+                    kind: "ExpressRoute".into(),
+                    state: "down".into(),
+                    reason: Some("no_carrier".into()),
+                    since_seconds: 3.2,
+                    in_use: false,
+                    probe: Some(ProbeStatus {
+                        target: "10.2.0.1".parse().unwrap(),
+                        sent: 10,
+                        answered: 7,
+                        lost: 3,
+                        round_trip_ms: Some(0.412),
+                    }),
+                },
+                PathStatus {
+                    name: "onprem".into(),
+                    kind: "Vpn".into(),
+                    state: "up".into(),
+                    since_seconds: 4_000.0,
+                    in_use: true,
+                    ..PathStatus::default()
+                },
+            ],
+            ledger_balanced: true,
+            events: Vec::new(),
+        }
+    }
+
+    fn routes(&self) -> Vec<RouteView> {
+        vec![RouteView {
+            state: "Active".into(),
+            source: "static".into(),
+            prefix: "10.2.0.0/16".parse().unwrap(),
+            next_hop_type: "VirtualNetworkGateway".into(),
+            next_hop: Some("er".into()),
+            paths: vec!["er/primary".into()],
+            standby: false,
+            why: None,
+        }]
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        vec![PolicyView {
+            name: "no-telnet".into(),
+            matches: "from vnet; protocol tcp; destination port 23".into(),
+            action: "drop".into(),
+            path: None,
+            hits: Some(7),
+        }]
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        vec![CircuitView {
+            name: "er".into(),
+            model: "colocated".into(),
+            prefixes: vec!["10.2.0.0/16".parse().unwrap()],
+            links: vec![LinkView {
+                name: "primary".into(),
+                interface: "eth1".into(),
+                vlan: vec![100, 10],
+                mac: Some("02:00:00:00:00:01".into()),
+                state: "down".into(),
+                reason: Some("no_carrier".into()),
+                received: SUM,
+                ..LinkView::default()
+            }],
+        }]
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        vec![TunnelView {
+            name: "onprem".into(),
+            kind: "site-to-site".into(),
+            state: "up".into(),
+            public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".into(),
+            endpoint: Some("203.0.113.10:51820".parse().unwrap()),
+            last_handshake_seconds: Some(61.0),
+            handshakes: 3,
+            ingress: SUM,
+            egress: SUM,
+            prefixes: vec!["10.2.0.0/16".parse().unwrap()],
+            ..TunnelView::default()
+        }]
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        vec![NeighborView {
+            path: "er/primary".into(),
+            interface: "eth1".into(),
+            side: "provider".into(),
+            address: "172.16.0.1".parse().unwrap(),
+            mac: None,
+            state: "incomplete".into(),
+            age_seconds: None,
+        }]
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        vec![BgpView {
+            path: "er/primary".into(),
+            neighbor: "172.16.0.1".parse().unwrap(),
+            asn: 65_020,
+            state: "not run".into(),
+            routes_learned: 0,
+            routes_advertised: 0,
+        }]
+    }
+
+    fn flows(&self) -> Flows {
+        Flows {
+            active: 1,
+            limit: Some(200_000),
+            flows: vec![FlowView {
+                protocol: "tcp".into(),
+                source: "10.1.0.4".parse().unwrap(),
+                source_port: 40_000,
+                destination: "fd00:2::5".parse().unwrap(),
+                destination_port: 443,
+                from: "vnet".into(),
+                path: "onprem".into(),
+                idle_seconds: Some(0.05),
+            }],
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let mut totals = Totals::default();
+        totals.received.insert("vnet".into(), SUM);
+        totals.sent.insert("onprem".into(), SUM);
+        let one = Sum {
+            packets: 1,
+            bytes: 60,
+        };
+        totals.dropped.insert("no_route".into(), one);
+        Counters::new(totals, BTreeMap::from([("eth1".into(), 9)]))
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        if query.from != "vnet" {
+            return Err(Refusal::bad("nothing has this name"));
+        }
+        Ok(Explanation {
+            verdict: "forward".into(),
+            reason: "route".into(),
+            route: Some(ExplainedRoute {
+                prefix: "10.2.0.0/16".parse().unwrap(),
+                source: "static".into(),
+            }),
+            path: Some("er".into()),
+            member: Some("er/primary".into()),
+            ..Explanation::default()
+        })
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        Ok(ReloadReport {
+            changed: vec!["route 10.9.0.0/16 added".into()],
+            ..ReloadReport::default()
+        })
+    }
+}
+
+struct Lab {
+    directory: tempfile::TempDir,
+    _serving: Serving,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(&directory.path().join("vng.sock")).unwrap();
+        Self {
+            directory,
+            _serving: server.serve(Arc::new(Fixed)).unwrap(),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("vng.sock")
+    }
+
+    fn vng(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_vng"))
+            .args(arguments)
+            .arg("-s")
+            .arg(self.socket())
+            .output()
+            .unwrap()
+    }
+
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.vng(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.text(&[arguments, &["--json"]].concat())).unwrap()
+    }
+}
+
+#[test]
+fn every_view_has_a_table_that_names_what_matters() {
+    let lab = Lab::new();
+    for (what, parts) in [
+        (
+            "status",
+            &[
+                "345.6 Mbps",
+                "down: no_carrier",
+                "7/10 from 10.2.0.1",
+                "0.41 ms",
+                "balanced",
+            ][..],
+        ),
+        ("routes", &["Active", "VirtualNetworkGateway", "er/primary"]),
+        ("policy", &["no-telnet", "destination port 23", "drop", "7"]),
+        (
+            "circuits",
+            &["er/primary", "100, 10", "1,234 packets", "colocated"],
+        ),
+        (
+            "tunnels",
+            &["onprem", "203.0.113.10:51820", "1m 1s ago", "xTIBA5rb"],
+        ),
+        ("neighbors", &["172.16.0.1", "Incomplete", "provider"]),
+        ("bgp", &["65020", "not run"]),
+        (
+            "flows",
+            &[
+                "1 flows of 200,000",
+                "10.1.0.4:40000",
+                "[fd00:2::5]:443",
+                "50ms",
+            ],
+        ),
+        (
+            "counters",
+            &[
+                "vnet",
+                "5,678,901",
+                "no_route",
+                "is off by -1 packets",
+                "the kernel dropped 9",
+            ],
+        ),
+    ] {
+        let text = lab.text(&["show", what]);
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert!(!text.contains('\x1b'), "colour in a pipe:\n{text}");
+    }
+}
+
+#[test]
+fn counters_have_the_published_json() {
+    let json = Lab::new().json(&["show", "counters"]);
+    assert_eq!(json["received"]["vnet"]["packets"], 1_234);
+    assert_eq!(json["sent"]["onprem"]["bytes"], 5_678_901);
+    assert_eq!(json["dropped"]["no_route"]["packets"], 1);
+    assert_eq!(json["held"], 0);
+    assert_eq!(json["balanced"], false);
+    assert_eq!(json["kernel_drops"]["eth1"], 9);
+}
+
+#[test]
+fn every_view_prints_json() {
+    let lab = Lab::new();
+    for what in [
+        "routes",
+        "policy",
+        "circuits",
+        "tunnels",
+        "neighbors",
+        "bgp",
+    ] {
+        assert!(lab.json(&["show", what]).is_array(), "{what}");
+    }
+    assert_eq!(
+        lab.json(&["show", "status"])["gateways"][0]["type"],
+        "ExpressRoute"
+    );
+    assert_eq!(lab.json(&["show", "flows"])["active"], 1);
+    let reloaded = lab.json(&["reload"]);
+    assert_eq!(reloaded["changed"][0], "route 10.9.0.0/16 added");
+}
+
+#[test]
+fn explain_asks_the_running_gateway() {
+    let lab = Lab::new();
+    let packet = [
+        "explain", "--src", "10.1.0.4", "--dst", "10.2.0.5", "--dport", "443",
+    ];
+    let json = lab.json(&packet);
+    assert_eq!(json["verdict"], "forward");
+    assert_eq!(json["policy"], Value::Null);
+    assert_eq!(json["route"]["prefix"], "10.2.0.0/16");
+    assert_eq!(json["member"], "er/primary");
+    assert_eq!(json["rejected"], Value::Array(Vec::new()));
+    let refused = lab.vng(&[&packet[..], &["--from", "nobody"]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(said, "error: nothing has this name\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let lab = Lab::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vng"))
+        .args(["show", "status", "--watch", "1", "--json", "-s"])
+        .arg(lab.socket())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
