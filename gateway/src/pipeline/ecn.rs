@@ -39,13 +39,21 @@ pub const fn inner_traffic_class(inner: u8, outer: u8) -> Result<u8, DropReason>
     Ok(inner & !ECN | combined)
 }
 
-/// Puts the congestion mark of the outer header into an inner packet. Only called for an outer header
-/// that has one; most have none.
+/// Puts the congestion mark of the outer header into an inner packet. Two marks of four can change it;
+/// the packet is not even looked at for the others, which all packets of an ECN-capable flow have.
 ///
 /// # Errors
 /// `EcnIllegal`, see [`inner_traffic_class`]; or what makes the packet unreadable.
-#[cold]
+#[inline]
 pub fn combine(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
+    match outer & ECN {
+        ECT_1 | CE => mark(packet, outer),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn mark(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
     let headers = Headers::parse(packet)?;
     let class = inner_traffic_class(headers.traffic_class, outer)?;
     if class != headers.traffic_class {
@@ -82,5 +90,14 @@ mod tests {
     fn the_inner_dscp_stays_and_the_outer_one_is_copied() {
         assert_eq!(inner_traffic_class(0xb8 | ECT_0, 0x20 | CE), Ok(0xb8 | CE));
         assert_eq!(outer_traffic_class(0xb8 | ECT_1), 0xb8 | ECT_1);
+    }
+
+    #[test]
+    fn only_two_outer_marks_can_change_a_packet() {
+        for inner in 0..=CE {
+            for outer in [NOT_ECT, ECT_0] {
+                assert_eq!(inner_traffic_class(inner, outer), Ok(inner));
+            }
+        }
     }
 }

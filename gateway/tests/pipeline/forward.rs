@@ -1,11 +1,13 @@
 use crate::packets::{ACK, SYN, Spec, any_header, noise, parse};
 use gateway::device::offload::Offload;
 use gateway::pipeline::checksum::verify;
+use gateway::pipeline::ecn::combine;
 use gateway::pipeline::forward::{
     clamp_mss, decrement_hop_limit, largest_segment, set_traffic_class,
 };
 use proptest::prelude::*;
 use routing::packet::Headers;
+use routing::reason::DropReason;
 
 proptest! {
     #[test]
@@ -94,4 +96,25 @@ fn the_largest_segment_of_a_super_packet_is_a_whole_one() {
     assert_eq!(largest_segment(&headers, &Offload::default()), 5052);
     let (packet, offload) = Spec::tcp(100).build_partial(1368);
     assert_eq!(largest_segment(&parse(&packet), &offload), 152);
+}
+
+#[test]
+fn a_congestion_mark_of_the_outer_header_gets_into_the_packet() {
+    for v6 in [false, true] {
+        let marked = |traffic_class| {
+            Spec {
+                v6,
+                traffic_class,
+                ..Spec::tcp(100)
+            }
+            .build()
+        };
+        let mut packet = marked(0xb8 | 2);
+        assert_eq!(combine(&mut packet, 0x03), Ok(()));
+        assert_eq!(packet, marked(0xb8 | 3));
+        let mut packet = marked(0xb8);
+        assert_eq!(combine(&mut packet, 0x02), Ok(()));
+        assert_eq!(packet, marked(0xb8));
+        assert_eq!(combine(&mut packet, 0x03), Err(DropReason::EcnIllegal));
+    }
 }
