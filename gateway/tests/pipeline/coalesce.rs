@@ -220,6 +220,7 @@ fn what_gro_keeps_apart_is_kept_apart() {
     assert_eq!(with_second(|spec| spec.id += 1), [1, 1, 1]);
     assert_eq!(with_second(|spec| spec.acknowledgement += 1), [1, 1, 1]);
     assert_eq!(with_second(|spec| spec.window += 1), [1, 1, 1]);
+    assert_eq!(with_second(|spec| spec.urgent += 1), [1, 1, 1]);
     assert_eq!(with_second(|spec| spec.options[11] += 1), [1, 1, 1]);
     assert_eq!(with_second(|spec| spec.flags |= ECE), [1, 1, 1]);
     assert_eq!(with_second(|spec| spec.flags |= CWR), [1, 1, 1]);
@@ -335,16 +336,20 @@ fn a_fragment_goes_behind_what_is_open_between_its_hosts() {
 
 #[test]
 fn a_super_packet_holds_no_more_than_a_length_field_says() {
-    let spec = Spec::tcp(65_535 - 52);
-    let mut packets = spec.segments(1400);
-    let next = Spec {
-        sequence: spec.sequence.wrapping_add(spec.payload.len() as u32),
-        id: spec.id.wrapping_add(packets.len() as u16),
-        ..Spec::tcp(1400)
-    };
-    packets.push(next.build());
-    let out = coalesce(&packets, true);
-    assert_eq!(counts(&out), [47, 1]);
+    // 46 of 1,400 bytes and a header are 64,452; one more would be 65,852.
+    let packets: Vec<_> = (0..60u16)
+        .map(|index| {
+            let sequence = 1400 * u32::from(index);
+            Spec {
+                sequence,
+                ..Spec::tcp(1400)
+            }
+            .build()
+        })
+        .collect();
+    assert_eq!(counts(&coalesce(&packets, true)), [46, 14]);
+    let whole = Spec::tcp(65_535 - 52);
+    assert_eq!(counts(&coalesce(&whole.segments(1400), true)), [47]);
     // As many packets as one may hold, in as few bytes.
     let packets = Spec::tcp(MAX_PIECES * 2 + 20).segments(2);
     assert_eq!(counts(&coalesce(&packets, true)), [MAX_PIECES, 10]);

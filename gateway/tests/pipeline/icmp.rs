@@ -106,12 +106,24 @@ fn an_error_is_not_answered() {
 }
 
 #[test]
-fn an_echo_request_is_answered() {
+fn an_echo_request_is_answered_and_a_redirect_is_not() {
     let mut headers = parse(&Spec::tcp(0).build());
     headers.key.protocol = protocol::ICMP;
     headers.key.destination_port = 8 << 8;
     assert!(may_answer(&headers));
     headers.key.destination_port = 5 << 8;
+    assert!(!may_answer(&headers));
+    let mut headers = parse(
+        &Spec {
+            v6: true,
+            ..Spec::tcp(0)
+        }
+        .build(),
+    );
+    headers.key.protocol = protocol::ICMPV6;
+    headers.key.destination_port = 128 << 8;
+    assert!(may_answer(&headers));
+    headers.key.destination_port = 137 << 8;
     assert!(!may_answer(&headers));
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Spec {
     pub(crate) acknowledgement: u32,
     pub(crate) flags: u8,
     pub(crate) window: u16,
+    pub(crate) urgent: u16,
     pub(crate) options: Vec<u8>,
     pub(crate) payload: Vec<u8>,
 }
@@ -51,6 +52,7 @@ impl Spec {
             acknowledgement: 99,
             flags: ACK,
             window: 501,
+            urgent: 0,
             options: vec![1, 1, 8, 10, 0, 1, 2, 3, 4, 5, 6, 7],
             payload: noise(payload),
         }
@@ -89,7 +91,8 @@ impl Spec {
         header.push((((20 + self.options.len()) / 4) << 4) as u8);
         header.push(self.flags);
         header.extend(self.window.to_be_bytes());
-        header.extend([0; 4]);
+        header.extend([0; 2]);
+        header.extend(self.urgent.to_be_bytes());
         header.extend(&self.options);
         header
     }
