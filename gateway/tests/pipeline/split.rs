@@ -179,3 +179,26 @@ fn a_super_packet_of_another_kind_than_its_headers_is_malformed() {
         );
     }
 }
+
+#[test]
+fn a_udp_segment_never_says_that_it_has_no_checksum() {
+    // What the checksum is over a payload of zeros makes it come out as zero if it is the payload.
+    let sum = Spec {
+        payload: vec![0, 0],
+        ..Spec::udp(0)
+    }
+    .build()[26..28]
+        .to_vec();
+    let spec = Spec {
+        payload: [&sum[..], &[1, 2]].concat(),
+        ..Spec::udp(0)
+    };
+    let (packet, offload) = spec.build_partial(2);
+    assert_eq!(by_segments(&packet, &offload)[0][26..28], [0xff, 0xff]);
+    let alone = Spec {
+        payload: sum,
+        ..Spec::udp(0)
+    };
+    let (packet, offload) = alone.build_partial(0);
+    assert_eq!(by_trains(&packet, &offload, 1420)[0][26..28], [0xff, 0xff]);
+}
