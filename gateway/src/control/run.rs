@@ -27,7 +27,7 @@ use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort, LinkFacts};
 use crossbeam::queue::ArrayQueue;
 use ring::rand::{SecureRandom, SystemRandom};
 use routing::health::{Change, Usability};
-use routing::path::PathId;
+use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::fmt;
 use std::io;
@@ -397,7 +397,14 @@ impl Control {
                     Ok(reply) => {
                         self.ledger.sent(Port::LOCAL, 1, length);
                         if let Some(packet) = reply {
-                            give(&self.ledger, &port, None, packet.into());
+                            // Back the way it came, up or down: two gateways that probe each other
+                            // would otherwise never find their only path up, each withholding the
+                            // answer that the other waits for.
+                            let via = match taken.ingress {
+                                Ingress::Path(path) => Some(path),
+                                Ingress::Vnet | Ingress::Local => None,
+                            };
+                            give(&self.ledger, &port, via, packet.into());
                             spoke = true;
                         }
                     }
