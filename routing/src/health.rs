@@ -316,9 +316,10 @@ impl Health {
         &self.evidence
     }
 
-    /// Changes the hold-down (reload); a wait under way is measured against the new one.
-    pub fn set_hold_down(&mut self, hold_down: Duration) {
-        self.hold_down = hold_down;
+    /// Goes on under another id and with another hold-down (reload); a wait under way is measured
+    /// against the new one.
+    pub fn go_on(&mut self, path: PathId, hold_down: Duration) {
+        (self.path, self.hold_down) = (path, hold_down);
     }
 
     /// When the same evidence will mean something else; `None`: never. Always later than the last

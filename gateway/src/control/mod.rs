@@ -11,6 +11,7 @@ pub mod adjacency;
 pub mod api;
 mod assembly;
 pub mod board;
+mod carrier;
 pub mod client;
 pub mod describe;
 pub mod discovery;

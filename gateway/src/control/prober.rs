@@ -91,6 +91,11 @@ impl PathProbe {
         self.returned_by
     }
 
+    /// Forgets it: paths may have other ids now.
+    pub(crate) fn forget_way_back(&mut self) {
+        self.returned_by = None;
+    }
+
     /// Whom it asks.
     pub fn target(&self) -> IpAddr {
         self.target

@@ -15,13 +15,14 @@
 //! a drop for `LocalQueueFull`.
 
 use super::board::{Board, Event, HealthView, unix_ms};
+use super::carrier::Carrier;
 use super::echo;
 use super::host::Host;
 use super::link::MAX_FRAME;
 use super::prober::Secret;
 use super::watch::{PathSetup, PathWatch};
 use crate::device::event::{Poller, Waker};
-use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor};
+use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort, LinkFacts};
 use crossbeam::queue::ArrayQueue;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 const TOKEN_WAKER: u64 = 0;
@@ -122,8 +124,9 @@ impl ControlHandle {
         })
     }
 
-    /// Has control watch this from now on (reload). A path whose setup is the same goes on being watched
-    /// as it was, its state and timers with it. False if too many orders wait.
+    /// Has control watch this from now on (reload). A path whose setup is the same, with the very same
+    /// words shared with the workers, goes on being watched as it was, its state and timers with it; its
+    /// id and its worker may be others. False if too many orders wait.
     pub fn watch(&self, setup: WatchSetup) -> bool {
         let taken = self.orders.push(Order::Watch(Box::new(setup))).is_ok();
         self.waker.wake();
@@ -179,11 +182,25 @@ impl From<io::Error> for ControlError {
 pub fn run(setup: ControlSetup) -> Result<(), ControlError> {
     // Without the capability it runs at the usual priority.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-    let mut control = Control::new(Instant::now(), setup)?;
-    control.run()
+    let carrier = Carrier::new()?;
+    let netlink = Netlink::open()?;
+    let mut control = Control::new(Instant::now(), setup, &carrier)?;
+    thread::scope(|scope| {
+        let asking = thread::Builder::new()
+            .name("carrier".into())
+            .spawn_scoped(scope, || carrier.ask(netlink))?;
+        let result = control.run();
+        carrier.stop();
+        // It ends by itself only if it cannot wait; then carrier changes are told a second late at worst.
+        if let Ok(Err(error)) = asking.join() {
+            tracing::warn!(%error, "carrier changes were not asked about");
+        }
+        result
+    })
 }
 
-struct Control {
+struct Control<'a> {
+    carrier: &'a Carrier,
     started: Instant,
     paths: Vec<PathWatch>,
     hold_down: Duration,
@@ -194,17 +211,18 @@ struct Control {
     handle: Arc<ControlHandle>,
     poller: Poller,
     monitor: Monitor,
-    /// First identifier of the probes; path *i* has this plus *i*.
+    /// Identifier of a path's probes, less its token.
     identifier: u16,
     secret: Secret,
+    /// Token of the next new path; none is given twice.
     next_token: u64,
     shown: Option<Instant>,
     tunnels_due: Instant,
     stopped: bool,
 }
 
-impl Control {
-    fn new(now: Instant, setup: ControlSetup) -> Result<Self, ControlError> {
+impl<'a> Control<'a> {
+    fn new(now: Instant, setup: ControlSetup, carrier: &'a Carrier) -> Result<Self, ControlError> {
         let mut random = [0; 10];
         SystemRandom::new()
             .fill(&mut random)
@@ -215,6 +233,7 @@ impl Control {
         poller.add(&monitor, TOKEN_MONITOR)?;
         poller.add(&*setup.handle.waker, TOKEN_WAKER)?;
         let mut control = Self {
+            carrier,
             started: setup.started,
             paths: Vec::new(),
             hold_down: Duration::ZERO,
@@ -287,8 +306,11 @@ impl Control {
     fn hear_interfaces(&mut self, now: Instant) -> Result<(), ControlError> {
         match self.monitor.events() {
             Ok(events) => {
-                for event in events {
-                    self.hear_interface(now, &event);
+                for event in &events {
+                    self.hear_interface(now, event);
+                }
+                if !events.is_empty() {
+                    self.carrier.hurry(now);
                 }
             }
             Err(netlink::Error::Overrun) => self.read_interfaces(now)?,
@@ -558,12 +580,12 @@ impl Control {
             let same = old.iter().position(|o| o.setup.is_same(&path));
             if let Some(index) = same {
                 let mut kept = old.swap_remove(index);
-                kept.health.set_hold_down(setup.hold_down);
+                kept.go_on(path, setup.hold_down);
                 self.paths.push(kept);
             } else {
                 let token = self.next_token;
                 self.next_token += 1;
-                let identifier = self.identifier.wrapping_add(path.path.0);
+                let identifier = self.identifier.wrapping_add(token as u16);
                 self.paths.push(PathWatch::new(
                     now,
                     path,
@@ -577,6 +599,9 @@ impl Control {
         for link in old.iter_mut().filter_map(|gone| gone.link.as_mut()) {
             link.close(&self.poller);
         }
+        let links = self.paths.iter().filter_map(|path| path.link.as_ref());
+        let names = links.map(|link| link.setup().interface.clone());
+        self.carrier.watch(names.collect());
         self.read_interfaces(now)?;
         self.judge(now);
         // Whatever was judged, the groups may be new.

@@ -41,21 +41,14 @@ pub struct PathSetup {
 }
 
 impl PathSetup {
-    /// Whether a path that is watched as `other` may go on being watched as it is.
+    /// Whether a path that is watched as `other` may go on being watched as it is, if under another id.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let link = match (&self.link, &other.link) {
             (Some(a), Some(b)) => a.is_same(b),
             (a, b) => a.is_none() && b.is_none(),
         };
         let word = |setup: &Self| setup.tunnel.as_ref().map(Arc::as_ptr);
-        (self.path, &self.name, self.kind, self.worker, self.probe)
-            == (
-                other.path,
-                &other.name,
-                other.kind,
-                other.worker,
-                other.probe,
-            )
+        (&self.name, self.kind, self.probe) == (&other.name, other.kind, other.probe)
             && link
             && word(self) == word(other)
     }
@@ -108,6 +101,16 @@ impl PathWatch {
             started,
             was_reachable: false,
         }
+    }
+
+    /// Goes on watching the path as it stands in a reloaded configuration: its state, its timers and what
+    /// is known of its neighbours stay.
+    pub(crate) fn go_on(&mut self, setup: PathSetup, hold_down: Duration) {
+        self.health.go_on(setup.path, hold_down);
+        if let Some(probe) = &mut self.probe {
+            probe.forget_way_back();
+        }
+        self.setup = setup;
     }
 
     /// The packet of the probe that is due. A request that could not leave anyway is not handed out, and
