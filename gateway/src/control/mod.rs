@@ -16,6 +16,7 @@ pub mod client;
 pub mod describe;
 pub mod discovery;
 pub mod echo;
+pub mod handle;
 pub mod host;
 pub mod inspect;
 pub mod link;

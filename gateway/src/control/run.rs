@@ -14,25 +14,23 @@
 //! books `release(1)`, and what becomes of it. If the queue is full control books `received(LOCAL)` and
 //! a drop for `LocalQueueFull`.
 
-use super::board::{Board, Event, HealthView, unix_ms};
+use super::board::{Event, HealthView, unix_ms};
 use super::carrier::Carrier;
 use super::echo;
+use super::handle::Order;
+pub use super::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
 use super::host::Host;
 use super::link::MAX_FRAME;
 use super::prober::Secret;
-use super::watch::{PathSetup, PathWatch};
-use crate::device::event::{Poller, Waker};
+use super::watch::PathWatch;
+use crate::device::event::Poller;
 use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
-use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort, LinkFacts};
-use crossbeam::queue::ArrayQueue;
+use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort};
 use ring::rand::{SecureRandom, SystemRandom};
 use routing::health::{Change, Usability};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -46,134 +44,8 @@ const TOKEN_PATHS: u64 = 16;
 const TUNNELS: Duration = Duration::from_millis(250);
 /// How often counts and round trips are shown anew.
 const SHOW: Duration = Duration::from_secs(1);
-/// Orders that wait.
-const ORDERS: usize = 16;
 /// Nice value of the thread, if it may be raised: a busy core must not make paths look silent.
 const NICE: i32 = -10;
-
-/// What control does to the rest of the gateway, on its own thread and at once.
-pub trait Effects: Send {
-    /// The usability of at least one path has changed; `usability` has all of them, by [`PathId`]. Stores
-    /// the groups' words ([`routing::snapshot::Snapshot::update`]). Gives how many groups changed.
-    fn usability(&mut self, usability: &[Usability]) -> usize;
-
-    /// A link's interface came, went or changed. The workers have been told by its word; what depends on
-    /// the MTU is the supervisor's.
-    fn link(&mut self, path: PathId, facts: LinkFacts);
-}
-
-/// What control must know of the gateway, and what a reload replaces.
-#[derive(Clone, Debug, Default)]
-pub struct WatchSetup {
-    /// How long a path must stay up before flows go back to it.
-    pub hold_down: Duration,
-    /// The gateway's own addresses in the virtual network; the first of each IP version is the source of
-    /// probes to what is not on a link.
-    pub addresses: Vec<IpAddr>,
-    /// The paths.
-    pub paths: Vec<PathSetup>,
-}
-
-/// What the control thread is started with.
-pub struct ControlSetup {
-    /// When the gateway started: time zero of the tunnel words.
-    pub started: Instant,
-    /// What is watched.
-    pub watch: WatchSetup,
-    /// The host port of each worker.
-    pub ports: Vec<Arc<HostPort>>,
-    /// Control's own books.
-    pub ledger: Arc<Ledger>,
-    /// What it does to the rest of the gateway.
-    pub effects: Box<dyn Effects>,
-    /// How the rest of the gateway speaks to it.
-    pub handle: Arc<ControlHandle>,
-}
-
-enum Order {
-    Watch(Box<WatchSetup>),
-    Stop,
-}
-
-/// How the rest of the gateway speaks to control.
-#[derive(Debug)]
-pub struct ControlHandle {
-    /// Wakes control: after a packet was put into `to_host`, or a next hop is wanted.
-    pub waker: Arc<Waker>,
-    /// What control shows.
-    pub board: Board,
-    orders: ArrayQueue<Order>,
-}
-
-impl fmt::Debug for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Watch(_) => "Watch",
-            Self::Stop => "Stop",
-        })
-    }
-}
-
-impl ControlHandle {
-    /// A handle for a control thread to come.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            waker: Arc::new(Waker::new()?),
-            board: Board::default(),
-            orders: ArrayQueue::new(ORDERS),
-        })
-    }
-
-    /// Has control watch this from now on (reload). A path whose setup is the same, with the very same
-    /// words shared with the workers, goes on being watched as it was, its state and timers with it; its
-    /// id and its worker may be others. False if too many orders wait.
-    pub fn watch(&self, setup: WatchSetup) -> bool {
-        let taken = self.orders.push(Order::Watch(Box::new(setup))).is_ok();
-        self.waker.wake();
-        taken
-    }
-
-    /// Ends the thread.
-    pub fn stop(&self) {
-        self.orders.force_push(Order::Stop);
-        self.waker.wake();
-    }
-}
-
-/// Why control could not start or go on.
-#[derive(Debug)]
-pub enum ControlError {
-    /// Netlink, which tells of the interfaces.
-    Netlink(netlink::Error),
-    /// Waiting for events.
-    Wait(io::Error),
-    /// The system gave no random bytes.
-    Random,
-}
-
-impl fmt::Display for ControlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Netlink(error) => write!(f, "cannot watch the interfaces: {error}"),
-            Self::Wait(error) => write!(f, "cannot wait for events: {error}"),
-            Self::Random => f.write_str("the system gave no random bytes"),
-        }
-    }
-}
-
-impl std::error::Error for ControlError {}
-
-impl From<netlink::Error> for ControlError {
-    fn from(error: netlink::Error) -> Self {
-        Self::Netlink(error)
-    }
-}
-
-impl From<io::Error> for ControlError {
-    fn from(error: io::Error) -> Self {
-        Self::Wait(error)
-    }
-}
 
 /// Runs control on this thread, in its network namespace, until [`ControlHandle::stop`].
 ///
