@@ -4,9 +4,9 @@
 
 use gateway::control::api::{Gateway, Refusal, Server, Serving};
 use gateway::control::view::{
-    BgpView, CircuitView, Counters, ExplainedRoute, Explanation, FlowView, Flows, GatewayStatus,
-    LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query, ReloadReport, RouteView,
-    Status, TunnelView,
+    BgpView, CircuitView, Counters, Event, ExplainedRoute, Explanation, FlowView, Flows,
+    GatewayStatus, LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query,
+    ReloadReport, RouteView, Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde_json::Value;
@@ -70,7 +70,14 @@ impl Gateway for Fixed {
                 },
             ],
             ledger_balanced: true,
-            events: Vec::new(),
+            events: vec![Event {
+                detected_unix_ms: 1_000.0,
+                switched_unix_ms: Some(1_000.25),
+                path: "er/primary".into(),
+                from: "up".into(),
+                to: "down".into(),
+                reason: Some("no_carrier".into()),
+            }],
         }
     }
 
@@ -259,6 +266,7 @@ fn every_view_has_a_table_that_names_what_matters() {
                 "down: no_carrier",
                 "7/10 from 10.2.0.1",
                 "0.41 ms",
+                "0.25 ms",
                 "balanced",
             ][..],
         ),

@@ -1,7 +1,9 @@
 //! Tables, JSON and colour: what the commands print with.
 
 use super::Failure;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets,
+};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::IpAddr;
@@ -101,12 +103,23 @@ pub(super) fn table<R: IntoIterator<Item = String>>(
         }
     };
     table.set_header(header.iter().map(bold).collect::<Vec<_>>());
+    let longest = |text: &str| text.split_whitespace().map(|w| w.chars().count()).max();
+    let mut words: Vec<usize> = header.iter().map(|n| longest(n).unwrap_or(0)).collect();
     for row in rows {
-        let cells = row.into_iter().map(|text| coloured(style, text));
-        table.add_row(cells.collect::<Vec<_>>());
+        let mut cells = Vec::with_capacity(header.len());
+        for (index, text) in row.into_iter().enumerate() {
+            if let Some(word) = words.get_mut(index) {
+                *word = (*word).max(longest(&text).unwrap_or(0));
+            }
+            cells.push(coloured(style, text));
+        }
+        table.add_row(cells);
     }
-    for column in table.column_iter_mut() {
+    // On a narrow terminal a cell breaks between words, never inside a name or an address.
+    for (column, word) in table.column_iter_mut().zip(words) {
         column.set_padding((0, 2));
+        let width = Width::Fixed(word as u16 + 2);
+        column.set_constraint(ColumnConstraint::LowerBoundary(width));
     }
     let lines: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"

@@ -8,15 +8,15 @@ use super::{Failure, Show};
 use crate::control::api::{Request, What};
 use crate::control::client::Client;
 use crate::control::view::{
-    BgpView, CircuitView, Counters, Flows, NeighborView, PathStatus, PolicyView, RouteView, Status,
-    TunnelView,
+    BgpView, CircuitView, Counters, Event, Flows, NeighborView, PathStatus, PolicyView, RouteView,
+    Status, TunnelView,
 };
 use crate::telemetry::ledger::Sum;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Shows once, or again and again until it is interrupted.
 pub(super) fn run(arguments: &Show) -> Result<(), Failure> {
@@ -126,7 +126,31 @@ fn status(style: Style, status: &Status) -> String {
         "round trip",
     ];
     text += &table(style, &header, status.paths.iter().map(path));
+    if !status.events.is_empty() {
+        text.push('\n');
+        let header = ["when", "path", "from", "to", "reason", "flows moved after"];
+        // The newest first; the rest is in the JSON.
+        let newest = status.events.iter().rev().take(10);
+        text += &table(style, &header, newest.map(event));
+    }
     text
+}
+
+fn event(event: &Event) -> [String; 6] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs_f64();
+    let switched = event.switched_unix_ms;
+    [
+        format!("{} ago", span(now - event.detected_unix_ms / 1e3)),
+        event.path.clone(),
+        event.from.clone(),
+        event.to.clone(),
+        or_dash(event.reason.as_ref()),
+        switched.map_or_else(
+            || "-".to_owned(),
+            |at| format!("{:.2} ms", at - event.detected_unix_ms),
+        ),
+    ]
 }
 
 fn path(path: &PathStatus) -> [String; 7] {
