@@ -173,7 +173,10 @@ impl Summary {
             text += &show::policy(style, &self.policy);
             text += "\n";
         }
-        text += &heading(style, "Limits");
+        text += &heading(
+            style,
+            "Limits of the SKU; this version does not enforce rates and flows",
+        );
         let header = [
             "gateway",
             "SKU",

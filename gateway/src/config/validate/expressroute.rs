@@ -23,7 +23,6 @@ pub(super) fn check(rules: &mut Rules) {
     let names: Vec<_> = gateway.circuits.iter().enumerate().map(names).collect();
     rules.unique("is taken", names);
     tags(rules);
-    not_run_yet(rules);
     for (index, of) in gateway.circuits.iter().enumerate() {
         circuit(rules, &format!("expressroute.circuit[{index}]"), of);
     }
@@ -91,34 +90,6 @@ fn tags(rules: &mut Rules) {
         }
     }
     rules.unique("and its tags are taken", tags);
-}
-
-/// One warning for each protocol that the file configures and this version does not run.
-fn not_run_yet(rules: &mut Rules) {
-    let mut bgp = Vec::new();
-    let mut bfd = Vec::new();
-    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
-    for (c, circuit) in circuits.enumerate() {
-        for (l, link) in circuit.links.iter().enumerate() {
-            let key = format!("expressroute.circuit[{c}].link[{l}]");
-            bgp.extend(link.bgp.as_ref().map(|_| format!("{key}.bgp")));
-            bfd.extend(link.bfd.as_ref().map(|_| format!("{key}.bfd")));
-        }
-    }
-    for (protocol, keys) in [("BGP", bgp), ("BFD", bfd)] {
-        let Some(first) = keys.first() else {
-            continue;
-        };
-        let what = match keys.len() {
-            1 => format!("{protocol} on one link"),
-            n => format!("{protocol} on this and {} more", n - 1),
-        };
-        let words = found(what).help(format!(
-            "this version keeps {protocol} in the file and does not run it; static prefixes and \
-             the probe do its work"
-        ));
-        rules.warning(first, "has no effect yet", words);
-    }
 }
 
 fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {

@@ -3,6 +3,7 @@
 
 mod expressroute;
 mod keys;
+mod not_yet;
 mod policy;
 mod vnet;
 mod vpn;
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     expressroute::check(&mut rules);
     vpn::check(&mut rules);
     policy::check(&mut rules);
+    not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {
         keys::check(&mut rules);
     }

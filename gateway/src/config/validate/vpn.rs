@@ -19,12 +19,6 @@ pub(super) fn check(rules: &mut Rules) {
     same_prefixes(rules, vpn);
     clients(rules, vpn);
     transit(rules);
-    if vpn.point_to_site.is_some() {
-        let words = found("point-to-site clients are kept in the file").help(
-            "this version does not serve them; a client can be a [[vpn.site]] of one address",
-        );
-        rules.warning("vpn.point_to_site", "has no effect yet", words);
-    }
 }
 
 fn sku(rules: &mut Rules, vpn: &Vpn) {
