@@ -150,8 +150,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Usage(said)) => (2, said),
         Err(Failure::System(said)) => (3, said),
     };
-    let error = Style::of_stderr().red("error:");
-    eprintln!("{error} {}", said.trim_end());
+    // A report of the configuration that the gateway sends names its errors itself.
+    let said = said.trim_end();
+    if said.starts_with("error: ") {
+        eprintln!("{said}");
+    } else {
+        eprintln!("{} {said}", Style::of_stderr().red("error:"));
+    }
     ExitCode::from(status)
 }
 
