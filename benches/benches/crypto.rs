@@ -226,7 +226,7 @@ fn shake_hands(ends: &mut [End; 2], now: Instant) {
     let mut to = [far, near];
     while !messages.is_empty() {
         for mut message in std::mem::take(&mut messages) {
-            let end = &mut to[0];
+            let end = &mut *to[0];
             end.endpoint.receive(
                 now,
                 end.other,

@@ -6,7 +6,7 @@
 //! 4. [`Parts::watch`]: what control watches
 
 use crate::config::key_file;
-use crate::config::schema::{Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
+use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
@@ -42,6 +42,8 @@ use std::time::{Instant, SystemTime};
 
 /// Flows that a worker remembers the decision of; more only cost a decision each.
 const FLOWS: usize = 65_536;
+/// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
+const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
 /// What a link's parts share.
 #[derive(Clone, Debug)]
@@ -63,6 +65,11 @@ pub(crate) enum PathParts {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) paths: Vec<PathParts>,
+}
+
+fn circuits_of(config: &Config) -> &[Circuit] {
+    let gateway = config.expressroute.as_ref();
+    gateway.map_or(&[], |gateway| &gateway.circuits)
 }
 
 fn link_of<'a>(
@@ -154,28 +161,23 @@ impl Parts {
     /// What workers read, for this plan and the interfaces' MTUs as they are.
     pub(crate) fn forwarding(&self, config: &Config, plan: &Plan) -> Forwarding {
         let paths = plan.paths.iter().map(|path| {
-            let (mtu, fragments, addresses) = match (link_of(config, path), self.link(path.id)) {
-                (Some((_, link, _)), Some(parts)) => {
-                    let policy = match path.origin {
-                        Origin::Link { circuit, .. } => config
-                            .expressroute
-                            .as_ref()
-                            .and_then(|gateway| gateway.circuits.get(circuit))
-                            .map_or(FragmentPolicy::Drop, |circuit| circuit.fragments),
-                        Origin::Site { .. } => FragmentPolicy::Forward,
-                    };
-                    let (mtu, warning) = usable_mtu(parts.word.read().mtu, parts.recipe.tags);
-                    if let Some(warning) = warning {
-                        tracing::warn!(path = path.name, "{warning}");
-                    }
-                    (mtu, policy, link.address.as_slice())
-                }
-                _ => {
-                    let mtu = config.vpn.as_ref().map_or(1420, |vpn| vpn.mtu);
-                    (mtu, FragmentPolicy::Forward, &[][..])
-                }
+            let vpn_mtu = config
+                .vpn
+                .as_ref()
+                .map_or(DEFAULT_TUNNEL_MTU, |vpn| vpn.mtu);
+            let Some(parts) = self.link(path.id) else {
+                return side(vpn_mtu, FragmentPolicy::Forward, &[]);
             };
-            side(mtu, fragments, addresses)
+            let circuit = match path.origin {
+                Origin::Link { circuit, .. } => circuits_of(config).get(circuit),
+                Origin::Site { .. } => None,
+            };
+            let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
+            let (mtu, warning) = usable_mtu(parts.word.read().mtu, parts.recipe.tags);
+            if let Some(warning) = warning.filter(|_| mtu < config.vnet.mtu) {
+                tracing::warn!(path = path.name, "{warning}");
+            }
+            side(mtu, fragments, &parts.address)
         });
         Forwarding {
             snapshot: Arc::clone(&plan.snapshot),
@@ -381,14 +383,17 @@ pub(crate) fn tunnels(
             Some(file) => key_file::read::<PresharedKey>(file)
                 .map_err(|error| failed(&error))?
                 .into_bytes(),
-            None => Default::default(),
+            None => zeroize::Zeroizing::default(),
         };
         let peer = Peer {
             public_key: site.public_key,
             preshared_key,
             endpoint: site.endpoint,
             keepalive: site.keepalive,
-            mtu: config.vpn.as_ref().map_or(1420, |vpn| vpn.mtu),
+            mtu: config
+                .vpn
+                .as_ref()
+                .map_or(DEFAULT_TUNNEL_MTU, |vpn| vpn.mtu),
         };
         if !tunnels.add(started, path.id, &peer, Arc::clone(word)) {
             let why = "its public key is no usable key, or stands twice";

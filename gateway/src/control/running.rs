@@ -135,7 +135,7 @@ impl Running {
                 }
             }
             Err(refusal) => {
-                tracing::error!("reload refused, nothing changed:\n{}", refusal.message)
+                tracing::error!("reload refused, nothing changed:\n{}", refusal.message);
             }
         }
     }

@@ -239,7 +239,9 @@ impl Effects for DataPlane {
                 && side.mtu.swap(mtu, Ordering::Relaxed) != mtu
             {
                 tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
-                if let Some(warning) = warning {
+                if let Some(warning) =
+                    warning.filter(|_| mtu < forwarding.vnet.mtu.load(Ordering::Relaxed))
+                {
                     tracing::warn!(interface = link.recipe.interface, "{warning}");
                 }
             }

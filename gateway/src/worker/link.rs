@@ -148,7 +148,7 @@ impl LinkPort {
                 Ok(socket) => self.socket = Some(socket),
                 // It has vanished again: control will say so, and say when it returns.
                 Err(error) => {
-                    tracing::warn!(interface = self.recipe.interface, %error, "link not opened")
+                    tracing::warn!(interface = self.recipe.interface, %error, "link not opened");
                 }
             }
         }
@@ -175,14 +175,13 @@ impl LinkPort {
                 .dropped(DropReason::NeighborUnresolved, tally.packets, tally.bytes);
             return;
         };
-        match neighbor.mac() {
-            Some(mac) => self.transmit(mac, packet, headers, offload),
-            None => {
-                if neighbor.want() {
-                    self.control.wake();
-                }
-                self.hold(now, packet, headers, offload);
+        if let Some(mac) = neighbor.mac() {
+            self.transmit(mac, packet, headers, offload);
+        } else {
+            if neighbor.want() {
+                self.control.wake();
             }
+            self.hold(now, packet, headers, offload);
         }
     }
 
@@ -212,7 +211,7 @@ impl LinkPort {
                         match socket.send(&Offload::default(), headers.payload, layer2, &parts) {
                             Ok(()) => self.ledger.sent(port, 1, segment.len() as u64),
                             Err(error) => {
-                                self.ledger.dropped(error.reason(), 1, segment.len() as u64)
+                                self.ledger.dropped(error.reason(), 1, segment.len() as u64);
                             }
                         }
                     },

@@ -13,7 +13,7 @@ use crate::device::udp::ReceiveBatch;
 use crate::pipeline::ecn;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
-use crate::worker::switch::Switch;
+use crate::worker::switch::{Round, Switch};
 use arc_swap::ArcSwap;
 use crypto::tunnel::Endpoint;
 use routing::path::Ingress;
@@ -78,7 +78,7 @@ impl<E: Endpoint> Worker<E> {
             .zip([TOKEN_UDP4, TOKEN_UDP6])
         {
             if let Some(socket) = socket {
-                poller.add(&*socket, token)?;
+                poller.add(socket, token)?;
             }
         }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
@@ -109,16 +109,20 @@ impl<E: Endpoint> Worker<E> {
             self.switch.ledger.begin();
             let now = Instant::now();
             let forwarding = Arc::clone(self.forwarding.load());
+            let round = Round {
+                now,
+                forwarding: &forwarding,
+            };
             self.refresh_links();
             // 3. every device that has something
             for &token in ready.iter().take(count) {
                 match token {
                     TOKEN_HOST => self.switch.host.worker.clear(),
-                    TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(now, &forwarding, token),
-                    TOKEN_VNET => self.receive_vnet(now, &forwarding),
-                    link => self.receive_link(now, &forwarding, (link - TOKEN_LINK) as usize),
+                    TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(round, token),
+                    TOKEN_VNET => self.receive_vnet(round),
+                    link => self.receive_link(round, (link - TOKEN_LINK) as usize),
                 }
-                self.switch.drain_host(now, &forwarding, HOST_PACKETS);
+                self.switch.drain_host(round, HOST_PACKETS);
             }
             // 4. nothing stays behind
             self.switch.tunnels.flush(now);
@@ -135,7 +139,7 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// From the virtual network: one super-packet or packet a read.
-    fn receive_vnet(&mut self, now: Instant, forwarding: &Forwarding) {
+    fn receive_vnet(&mut self, round: Round<'_>) {
         let mut bytes = 0;
         for _ in 0..PACKETS {
             let (offload, length) = match self.switch.vnet.queue.read(&mut self.buffer) {
@@ -153,7 +157,7 @@ impl<E: Endpoint> Worker<E> {
             };
             let port = Some(Port::VNET);
             self.switch
-                .handle(now, forwarding, Ingress::Vnet, port, packet, &offload);
+                .handle(round, Ingress::Vnet, port, packet, &offload);
             bytes += length;
             if bytes >= BYTES {
                 return;
@@ -162,7 +166,7 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// From one link: frames with their virtio header and the tag that the kernel took off.
-    fn receive_link(&mut self, now: Instant, forwarding: &Forwarding, index: usize) {
+    fn receive_link(&mut self, round: Round<'_>, index: usize) {
         let mut bytes = 0;
         for _ in 0..PACKETS {
             let Some(link) = self.switch.links.get_mut(index) else {
@@ -190,7 +194,7 @@ impl<E: Endpoint> Worker<E> {
                     };
                     let ingress = Ingress::Path(path);
                     self.switch
-                        .handle(now, forwarding, ingress, Some(port), packet, &ip.offload);
+                        .handle(round, ingress, Some(port), packet, &ip.offload);
                 }
                 Err(reason) => {
                     ledger.received(port, 1, frame.len as u64);
@@ -205,7 +209,7 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// From the tunnels: one batch of trains, opened in place, merged over the whole batch.
-    fn receive_tunnels(&mut self, now: Instant, forwarding: &Forwarding, token: u64) {
+    fn receive_tunnels(&mut self, round: Round<'_>, token: u64) {
         let [v4, v6] = self.switch.tunnels.sockets();
         let Some(socket) = (if token == TOKEN_UDP4 { v4 } else { v6 }) else {
             return;
@@ -222,7 +226,10 @@ impl<E: Endpoint> Worker<E> {
                     break;
                 };
                 let begin = datagram.as_ptr().addr();
-                let opened = self.switch.tunnels.receive(now, train.source, datagram);
+                let opened = self
+                    .switch
+                    .tunnels
+                    .receive(round.now, train.source, datagram);
                 let Some((path, plaintext)) = opened else {
                     continue;
                 };
@@ -237,8 +244,7 @@ impl<E: Endpoint> Worker<E> {
                     self.switch.ledger.dropped(reason, 1, length as u64);
                     continue;
                 }
-                self.switch
-                    .handle_opened(now, forwarding, path, buffer, at, length);
+                self.switch.handle_opened(round, path, buffer, at, length);
             }
         }
         self.switch.write_merged(buffer);

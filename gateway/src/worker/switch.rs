@@ -46,6 +46,29 @@ pub struct VnetPort {
     pub uso: bool,
 }
 
+/// What is the same for all packets of a round.
+#[derive(Clone, Copy)]
+pub struct Round<'a> {
+    /// The clock, read once.
+    pub now: Instant,
+    /// The forwarding state, loaded once.
+    pub forwarding: &'a Forwarding,
+}
+
+/// A packet that has been parsed and is as long as it says.
+#[derive(Clone, Copy)]
+struct Packet<'a> {
+    bytes: &'a [u8],
+    headers: &'a Headers,
+    offload: &'a Offload,
+}
+
+impl Packet<'_> {
+    fn tally(&self) -> Tally {
+        Tally::of(self.headers, self.offload)
+    }
+}
+
 /// All ports of one worker and the state of its pipeline.
 pub struct Switch<E> {
     /// The virtual network.
@@ -80,15 +103,14 @@ impl<E: Endpoint> Switch<E> {
     #[inline]
     pub fn handle(
         &mut self,
-        now: Instant,
-        forwarding: &Forwarding,
+        round: Round<'_>,
         ingress: Ingress,
         port: Option<Port>,
         bytes: &mut [u8],
         offload: &Offload,
     ) {
-        let outcome = process(forwarding, &mut self.cache, ingress, bytes, offload);
-        self.follow(now, forwarding, ingress, port, bytes, offload, outcome);
+        let outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
+        self.follow(round, ingress, port, bytes, offload, outcome);
     }
 
     /// Handles one packet that came out of a tunnel: `length` bytes at `at` of the batch that it was
@@ -96,8 +118,7 @@ impl<E: Endpoint> Switch<E> {
     #[inline]
     pub fn handle_opened(
         &mut self,
-        now: Instant,
-        forwarding: &Forwarding,
+        round: Round<'_>,
         path: PathId,
         batch: &mut [u8],
         at: usize,
@@ -108,7 +129,7 @@ impl<E: Endpoint> Switch<E> {
             return;
         };
         let plain = Offload::default();
-        let outcome = process(forwarding, &mut self.cache, ingress, bytes, &plain);
+        let outcome = process(round.forwarding, &mut self.cache, ingress, bytes, &plain);
         if let Outcome::Forward {
             to: Egress::Vnet,
             headers,
@@ -119,7 +140,7 @@ impl<E: Endpoint> Switch<E> {
             let mut write = |merged: SuperPacket<'_>| write_merged(vnet, ledger, piece, &merged);
             self.merge.push(batch, at, &headers, &mut write);
         } else {
-            self.follow(now, forwarding, ingress, port, bytes, &plain, outcome);
+            self.follow(round, ingress, port, bytes, &plain, outcome);
         }
     }
 
@@ -135,25 +156,32 @@ impl<E: Endpoint> Switch<E> {
     #[inline]
     fn follow(
         &mut self,
-        now: Instant,
-        forwarding: &Forwarding,
+        round: Round<'_>,
         ingress: Ingress,
         port: Option<Port>,
         bytes: &[u8],
         offload: &Offload,
         outcome: Outcome,
     ) {
+        let whole = |headers: &Headers| bytes.get(..headers.total_len as usize).unwrap_or(bytes);
         match outcome {
             Outcome::Forward { to, headers } => {
-                let tally = Tally::of(&headers, offload);
-                self.book(port, tally);
-                let packet = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
-                self.emit(now, ingress, to, packet, &headers, offload, tally);
+                let packet = Packet {
+                    bytes: whole(&headers),
+                    headers: &headers,
+                    offload,
+                };
+                self.book(port, packet.tally());
+                self.emit(round.now, ingress, to, packet);
             }
             Outcome::Fragment { to, headers, mtu } => {
-                self.book(port, Tally::of(&headers, offload));
-                let packet = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
-                self.fragment(now, ingress, to, packet, &headers, offload, mtu);
+                let packet = Packet {
+                    bytes: whole(&headers),
+                    headers: &headers,
+                    offload,
+                };
+                self.book(port, packet.tally());
+                self.fragment(round.now, ingress, to, packet, mtu);
             }
             Outcome::Drop {
                 reason,
@@ -168,9 +196,12 @@ impl<E: Endpoint> Switch<E> {
                 self.book(port, tally);
                 self.ledger.dropped(reason, tally.packets, tally.bytes);
                 if let (Some(complaint), Some(headers)) = (complaint, headers) {
-                    self.complain(
-                        now, forwarding, ingress, bytes, &headers, offload, complaint,
-                    );
+                    let packet = Packet {
+                        bytes,
+                        headers: &headers,
+                        offload,
+                    };
+                    self.complain(round, ingress, packet, complaint);
                 }
             }
         }
@@ -185,80 +216,82 @@ impl<E: Endpoint> Switch<E> {
 
     /// Hands a packet that is ready to its way out.
     #[inline]
-    fn emit(
-        &mut self,
-        now: Instant,
-        ingress: Ingress,
-        to: Egress,
-        packet: &[u8],
-        headers: &Headers,
-        offload: &Offload,
-        tally: Tally,
-    ) {
+    fn emit(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
+        let Packet {
+            bytes,
+            headers,
+            offload,
+        } = packet;
         match to {
-            Egress::Vnet => self.write_vnet(packet, headers, offload, tally),
-            Egress::Local => self.deliver(ingress, packet, headers, offload),
+            Egress::Vnet => self.write_vnet(packet),
+            Egress::Local => self.deliver(ingress, packet),
             Egress::Path(path) => match self.ways.get(usize::from(path.0)) {
                 Some(&Way::Link(link)) => match self.links.get_mut(link) {
-                    Some(link) => link.send(now, packet, headers, offload),
-                    None => self
-                        .ledger
-                        .dropped(DropReason::NoPath, tally.packets, tally.bytes),
+                    Some(link) => link.send(now, bytes, headers, offload),
+                    None => self.drop(DropReason::NoPath, packet),
                 },
-                Some(Way::Tunnel) => self.tunnels.send(now, path, packet, headers, offload),
-                None => {
-                    self.ledger
-                        .dropped(DropReason::NoPath, tally.packets, tally.bytes);
-                }
+                Some(Way::Tunnel) => self.tunnels.send(now, path, bytes, headers, offload),
+                None => self.drop(DropReason::NoPath, packet),
             },
         }
     }
 
-    fn write_vnet(&mut self, packet: &[u8], headers: &Headers, offload: &Offload, tally: Tally) {
+    #[cold]
+    fn drop(&self, reason: DropReason, packet: Packet<'_>) {
+        let tally = packet.tally();
+        self.ledger.dropped(reason, tally.packets, tally.bytes);
+    }
+
+    #[inline]
+    fn write_vnet(&mut self, packet: Packet<'_>) {
         let (vnet, ledger) = (&self.vnet, &self.ledger);
+        let Packet {
+            bytes,
+            headers,
+            offload,
+        } = packet;
         let unaided = offload.gso.is_some() && !vnet.takes(offload)
             || offload.checksum.is_some() && !vnet.offload;
         let result = if unaided {
             Err(SendError::GsoRefused)
         } else {
-            vnet.queue
-                .write(offload, headers.payload, &[IoSlice::new(packet)])
+            let parts = [IoSlice::new(bytes)];
+            vnet.queue.write(offload, headers.payload, &parts)
         };
+        let tally = packet.tally();
         match result {
             Ok(()) => ledger.sent(Port::VNET, tally.packets, tally.bytes),
-            Err(SendError::GsoRefused) => {
-                write_segments(vnet, ledger, &mut self.piece, packet, headers, offload);
-            }
+            Err(SendError::GsoRefused) => write_segments(vnet, ledger, &mut self.piece, packet),
             Err(error) => ledger.dropped(error.reason(), tally.packets, tally.bytes),
         }
     }
 
     /// Hands a packet for one of the gateway's own addresses to control. Not the fast path: it copies.
-    fn deliver(&mut self, ingress: Ingress, packet: &[u8], headers: &Headers, offload: &Offload) {
-        let (host, ledger) = (&self.host, &self.ledger);
-        each_segment(
-            packet,
+    fn deliver(&mut self, ingress: Ingress, packet: Packet<'_>) {
+        let (host, ledger, piece) = (&self.host, &self.ledger, &mut self.piece);
+        let key = &packet.headers.key;
+        let echo_reply = key.is_icmp() && matches!(key.destination_port >> 8, 0 | 129);
+        let Packet {
+            bytes,
             headers,
             offload,
-            &mut self.piece,
-            ledger,
-            |segment| {
-                // Looked at first: a flood of the gateway's own address must not cost a copy each.
-                if host.to_host.is_full() {
-                    ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
-                    return;
-                }
-                let packet = ToHost {
-                    ingress,
-                    packet: segment.into(),
-                };
-                ledger.hold(1);
-                if host.to_host.push(packet).is_err() {
-                    ledger.release(1);
-                    ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
-                }
-            },
-        );
+        } = packet;
+        each_segment(bytes, headers, offload, piece, ledger, |segment| {
+            // Looked at first: a flood of the gateway's own address must not cost a copy each.
+            if !host.has_room(echo_reply) {
+                ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
+                return;
+            }
+            let packet = ToHost {
+                ingress,
+                packet: segment.into(),
+            };
+            ledger.hold(1);
+            if host.to_host.push(packet).is_err() {
+                ledger.release(1);
+                ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
+            }
+        });
         self.control.wake();
     }
 
@@ -270,86 +303,76 @@ impl<E: Endpoint> Switch<E> {
         now: Instant,
         ingress: Ingress,
         to: Egress,
-        packet: &[u8],
-        headers: &Headers,
-        offload: &Offload,
+        packet: Packet<'_>,
         mtu: u16,
     ) {
-        let mut whole: Box<[u8]> = packet.into();
+        let mut whole: Box<[u8]> = packet.bytes.into();
         let mut piece = std::mem::take(&mut self.piece);
         let mut made = 0;
         let mut cut = || -> Result<(), DropReason> {
-            if let Some(partial) = offload.checksum {
+            if let Some(partial) = packet.offload.checksum {
                 checksum::finish(&mut whole, partial)?;
             }
-            let mut fragments = Fragments::new(&whole, headers, usize::from(mtu))?;
+            let mut fragments = Fragments::new(&whole, packet.headers, usize::from(mtu))?;
             while let Some(length) = fragments.next_into(&mut piece) {
-                let fragment = piece.get(..length?).ok_or(DropReason::TooBig)?;
-                let headers = Headers::parse(fragment)?;
-                let tally = Tally {
-                    packets: 1,
-                    bytes: fragment.len() as u64,
-                };
+                let bytes = piece.get(..length?).ok_or(DropReason::TooBig)?;
+                let headers = Headers::parse(bytes)?;
                 made += 1;
                 if made > 1 {
-                    self.ledger.received(Port::LOCAL, 1, tally.bytes);
+                    self.ledger.received(Port::LOCAL, 1, bytes.len() as u64);
                 }
-                self.emit(
-                    now,
-                    ingress,
-                    to,
-                    fragment,
-                    &headers,
-                    &Offload::default(),
-                    tally,
-                );
+                let fragment = Packet {
+                    bytes,
+                    headers: &headers,
+                    offload: &Offload::default(),
+                };
+                // Fragments of one made here are not for the host: `to` is a way out.
+                self.emit(now, ingress, to, fragment);
             }
             Ok(())
         };
         let result = cut();
         self.piece = piece;
         if let (Err(reason), 0) = (result, made) {
-            self.ledger.dropped(reason, 1, packet.len() as u64);
+            self.drop(reason, packet);
         }
     }
 
-    /// Tells the sender of a dropped packet, if the rate limit allows it.
+    /// Tells the sender of a dropped packet, if it may be told and the rate limit allows it.
     #[cold]
     fn complain(
         &mut self,
-        now: Instant,
-        forwarding: &Forwarding,
+        round: Round<'_>,
         ingress: Ingress,
-        packet: &[u8],
-        headers: &Headers,
-        offload: &Offload,
+        packet: Packet<'_>,
         complaint: Complaint,
     ) {
-        if ingress == Ingress::Local || !self.complaints.allow(now, &headers.key) {
+        let Packet {
+            bytes,
+            headers,
+            offload,
+        } = packet;
+        if ingress == Ingress::Local
+            || !icmp::may_answer(headers)
+            || !self.complaints.allow(round.now, &headers.key)
+        {
             return;
         }
-        let Some(source) = forwarding.source_for(ingress, headers.key.version) else {
+        let version = headers.key.version;
+        let Some(source) = round.forwarding.source_for(ingress, version) else {
             return;
         };
         let mut message = std::mem::take(&mut self.message);
-        if let Some(length) = icmp::build(complaint, packet, headers, offload, source, &mut message)
-            && let Some(error) = message.get_mut(..length)
-        {
+        let built = icmp::build(complaint, bytes, headers, offload, source, &mut message);
+        if let Some(error) = built.and_then(|length| message.get_mut(..length)) {
             let plain = Offload::default();
-            self.handle(
-                now,
-                forwarding,
-                Ingress::Local,
-                Some(Port::LOCAL),
-                error,
-                &plain,
-            );
+            self.handle(round, Ingress::Local, Some(Port::LOCAL), error, &plain);
         }
         self.message = message;
     }
 
     /// Sends what the gateway's own host has for the network; at most `budget` packets.
-    pub fn drain_host(&mut self, now: Instant, forwarding: &Forwarding, budget: usize) {
+    pub fn drain_host(&mut self, round: Round<'_>, budget: usize) {
         for _ in 0..budget {
             let Some(FromHost { via, mut packet }) = self.host.from_host.pop() else {
                 return;
@@ -357,13 +380,17 @@ impl<E: Endpoint> Switch<E> {
             self.ledger.release(1);
             let plain = Offload::default();
             let Some(path) = via else {
-                self.handle(now, forwarding, Ingress::Local, None, &mut packet, &plain);
+                self.handle(round, Ingress::Local, None, &mut packet, &plain);
                 continue;
             };
             match Headers::parse(&packet) {
                 Ok(headers) => {
-                    let (to, tally) = (Egress::Path(path), Tally::of(&headers, &plain));
-                    self.emit(now, Ingress::Local, to, &packet, &headers, &plain, tally);
+                    let packet = Packet {
+                        bytes: &packet,
+                        headers: &headers,
+                        offload: &plain,
+                    };
+                    self.emit(round.now, Ingress::Local, Egress::Path(path), packet);
                 }
                 Err(reason) => self.ledger.dropped(reason, 1, packet.len() as u64),
             }
@@ -402,10 +429,8 @@ fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &Sup
     }
     let parts = parts.get(..count).unwrap_or_default();
     let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
-    match vnet
-        .queue
-        .write(&merged.offload, merged.header.len() as u16, parts)
-    {
+    let header_len = merged.header.len() as u16;
+    match vnet.queue.write(&merged.offload, header_len, parts) {
         Ok(()) => ledger.sent(Port::VNET, packets, bytes),
         Err(SendError::GsoRefused) => {
             // Lay it down in one piece, then cut it as if a device had merged it.
@@ -415,7 +440,12 @@ fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &Sup
                 .for_each(|slice| whole.extend_from_slice(slice));
             match Headers::parse(&whole) {
                 Ok(headers) => {
-                    write_segments(vnet, ledger, piece, &whole, &headers, &merged.offload)
+                    let packet = Packet {
+                        bytes: &whole,
+                        headers: &headers,
+                        offload: &merged.offload,
+                    };
+                    write_segments(vnet, ledger, piece, packet);
                 }
                 Err(reason) => ledger.dropped(reason, packets, bytes),
             }
@@ -425,26 +455,18 @@ fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &Sup
 }
 
 /// Cuts a packet that the device does not take whole, and writes its segments.
-fn write_segments(
-    vnet: &VnetPort,
-    ledger: &Ledger,
-    piece: &mut [u8],
-    packet: &[u8],
-    headers: &Headers,
-    offload: &Offload,
-) {
-    each_segment(
-        packet,
+fn write_segments(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], packet: Packet<'_>) {
+    let Packet {
+        bytes,
         headers,
         offload,
-        piece,
-        ledger,
-        |segment| match vnet
-            .queue
-            .write(&Offload::default(), 0, &[IoSlice::new(segment)])
-        {
-            Ok(()) => ledger.sent(Port::VNET, 1, segment.len() as u64),
-            Err(error) => ledger.dropped(error.reason(), 1, segment.len() as u64),
-        },
-    );
+    } = packet;
+    each_segment(bytes, headers, offload, piece, ledger, |segment| {
+        let parts = [IoSlice::new(segment)];
+        let length = segment.len() as u64;
+        match vnet.queue.write(&Offload::default(), 0, &parts) {
+            Ok(()) => ledger.sent(Port::VNET, 1, length),
+            Err(error) => ledger.dropped(error.reason(), 1, length),
+        }
+    });
 }

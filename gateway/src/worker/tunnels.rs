@@ -309,7 +309,7 @@ impl<E: Endpoint> Tunnels<E> {
         if sent < packets {
             let reason = outcome
                 .error
-                .map_or(DropReason::TransmitError, |error| error.reason());
+                .map_or(DropReason::TransmitError, SendError::reason);
             ledger.dropped(reason, packets - sent, bytes - sent_bytes);
         }
         true
