@@ -14,7 +14,7 @@ use crate::telemetry::ledger::{Sum, Totals};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipnet::IpNet;
-use routing::health::Reachability;
+use routing::health::{Reachability, Usability};
 use routing::path::{PathId, PathKind};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -167,10 +167,13 @@ fn path_status(plan: &Plan, path: &PathPlan, views: &[PathView]) -> PathStatus {
     let view = view_of(views, path);
     let (state, reason) = state_of(views, path);
     let groups = plan.snapshot.groups().iter();
-    let in_use = groups.into_iter().any(|group| {
-        let place = group.members().iter().position(|&member| member == path.id);
-        place.is_some_and(|bit| group.active().load() >> bit & 1 != 0)
-    });
+    // A link's own subnet leads over it always, so that it can be found up again: that is no use of it.
+    let alive = view.is_some_and(|view| view.usability != Usability::None);
+    let in_use = alive
+        && groups.into_iter().any(|group| {
+            let place = group.members().iter().position(|&member| member == path.id);
+            place.is_some_and(|bit| group.active().load() >> bit & 1 != 0)
+        });
     PathStatus {
         name: path.name.clone(),
         kind: kind_name(path.kind).to_owned(),
