@@ -6,7 +6,6 @@ use crate::process::{self, CHILD_OF, Nursery};
 use ::gateway::control::api::{Request, What};
 use ::gateway::control::client::Client;
 use ::gateway::control::view::{Counters, Explanation, Query, Status};
-use ::gateway::telemetry::ledger::Totals;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
@@ -144,7 +143,7 @@ impl Gateway {
     }
 
     /// The packet ledger, see [`Control::counters`].
-    pub fn counters(&self) -> Result<Totals, Error> {
+    pub fn counters(&self) -> Result<Counters, Error> {
         self.control().counters()
     }
 
@@ -175,11 +174,10 @@ pub struct Control {
 
 impl Control {
     /// The packet ledger: `vng show counters`.
-    pub fn counters(&self) -> Result<Totals, Error> {
-        let counters: Counters = self.ask(&Request::Show {
+    pub fn counters(&self) -> Result<Counters, Error> {
+        self.ask(&Request::Show {
             what: What::Counters,
-        })?;
-        Ok(counters.totals)
+        })
     }
 
     /// The gateway at a glance: `vng show status`.

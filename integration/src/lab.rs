@@ -34,7 +34,7 @@ use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
 use crate::process::Nursery;
 use crate::scratch::Scratch;
 use crate::wire::Wire;
-use ::gateway::telemetry::ledger::Totals;
+use ::gateway::control::view::Counters;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ impl Lab {
     }
 
     /// The packet ledger of the gateway on the host of this name.
-    pub fn counters(&self, name: &str) -> Result<Totals, Error> {
+    pub fn counters(&self, name: &str) -> Result<Counters, Error> {
         let found = self
             .gateways()
             .into_iter()

@@ -308,7 +308,12 @@ impl Page<'_> {
             }
             rows.push(vec![
                 gateway.clone(),
-                format!("held {}, difference {}", totals.held, books.difference),
+                format!(
+                    "held {}, difference {}, dropped by the kernel at full sockets {}",
+                    totals.held,
+                    books.difference,
+                    books.kernel_drops.values().sum::<u64>()
+                ),
                 String::new(),
                 String::new(),
                 String::new(),

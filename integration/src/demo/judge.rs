@@ -1,5 +1,6 @@
 //! What the record of numbered packets and the gateways' events say about the fault and the repair.
 
+use super::chart::number;
 use super::outcome::{ByDirection, Event, Latency, Timeline};
 use super::{Demo, kind_of_path};
 use crate::error::Error;
@@ -12,7 +13,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Width of the bins that arrivals are counted in.
-const BIN: Duration = Duration::from_millis(20);
+const BIN: Duration = Duration::from_millis(50);
+/// And around the fault.
+const FINE_BIN: Duration = Duration::from_millis(10);
 /// The directions, as in the report.
 const DIRECTIONS: [&str; 2] = ["vnet_to_onprem", "onprem_to_vnet"];
 
@@ -41,13 +44,20 @@ impl Demo<'_> {
         failover.lost = sum(&out, |j| j.lost);
         failover.duplicated = sum(&out, |j| j.duplicated);
         failover.reordered = sum(&out, |j| j.reordered);
-        let first = out.each_ref().map(|j| {
-            j.outage
-                .map_or(0.0, |o| (o.until as f64 - cut as f64) / 1e6)
-        });
         let events = &self.outcome.events;
-        failover.timeline_ms = timeline(events, "gateway", healed_ms, first[0]);
-        failover.onprem_timeline_ms = timeline(events, "onprem-edge", healed_ms, first[1]);
+        let ends = [
+            ("gateway", &records[0], &out[0]),
+            ("onprem-edge", &records[1], &out[1]),
+        ];
+        let [near, far] = ends.map(|(gateway, record, judged)| {
+            let mut timeline = timeline(events, gateway, healed_ms);
+            let switched = cut + (timeline.switched * 1e6) as u64;
+            let first = judged.outage.map(|outage| outage.until);
+            let first = first.or_else(|| first_sent_after(record, switched));
+            timeline.first_packet = first.map_or(0.0, |at| (at as f64 - cut as f64) / 1e6);
+            timeline
+        });
+        (failover.timeline_ms, failover.onprem_timeline_ms) = (near, far);
 
         let failback = &mut self.outcome.failback;
         let returned_ms = returned(events, healed_ms);
@@ -84,24 +94,33 @@ impl Demo<'_> {
             }
         }
         self.draw(records, cut, healed_ms, returned_ms);
+        let refused: u64 = records.iter().map(|record| record.refused).sum();
+        let overflowed: u64 = records.iter().map(|record| record.overflowed).sum();
+        let found = format!("{refused} not sent, {overflowed} dropped by full sockets");
+        let kept_up = refused + overflowed == 0;
+        self.check(
+            "the measuring hosts themselves lose nothing",
+            kept_up,
+            found,
+        );
         self.check_failover();
     }
 
     fn draw(&mut self, records: &[Record; 2], cut: u64, healed_ms: f64, returned_ms: f64) {
+        let failover = &self.outcome.failover;
+        let (near, far) = (failover.timeline_ms, failover.onprem_timeline_ms);
+        let around = near.first_packet.max(far.first_packet).max(200.0) / 1e3;
         let series = &mut self.outcome.series;
         series.healed_s = healed_ms / 1e3;
         series.returned_s = returned_ms / 1e3;
         for (record, direction) in records.iter().zip(DIRECTIONS) {
-            let (width, zero) = (BIN.as_secs_f64(), cut as f64 / 1e9);
-            let mut bins = record.bins(BIN);
-            // The last bin is not full.
-            bins.pop();
-            let middle = |index: usize| (index as f64 + 0.5) * width - zero;
-            let rates = bins
-                .iter()
-                .enumerate()
-                .map(|(i, &n)| (middle(i), f64::from(n) / width));
-            series.delivered.insert(direction.into(), rates.collect());
+            let zero = cut as f64 / 1e9;
+            series
+                .delivered
+                .insert(direction.into(), record.rates(cut, BIN));
+            let mut near = record.rates(cut, FINE_BIN);
+            near.retain(|(x, _)| (-0.25 * around..1.5 * around).contains(x));
+            series.delivered_near_fault.insert(direction.into(), near);
             series
                 .latency_us
                 .insert(direction.into(), medians(record, zero));
@@ -123,7 +142,8 @@ impl Demo<'_> {
         let worst = outage.vnet_to_onprem.max(outage.onprem_to_vnet);
         let found = format!(
             "{worst:.0} ms of outage, {} of {} lost",
-            failover.lost, failover.sent
+            number(failover.lost as f64),
+            number(failover.sent as f64),
         );
         let arrived = self.outcome.latency.iter().all(|l| l.packets > 0);
         self.check(
@@ -137,7 +157,8 @@ impl Demo<'_> {
             doubled == 0,
             format!("{doubled} did"),
         );
-        let found = format!("{} of {} lost", failback.lost, failback.sent);
+        let (lost, sent) = (number(failback.lost as f64), number(failback.sent as f64));
+        let found = format!("{lost} of {sent} lost");
         self.check("the way back loses nothing", failback.lost == 0, found);
     }
 }
@@ -172,7 +193,7 @@ pub(super) fn events(gateway: &Gateway, fault_unix_ms: f64) -> Result<Vec<Event>
 }
 
 /// A gateway's failover: its last ExpressRoute link that went down before the repair.
-fn timeline(events: &[Event], gateway: &str, healed_ms: f64, first_packet: f64) -> Timeline {
+fn timeline(events: &[Event], gateway: &str, healed_ms: f64) -> Timeline {
     let down = events.iter().rfind(|event| {
         event.gateway == gateway
             && kind_of_path(&event.path) == "expressroute"
@@ -185,8 +206,17 @@ fn timeline(events: &[Event], gateway: &str, healed_ms: f64, first_packet: f64) 
         fault: 0.0,
         detected,
         switched,
-        first_packet,
+        first_packet: 0.0,
     }
+}
+
+/// Where nothing was lost: arrival of the first packet that was sent after a moment.
+fn first_sent_after(record: &Record, moment: u64) -> Option<u64> {
+    let after = record
+        .arrivals
+        .iter()
+        .filter(|arrival| arrival.sent >= moment);
+    after.map(|arrival| arrival.at).min()
 }
 
 /// When the gateway's flows took ExpressRoute again: its first link that came up after the repair.

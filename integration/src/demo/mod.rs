@@ -300,18 +300,22 @@ impl Demo<'_> {
     fn ledgers(&mut self, lab: &Lab) -> Result<(), Error> {
         self.progress.begin("balance the ledgers");
         for gateway in lab.gateways() {
-            let mut totals = gateway.counters()?;
+            let mut counters = gateway.counters()?;
             for _ in 1..READINGS {
-                if totals.imbalance() == 0 {
+                if counters.balanced {
                     break;
                 }
                 self.wait(Duration::from_millis(20))?;
-                totals = gateway.counters()?;
+                counters = gateway.counters()?;
             }
-            let difference = totals.imbalance();
+            let books = Books {
+                difference: counters.totals.imbalance(),
+                totals: counters.totals,
+                kernel_drops: counters.kernel_drops,
+            };
             self.outcome
                 .ledgers
-                .insert(gateway.host().name().into(), Books { totals, difference });
+                .insert(gateway.host().name().into(), books);
         }
         let books = &self.outcome.ledgers;
         let balanced = books.values().all(|books| books.difference == 0);
@@ -325,7 +329,10 @@ impl Demo<'_> {
         };
         let all: u64 = books.values().map(packets).sum();
         let found = if balanced {
-            format!("{all} packets received by three gateways, every one accounted for")
+            format!(
+                "{} packets received by three gateways, every one accounted for",
+                chart::number(all as f64)
+            )
         } else {
             let off = books.iter().filter(|(_, books)| books.difference != 0);
             off.map(|(name, books)| format!("{name} is off by {}", books.difference))

@@ -264,6 +264,8 @@ pub struct Books {
     pub totals: Totals,
     /// Received minus sent, dropped and held.
     pub difference: i64,
+    /// What the kernel dropped because a socket of the gateway was full; no part of the ledger.
+    pub kernel_drops: BTreeMap<String, u64>,
 }
 
 /// What is drawn; times are seconds from the fault on.
@@ -273,6 +275,8 @@ pub struct Series {
     pub sent_by_path: BTreeMap<String, Vec<(f64, f64)>>,
     /// Packets per second that arrived, by direction.
     pub delivered: BTreeMap<String, Vec<(f64, f64)>>,
+    /// The same in finer bins, from before the fault until after the failover.
+    pub delivered_near_fault: BTreeMap<String, Vec<(f64, f64)>>,
     /// Median one-way latency, microseconds, by direction.
     pub latency_us: BTreeMap<String, Vec<(f64, f64)>>,
     /// When ExpressRoute was whole again.

@@ -34,8 +34,8 @@ impl Page<'_> {
         writeln!(self.to, "<h2>Packets delivered</h2>")?;
         writeln!(
             self.to,
-            "<p class=\"soft\">Per second, counted where they arrive, in bins of 20 ms. Shaded: ExpressRoute \
-             is cut.</p>"
+            "<p class=\"soft\">Per second, counted where they arrive, in bins of 50 ms, then of 10 ms around the fault. \
+             Shaded: ExpressRoute is cut.</p>"
         )?;
         let lines = directions(&s.delivered);
         let highest = highest(&lines);
@@ -51,34 +51,10 @@ impl Page<'_> {
         }
         .svg();
         writeln!(self.to, "{svg}")?;
-        let t = self.outcome.failover.timeline_ms.first_packet;
-        let t = t.max(self.outcome.failover.onprem_timeline_ms.first_packet) / 1e3;
-        let (from, until) = (-0.25 * t.max(0.2), t.max(0.2) * 1.5);
-        let near = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-            points
-                .iter()
-                .copied()
-                .filter(|(x, _)| (from..until).contains(x))
-                .collect()
-        };
-        let near: Vec<_> = ["vnet_to_onprem", "onprem_to_vnet"]
-            .map(|d| {
-                s.delivered
-                    .get(d)
-                    .map(|points| near(points))
-                    .unwrap_or_default()
-            })
-            .into();
-        let lines: Vec<_> = near
-            .iter()
-            .zip(DIRECTION_LINES)
-            .map(|(points, (_, name, class))| Line {
-                name,
-                class,
-                points,
-                joined: BRIDGED,
-            })
-            .collect();
+        let lines = directions(&s.delivered_near_fault);
+        let ends = lines.iter().flat_map(|line| line.points).map(|(x, _)| *x);
+        let (from, until) = ends.fold((-0.05, 0.2), |(low, high), x| (x.min(low), x.max(high)));
+        let highest = self::highest(&lines);
         let svg = Chart {
             label: "The same around the fault",
             x: Scale::Linear(from, until),
@@ -139,18 +115,18 @@ impl Page<'_> {
         writeln!(self.to, "<h2>One-way latency</h2>")?;
         writeln!(
             self.to,
-            "<p class=\"soft\">Median of the packets that arrive in each 20 ms, then the whole distribution. \
+            "<p class=\"soft\">Median of the packets that arrive in each 50 ms, then the whole distribution. \
              Sender, receiver, two gateways and the provider share {} processors.</p>",
             o.setup.processors
         )?;
         let lines = directions(&o.series.latency_us);
-        let top = decade_above(highest(&lines));
+        let (bottom, top) = decades(&lines);
         let svg = Chart {
             label: "Median one-way latency over time, by direction",
             x: self.whole(),
-            y: Scale::Log(10.0, top),
+            y: Scale::Log(bottom, top),
             x_unit: "seconds from the fault on",
-            y_unit: "µs, median of 20 ms",
+            y_unit: "µs, median of 50 ms",
             lines,
             marks: self.marks(),
             shade: Some((0.0, o.series.healed_s)),
@@ -178,7 +154,7 @@ impl Page<'_> {
                 joined: f64::INFINITY,
             })
             .collect();
-        let top = decade_above(highest(&lines));
+        let (bottom, top) = decades(&lines);
         let ticks = Latency::PERCENTILES.map(|p| {
             let text = if p >= 100.0 {
                 "max".to_owned()
@@ -190,7 +166,7 @@ impl Page<'_> {
         let svg = Chart {
             label: "Percentiles of one-way latency before, during and after the fault",
             x: Scale::Named(nines(50.0), nines(100.0), ticks.into()),
-            y: Scale::Log(10.0, top),
+            y: Scale::Log(bottom, top),
             x_unit: "share of packets that were faster, vnet → onprem",
             y_unit: "µs",
             lines,
@@ -313,9 +289,21 @@ fn highest(lines: &[Line<'_>]) -> f64 {
         .fold(1.0, f64::max)
 }
 
-/// The power of ten at or above a value.
-fn decade_above(value: f64) -> f64 {
-    10_f64.powf(value.max(100.0).log10().ceil())
+/// The powers of ten around all values.
+fn decades(lines: &[Line<'_>]) -> (f64, f64) {
+    let values = || {
+        lines
+            .iter()
+            .flat_map(|line| line.points)
+            .map(|(_, y)| y.max(1.0))
+    };
+    let (low, high) = (
+        values().fold(f64::MAX, f64::min),
+        values().fold(10.0, f64::max),
+    );
+    let low = low.min(high);
+    let bottom = 10_f64.powf(low.log10().floor());
+    (bottom, 10_f64.powf(high.log10().ceil()).max(bottom * 10.0))
 }
 
 /// Where a percentile stands on an axis that gives each nine the same room; the maximum one behind

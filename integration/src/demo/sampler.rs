@@ -30,8 +30,8 @@ impl Sampler {
                 let mut next = Instant::now();
                 while !told.load(Relaxed) {
                     // A reading that fails leaves a longer interval, not a wrong one.
-                    if let Ok(totals) = control.counters() {
-                        samples.push((epoch.elapsed().as_secs_f64(), totals));
+                    if let Ok(counters) = control.counters() {
+                        samples.push((epoch.elapsed().as_secs_f64(), counters.totals));
                     }
                     next = (next + pace).max(Instant::now());
                     std::thread::sleep(next.saturating_duration_since(Instant::now()));

@@ -5,11 +5,13 @@
 //!    packets go round its flows (source ports), so that both links of a circuit carry some.
 //! 2. A packet carries its flow, its number in the flow, and its time of sending. All hosts of the lab
 //!    share one clock, so the difference is the one-way latency.
-//! 3. The receiver writes down what arrives, in order of arrival.
+//! 3. The receiver writes down what arrives, in order of arrival. Each flow has a socket of its own there,
+//!    and what the kernel drops because a socket is full is told apart from what is lost on the way.
 //! 4. Afterwards [`Record::judge`] looks at a window of sending time: what of it arrived, how, and when not.
 
 use crate::error::Error;
 use crate::host::Host;
+use gateway::device::event::Poller;
 use hdrhistogram::Histogram;
 use rustix::net::sockopt;
 use std::io;
@@ -63,6 +65,8 @@ pub struct Record {
     pub arrivals: Vec<Arrival>,
     /// Packets that the sender's own kernel would not take; they have no number and are not in `sent`.
     pub refused: u64,
+    /// Packets that arrived while the receiver's own socket was full; they count as lost.
+    pub overflowed: u64,
 }
 
 /// An outage: the longest time in which a flow got nothing although packets of it were on their way.
@@ -171,20 +175,30 @@ impl Record {
         judgement
     }
 
-    /// Packets that arrived in each bin of `width`, from the epoch to the last arrival.
-    pub fn bins(&self, width: Duration) -> Vec<u32> {
-        let width = (width.as_nanos() as u64).max(1);
-        let mut bins = Vec::new();
+    /// Packets per second that arrived, in full bins of `width` that begin at `origin` (nanoseconds since
+    /// the epoch) and multiples of `width` from there, forwards and backwards: middle of the bin, in
+    /// seconds from `origin` on, and rate.
+    pub fn rates(&self, origin: u64, width: Duration) -> Vec<(f64, f64)> {
+        let (nanos, seconds) = (width.as_nanos().max(1) as i64, width.as_secs_f64());
+        let bin = |at: u64| (at.cast_signed() - origin.cast_signed()).div_euclid(nanos);
+        let (Some(first), Some(last)) = (self.arrivals.first(), self.arrivals.last()) else {
+            return Vec::new();
+        };
+        // The first and the last bin are not full.
+        let (first, last) = (bin(first.at) + 1, bin(last.at));
+        let mut counts = vec![0_u32; (last - first).max(0) as usize];
         for arrival in &self.arrivals {
-            let index = (arrival.at / width) as usize;
-            if bins.len() <= index {
-                bins.resize(index + 1, 0_u32);
-            }
-            if let Some(bin) = bins.get_mut(index) {
-                *bin += 1;
+            let index = usize::try_from(bin(arrival.at) - first).ok();
+            if let Some(count) = index.and_then(|index| counts.get_mut(index)) {
+                *count += 1;
             }
         }
-        bins
+        let middle = |index: usize| (first as f64 + index as f64 + 0.5) * seconds;
+        counts
+            .iter()
+            .enumerate()
+            .map(|(i, &n)| (middle(i), f64::from(n) / seconds))
+            .collect()
     }
 }
 
@@ -199,12 +213,14 @@ pub struct Run {
 #[derive(Debug)]
 struct Direction {
     sender: JoinHandle<(Vec<Vec<u64>>, u64)>,
-    receiver: JoinHandle<io::Result<Vec<Arrival>>>,
+    receiver: JoinHandle<io::Result<(Vec<Arrival>, u64)>>,
     sent_all: Arc<AtomicBool>,
 }
 
-/// The port that packets go to.
-const PORT: u16 = 5_201;
+/// The port that packets of flow 0 go to; the others have the next ones.
+const FIRST_PORT: u16 = 5_201;
+/// Ports that are ours.
+const MAX_FLOWS: u16 = 256;
 /// How long a receiver waits for stragglers once the sender has ended.
 const STRAGGLERS: Duration = Duration::from_millis(500);
 /// Latencies above this count as this, microseconds.
@@ -256,33 +272,33 @@ impl Direction {
         stop: &Arc<AtomicBool>,
     ) -> Result<Self, Error> {
         let action = || Error::system(format!("send from {source} to {target}"));
-        let inlet = to
+        let ports = (0..load.flows.clamp(1, MAX_FLOWS)).map(|flow| FIRST_PORT + flow);
+        let inlets: Vec<UdpSocket> = to
             .run(|| {
-                let socket = UdpSocket::bind((target, PORT))?;
-                // 4 MB: a second and more of the load, should the receiver have to wait for a processor.
-                let _ = sockopt::set_socket_recv_buffer_size_force(&socket, 4 << 20);
-                socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-                Ok::<_, io::Error>(socket)
+                let open = |port| inlet(SocketAddr::new(target, port));
+                ports.clone().map(open).collect::<io::Result<_>>()
             })?
             .map_err(action())?;
-        let to = SocketAddr::new(target, PORT);
         let outlets: Vec<UdpSocket> = from
             .run(|| {
-                let open = |_| {
+                let open = |port| {
                     let socket = UdpSocket::bind((source, 0))?;
-                    socket.connect(to)?;
+                    socket.connect((target, port))?;
                     Ok(socket)
                 };
-                (0..load.flows.clamp(1, 256))
-                    .map(open)
-                    .collect::<io::Result<_>>()
+                ports.map(open).collect::<io::Result<_>>()
             })?
             .map_err(action())?;
         let sent_all = Arc::new(AtomicBool::new(false));
-        let (stop, done) = (Arc::clone(stop), Arc::clone(&sent_all));
+        let (stop, done, host) = (Arc::clone(stop), Arc::clone(&sent_all), to.namespace());
+        let namespace = host.try_clone().map_err(action())?;
         let name = |what: &str| std::thread::Builder::new().name(what.to_owned());
         let receiver = name("receiver")
-            .spawn(move || receive(&inlet, epoch, &done))
+            .spawn(move || {
+                let arrivals = receive(&inlets, epoch, &done)?;
+                // Read while the sockets are still open.
+                Ok((arrivals, namespace.run(overflows)?))
+            })
             .map_err(action())?;
         let sender = name("sender")
             .spawn(move || transmit(&outlets, load, epoch, &stop))
@@ -299,13 +315,14 @@ impl Direction {
         self.sent_all.store(true, Relaxed);
         let received = self.receiver.join();
         let (sent, refused) = sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let arrivals = received
+        let (arrivals, overflowed) = received
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .map_err(Error::system("receive numbered packets"))?;
         Ok(Record {
             sent,
             arrivals,
             refused,
+            overflowed,
         })
     }
 }
@@ -346,24 +363,43 @@ fn transmit(
     (sent, refused)
 }
 
-fn receive(inlet: &UdpSocket, epoch: Instant, sent_all: &AtomicBool) -> io::Result<Vec<Arrival>> {
+/// A flow's receiving socket.
+fn inlet(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    // 2 MB where that is allowed (CAP_NET_ADMIN outside of namespaces), else as much as is: a receiver
+    // may have to wait for a processor.
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, 2 << 20)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, 2 << 20));
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn receive(
+    inlets: &[UdpSocket],
+    epoch: Instant,
+    sent_all: &AtomicBool,
+) -> io::Result<Vec<Arrival>> {
+    let mut poller = Poller::new()?;
+    for (token, inlet) in inlets.iter().enumerate() {
+        poller.add(inlet, token as u64)?;
+    }
     let mut arrivals = Vec::with_capacity(1 << 18);
     let mut buffer = [0; 2048];
     let mut last_call: Option<Instant> = None;
     loop {
-        let length = match inlet.recv(&mut buffer) {
-            Ok(length) => Some(length),
-            Err(error)
-                if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
-            {
-                None
+        let ready = poller.wait(Some(Duration::from_millis(100)))?;
+        for inlet in ready.filter_map(|token| inlets.get(token as usize)) {
+            loop {
+                let length = match inlet.recv(&mut buffer) {
+                    Ok(length) => length,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                let packet = buffer.get(..length).unwrap_or_default();
+                arrivals.extend(read_packet(packet, since(epoch)));
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let at = since(epoch);
-        let packet = length.and_then(|length| buffer.get(..length));
-        arrivals.extend(packet.and_then(|packet| read_packet(packet, at)));
+        }
         if sent_all.load(Relaxed) {
             let since = *last_call.get_or_insert_with(Instant::now);
             if since.elapsed() >= STRAGGLERS {
@@ -371,6 +407,25 @@ fn receive(inlet: &UdpSocket, epoch: Instant, sent_all: &AtomicBool) -> io::Resu
             }
         }
     }
+}
+
+/// Packets that the kernel has dropped because one of our receiving sockets in this namespace was full:
+/// the last column of `/proc/net/udp`, by local port.
+fn overflows() -> u64 {
+    let drops = |row: &str| {
+        let mut fields = row.split_ascii_whitespace();
+        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        let ours = (FIRST_PORT..FIRST_PORT + MAX_FLOWS).contains(&port);
+        fields.next_back()?.parse::<u64>().ok().filter(|_| ours)
+    };
+    ["udp", "udp6"]
+        .map(|table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}")))
+        .iter()
+        .flatten()
+        .flat_map(|table| table.lines().skip(1))
+        .filter_map(drops)
+        .sum()
 }
 
 /// Magic, flow, padding, number, time of sending; all big-endian.
@@ -422,6 +477,7 @@ mod tests {
             sent: vec![(0..count).map(|n| n * MS).collect()],
             arrivals: order.iter().enumerate().map(arrival).collect(),
             refused: 0,
+            overflowed: 0,
         }
     }
 
@@ -460,9 +516,9 @@ mod tests {
             (judgement.sent, judgement.received, judgement.outage),
             (3, 3, None)
         );
-        // They arrive after 1, 2 and 4 ms.
-        let bins = record(4, &[0, 1, 3]).bins(Duration::from_millis(2));
-        assert_eq!(bins, [1, 1, 1]);
+        // They arrive after 1, 2, 4, 5, 6 and 9 ms; the bins at both ends are not full.
+        let rates = record(9, &[0, 1, 3, 4, 5, 8]).rates(4 * MS, Duration::from_millis(2));
+        assert_eq!(rates, [(-0.001, 500.0), (0.001, 1000.0), (0.003, 500.0)]);
     }
 
     #[test]
