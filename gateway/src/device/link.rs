@@ -48,6 +48,9 @@ pub struct LinkOptions<'a> {
     pub mac: Option<[u8; 6]>,
     /// Multicast MAC addresses that the interface shall accept (PACKET_MR_MULTICAST), for neighbour discovery.
     pub groups: &'a [[u8; 6]],
+    /// Makes the interface accept every frame (PACKET_MR_PROMISC). A link with tags needs it on a NIC that
+    /// drops tags which no VLAN interface of the kernel has registered (`rx-vlan-filter` in `ethtool -k`).
+    pub promiscuous: bool,
     /// Receive buffer, bytes; 0 for the system's default.
     pub receive_buffer: usize,
     /// Send buffer, bytes; 0 for the system's default.
@@ -64,6 +67,7 @@ impl<'a> LinkOptions<'a> {
             fanout: None,
             mac: None,
             groups: &[],
+            promiscuous: false,
             receive_buffer: DEFAULT_BUFFER,
             send_buffer: DEFAULT_BUFFER,
         }
@@ -122,6 +126,9 @@ impl LinkSocket {
         let _ = socket.set(libc::PACKET_IGNORE_OUTGOING, &1_i32);
         if let Some(mac) = options.mac {
             socket.accept_address(libc::PACKET_MR_UNICAST, mac)?;
+        }
+        if options.promiscuous {
+            socket.accept_address(libc::PACKET_MR_PROMISC, [0; 6])?;
         }
         for &group in options.groups {
             socket.accept_address(libc::PACKET_MR_MULTICAST, group)?;

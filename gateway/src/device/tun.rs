@@ -75,6 +75,9 @@ impl Tun {
         let (tso, uso) = if vnet_header {
             first.enable_offloads()
         } else {
+            // The offloads are the device's, not the queue's: a persistent one may still have those that
+            // an earlier holder has set, and would hand super-packets over without saying so.
+            first.set_offloads(0);
             (false, false)
         };
         let mut all = vec![first];
@@ -137,6 +140,7 @@ impl TunQueue {
             (TSO | USO, true, true),
             (TSO, true, false),
             (libc::TUN_F_CSUM, false, false),
+            (0, false, false),
         ] {
             if self.set_offloads(features) {
                 return (tso, uso);

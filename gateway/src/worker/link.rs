@@ -87,6 +87,8 @@ impl LinkRecipe {
         options.offload = self.offload;
         options.fanout = self.fanout;
         options.mac = self.mac;
+        // A NIC's VLAN filter knows the kernel's own VLANs only.
+        options.promiscuous = !self.tags.is_empty();
         Ok((LinkSocket::open(&options)?, Framing::new(self.tags, mac)))
     }
 }

@@ -13,6 +13,7 @@ use gateway::worker::ethernet::{Framing, usable_mtu};
 use routing::packet::Version;
 use std::collections::HashMap;
 use std::io::IoSlice;
+use std::process::Command;
 
 const NEAR: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const FAR: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
@@ -280,6 +281,30 @@ fn a_fanout_group_takes_each_frame_once_and_keeps_a_flow_together() {
         }
         assert_eq!(count[0] + count[1], 128);
         assert!(count[0] > 0 && count[1] > 0, "{count:?}");
+    });
+}
+
+#[test]
+fn an_interface_is_promiscuous_as_long_as_a_socket_asks_for_it() {
+    alone(|| {
+        veth(1500);
+        let promiscuous = || {
+            let show = ["-details", "link", "show", "dev", "b"];
+            let output = Command::new("ip").args(show).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains("promiscuity"), "{text}");
+            !text.contains("promiscuity 0")
+        };
+        let program = filter::data(all_tags()[1], FAR);
+        let mut options = LinkOptions::new("b", &program);
+        let modest = LinkSocket::open(&options).unwrap();
+        assert!(!promiscuous());
+        options.promiscuous = true;
+        let socket = LinkSocket::open(&options).unwrap();
+        assert!(promiscuous());
+        drop(socket);
+        assert!(!promiscuous());
+        drop(modest);
     });
 }
 

@@ -18,6 +18,7 @@ use gateway::device::udp::{ReceiveBatch, UdpOptions, UdpSocket};
 use gateway::device::{DeviceError, ReceiveError, SendError};
 use std::io::{IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 
 /// Two namespaces with a TUN device each.
@@ -39,10 +40,16 @@ struct Carried {
 
 impl Wire {
     fn new(offload: bool) -> Self {
+        Self::over(offload, || {})
+    }
+
+    /// The same, with `prepare` run in both namespaces before the devices are made.
+    fn over(offload: bool, prepare: impl Fn() + Sync) -> Self {
         let spaces = [(); 2].map(|()| Namespace::new().unwrap());
         let tun = |which: usize| {
             let open = || {
                 with_ipv6();
+                prepare();
                 let tun = Tun::create("v", 1500, 1, offload).unwrap();
                 let mut netlink = Netlink::open().unwrap();
                 for prefix in ["10.9.0.", "fd09::"] {
@@ -137,12 +144,10 @@ fn tcp(spaces: &[Namespace; 2], to: IpAddr, len: usize) -> Vec<u8> {
         .run(|| TcpListener::bind((to, 0)).unwrap())
         .unwrap();
     let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    let mut stream = spaces[0].run(connect).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let connect = || TcpStream::connect(address).unwrap();
-            let mut stream = spaces[0].run(connect).unwrap();
-            stream.write_all(&pattern(len)).unwrap();
-        });
+        scope.spawn(move || stream.write_all(&pattern(len)).unwrap());
         let mut received = Vec::new();
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -232,6 +237,20 @@ fn without_offload_packets_are_finished_and_fit_the_mtu() {
         let parts = [IoSlice::new(&unfinished.bytes)];
         let result = queue.write(&unfinished.offload, 40, &parts);
         assert_eq!(result, Err(SendError::GsoRefused));
+    });
+}
+
+#[test]
+fn a_persistent_device_does_not_keep_the_offloads_of_its_last_holder() {
+    alone(|| {
+        let wire = Wire::over(false, || {
+            let add = ["tuntap", "add", "dev", "v", "mode", "tun"];
+            assert!(Command::new("ip").args(add).status().unwrap().success());
+            assert!(Tun::create("v", 1500, 1, true).unwrap().tso);
+        });
+        let (received, carried) = wire.during(|spaces| tcp(spaces, addresses()[0], 200_000));
+        assert!(received == pattern(200_000));
+        assert!(carried.longest <= 1500, "{carried:?}");
     });
 }
 
