@@ -78,9 +78,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
 }
 
 fn results(outcome: &Outcome, colour: bool) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = new_table();
     if !colour {
         table.force_no_tty();
     }
@@ -178,10 +176,19 @@ fn results(outcome: &Outcome, colour: bool) -> String {
     text
 }
 
-fn checks(outcome: &Outcome, colour: bool) -> String {
+fn new_table() -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    // Some terminals do not say how wide they are.
+    if table.width().is_some_and(|width| width < 40) {
+        table.set_width(100);
+    }
+    table
+}
+
+fn checks(outcome: &Outcome, colour: bool) -> String {
+    let mut table = new_table();
     if colour {
         table.enforce_styling();
     } else {
