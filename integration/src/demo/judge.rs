@@ -243,5 +243,8 @@ fn medians(record: &Record, zero: f64) -> Vec<(f64, f64)> {
             middle as f64 / 1e3,
         )
     };
+    // The first and the last bin are not full.
+    bins.pop_first();
+    bins.pop_last();
     bins.into_iter().map(median).collect()
 }
