@@ -52,7 +52,7 @@ struct Demo {
     #[arg(long)]
     json: bool,
     /// Write report.json and report.html into this directory.
-    #[arg(long, value_name = "DIR", default_value = "vng-lab-report")]
+    #[arg(long, value_name = "DIR", default_value = "demo-report")]
     report: PathBuf,
     /// Measure for a shorter time.
     #[arg(long)]
