@@ -18,8 +18,8 @@ const RANDOM_BITS: u32 = 24;
 const RANDOM_MASK: u32 = (1 << RANDOM_BITS) - 1;
 /// Most indices of one peer: its sessions, and our handshake under way.
 const MOST_OF_PEER: usize = MOST_SESSIONS + 1;
-/// Places in the table for each peer. 65,536 peers have 2^20 places, below 2^24.
-const PLACES_OF_PEER: usize = 16;
+/// Places in the table for each peer. 65,536 peers have 2^21 places, below 2^24.
+const PLACES_OF_PEER: usize = 32;
 const _: () = assert!(3 * MOST_OF_PEER < PLACES_OF_PEER);
 /// Draws before giving up: at a third taken, all of them fail once in 10^30 times.
 const DRAWS: usize = 64;

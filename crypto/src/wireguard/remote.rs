@@ -1,7 +1,7 @@
 //! One far end: its keys, its address, its sessions, and the handshake under way with it.
 
 use super::handshake::{Call, Initiator, Responder, TransportKeys};
-use super::keyring::{Gone, Keyring};
+use super::keyring::{Gone, Keyring, Waiting};
 use super::local::Local;
 use super::mac::MacKeys;
 use super::message::{self, DATA_OVERHEAD};
@@ -202,8 +202,8 @@ impl Remote {
         if reason == Reason::Traffic {
             self.timers.trying_since = Some(now);
         }
-        // Not twice within REKEY_TIMEOUT; and not while the peer's own handshake is about to end: if both
-        // ends renew at the same moment, this is what lets one of them be the only initiator again.
+        // Not twice within REKEY_TIMEOUT; and not while the peer's own handshake is about to end: one is
+        // enough.
         let wait_until = [self.last_initiation, self.keyring.next_since()]
             .into_iter()
             .flatten()
@@ -329,7 +329,8 @@ impl Remote {
             session(now, receiver, remote_index, &keys, true).ok_or(Refusal::Handshake)?;
         // Its index lives on in the session.
         self.pending = None;
-        release(local, self.keyring.begun(session));
+        let waiting = self.waiting(local);
+        release(local, self.keyring.begun(session, waiting));
         self.endpoint = Some(source);
         self.last_received = Some(now);
         self.handshakes += 1;
@@ -337,6 +338,17 @@ impl Remote {
         self.timers.session_in_use();
         self.send_keepalive(local, now, out);
         Ok(())
+    }
+
+    /// Which of two sessions stays if the peer's initiation and ours crossed: the one that the end with the
+    /// smaller public key began. One that was answered before we began has been given up instead.
+    fn waiting(&self, local: &Local) -> Waiting {
+        let crossed = self.keyring.next_since() >= self.last_initiation;
+        if crossed && self.public_key < local.public_key {
+            Waiting::Stays
+        } else {
+            Waiting::Retires
+        }
     }
 
     /// Whether a response with this receiver index is waited for.

@@ -4,7 +4,7 @@ use super::message;
 use super::replay::Replay;
 use super::timer::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
-    REKEY_ON_RECEIVE_TIME,
+    REKEY_BEFORE_THE_END, REKEY_ON_RECEIVE_TIME,
 };
 use crate::key::KEY_LEN;
 use crate::train::Train;
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) established: Instant,
     /// When it ends.
     pub(super) expiry: Instant,
+    /// Whether we began it.
+    initiator: bool,
     /// When it is to be renewed: it is the initiator who does that. `None`: we are not.
     renewal: Option<Renewal>,
 }
@@ -60,11 +62,26 @@ impl Session {
             replay: Replay::new(),
             established: now,
             expiry: now + REJECT_AFTER_TIME,
+            initiator: agreement.initiator,
             renewal: agreement.initiator.then(|| Renewal {
                 after_sending: now + REKEY_AFTER_TIME,
                 after_receiving: now + REKEY_ON_RECEIVE_TIME,
             }),
         }))
+    }
+
+    /// Whether we began it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.initiator
+    }
+
+    /// Renew it though the peer began it, should the peer not have done so shortly before it ends.
+    pub(super) fn renew_before_the_end(&mut self) {
+        let late = self.established + REKEY_BEFORE_THE_END;
+        self.renewal = Some(Renewal {
+            after_sending: late,
+            after_receiving: late,
+        });
     }
 
     #[inline]

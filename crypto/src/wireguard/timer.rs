@@ -29,6 +29,9 @@ pub const MAX_JITTER: Duration = Duration::from_millis(333);
 /// An initiator renews a session of this age when it receives: the last moment at which there is time
 /// for one keepalive and one handshake before the session dies.
 pub const REKEY_ON_RECEIVE_TIME: Duration = Duration::from_secs(180 - 10 - 5);
+/// A responder renews a session of this age where it cannot be sure that there is an initiator: later than
+/// any initiator, and with time enough for one handshake.
+pub(super) const REKEY_BEFORE_THE_END: Duration = Duration::from_secs(180 - 5);
 /// Data sent and nothing heard for so long: the session is deaf.
 pub const DEAF_TIMEOUT: Duration = Duration::from_secs(10 + 5);
 /// A received cookie is used for so long: its lifetime less 5 s on the way.

@@ -77,6 +77,8 @@ pub(crate) struct Network {
     pub(crate) log: Vec<(Instant, usize, u8, bool)>,
     /// Whether a datagram of this host gets lost.
     pub(crate) lose: Box<Loss>,
+    /// How much later than [`LATENCY`] the next datagram arrives.
+    pub(crate) delay: Box<dyn FnMut() -> Duration>,
 }
 
 pub(crate) const A: usize = 0;
@@ -118,6 +120,7 @@ impl Network {
             flying: VecDeque::new(),
             log: Vec::new(),
             lose: Box::new(|_, _| false),
+            delay: Box::new(|| Duration::ZERO),
         }
     }
 
@@ -155,7 +158,7 @@ impl Network {
             self.log.push((self.now, from, kind(&datagram), lost));
             if !lost {
                 self.flying.push_back(Flying {
-                    arrives: self.now + LATENCY,
+                    arrives: self.now + LATENCY + (self.delay)(),
                     from: self.hosts[from].address,
                     to,
                     datagram,

@@ -1,17 +1,19 @@
 //! Sessions take turns: what is on its way is not lost, what is old is refused.
 
-use crate::network::{A, B, INITIATION, LATENCY, MILLISECOND, Network, SECOND};
+use crate::network::{
+    A, B, DATA, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, kind,
+};
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Refusal};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
 
-#[test]
-fn an_hour_of_traffic_is_rekeyed_every_two_minutes_without_loss() {
-    let mut net = Network::new();
-    net.connect(A);
-    let established = net.handshakes(A);
+/// An hour of packets both ways: 1,000 a second around every renewal, 10 a second in between. Gives how many
+/// were sent, received, and how many datagrams were refused.
+fn hour(net: &mut Network) -> (u64, u64, usize) {
     let (mut sent, mut received) = (0_u64, 0_u64);
     let mut refused = 0;
-    // 1,000 packets a second around every renewal, 10 a second in between.
     for second in 0..3600 {
         let busy = (second + 5) % 120 < 10;
         let (count, pause) = if busy {
@@ -28,7 +30,7 @@ fn an_hour_of_traffic_is_rekeyed_every_two_minutes_without_loss() {
         }
         for host in &mut net.hosts {
             received += host.packets.len() as u64;
-            refused += host.refused.len();
+            refused += std::mem::take(&mut host.refused).len();
             host.packets.clear();
         }
     }
@@ -38,6 +40,24 @@ fn an_hour_of_traffic_is_rekeyed_every_two_minutes_without_loss() {
         .iter()
         .map(|host| host.packets.len() as u64)
         .sum::<u64>();
+    (sent, received, refused)
+}
+
+/// The end that stays the initiator when both begin, and the one that yields.
+fn order(net: &Network) -> (usize, usize) {
+    if net.keys[A].public_key() < net.keys[B].public_key() {
+        (A, B)
+    } else {
+        (B, A)
+    }
+}
+
+#[test]
+fn an_hour_of_traffic_is_rekeyed_every_two_minutes_without_loss() {
+    let mut net = Network::new();
+    net.connect(A);
+    let established = net.handshakes(A);
+    let (sent, received, refused) = hour(&mut net);
     assert_eq!(received, sent);
     assert_eq!(refused, 0);
     let renewed = net.handshakes(A) - established;
@@ -52,6 +72,183 @@ fn an_hour_of_traffic_is_rekeyed_every_two_minutes_without_loss() {
         let age = pair[1].saturating_sub(pair[0]);
         assert!(age >= 120 * SECOND && age < 122 * SECOND, "{age:?}");
     }
+}
+
+#[test]
+fn after_a_simultaneous_start_every_renewal_dropped_what_was_on_its_way() {
+    for offset in [0, 19] {
+        let mut net = Network::new();
+        let (first, second) = if offset == 0 { (A, B) } else { (B, A) };
+        net.send(first, b"knock");
+        net.run(offset * MILLISECOND);
+        net.send(second, b"knock");
+        net.run(5 * LATENCY);
+        assert_eq!((net.sent(A, INITIATION), net.sent(B, INITIATION)), (1, 1));
+        let (sent, received, refused) = hour(&mut net);
+        assert_eq!((received, refused), (sent, 0), "offset {offset}");
+        let (stays, yields) = order(&net);
+        assert_eq!(net.sent(yields, INITIATION), 1, "it renews nothing");
+        let initiations = net.sent(stays, INITIATION);
+        assert!((30..=31).contains(&initiations), "{initiations}");
+    }
+}
+
+/// The same sequence in every run: evenly spread numbers below `end`.
+fn numbers(end: u32) -> impl FnMut() -> u32 {
+    let mut state = 1_u64;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32 % end
+    }
+}
+
+#[test]
+fn after_a_simultaneous_start_late_datagrams_are_not_lost() {
+    let mut net = Network::new();
+    let mut draw = numbers(1200);
+    // One in 20 is late, by up to 60 ms.
+    net.delay = Box::new(move || match draw() {
+        late @ 0..60 => late * MILLISECOND,
+        _ => Duration::ZERO,
+    });
+    net.send(A, b"knock");
+    net.send(B, b"knock");
+    net.run(SECOND);
+    let (sent, received, refused) = hour(&mut net);
+    assert_eq!((received, refused), (sent, 0));
+}
+
+#[test]
+fn after_a_simultaneous_start_only_the_path_loses() {
+    let mut net = Network::new();
+    let mut draw = numbers(50);
+    let lost = Rc::new(Cell::new(0));
+    let count = Rc::clone(&lost);
+    // A keepalive is 32 bytes long.
+    net.lose = Box::new(move |_, datagram| {
+        let loses = draw() == 0;
+        if loses && kind(datagram) == DATA && datagram.len() > 32 {
+            count.set(count.get() + 1);
+        }
+        loses
+    });
+    for _ in 0..20 {
+        net.send(A, b"knock");
+        net.send(B, b"knock");
+        net.run(SECOND);
+    }
+    net.hosts.iter_mut().for_each(|host| host.packets.clear());
+    lost.set(0);
+    let (sent, received, refused) = hour(&mut net);
+    assert!(lost.get() > 0);
+    assert_eq!((received + lost.get(), refused), (sent, 0));
+}
+
+/// A packet each way every second; every one must find a session and arrive.
+fn carries(net: &mut Network, seconds: usize, case: &str) {
+    net.hosts.iter_mut().for_each(|host| host.packets.clear());
+    for second in 0..seconds {
+        for from in [A, B] {
+            assert!(net.send(from, b"packet"), "{case}: {from} at {second}");
+        }
+        net.run(SECOND);
+    }
+    for host in &net.hosts {
+        assert_eq!(host.packets.len(), seconds, "{case}");
+    }
+}
+
+#[test]
+fn after_a_simultaneous_start_one_end_renews_whatever_was_lost() {
+    // Each bit loses one of the handshake's messages: by A and by B its initiation, its response, the
+    // first packet.
+    for lost in 0..64_u8 {
+        let mut net = Network::new();
+        let mut left = lost;
+        net.lose = Box::new(move |from, datagram| {
+            let message = match kind(datagram) {
+                INITIATION => 0,
+                RESPONSE => 1,
+                DATA => 2,
+                _ => return false,
+            };
+            let bit = 1 << (3 * from + message);
+            let loses = left & bit != 0;
+            left &= !bit;
+            loses
+        });
+        let case = format!("{lost:06b}");
+        for second in 0..20 {
+            net.send(A, b"knock");
+            net.send(B, b"knock");
+            net.run(SECOND);
+            assert!(second < 19 || net.flying.is_empty());
+        }
+        net.lose = Box::new(|_, _| false);
+        let before = [A, B].map(|at| net.sent(at, INITIATION));
+        carries(&mut net, 500, &case);
+        let mut renewals = [A, B].map(|at| net.sent(at, INITIATION) - before[at]);
+        renewals.sort_unstable();
+        assert!(
+            renewals[0] == 0 && (4..=5).contains(&renewals[1]),
+            "{case}: {renewals:?}"
+        );
+    }
+}
+
+#[test]
+fn datagrams_that_overtake_each_other_leave_no_session_without_renewal() {
+    let mut net = Network::new();
+    let (stays, yields) = order(&net);
+    let only = |net: &mut Network| {
+        assert_eq!(net.flying.len(), 1);
+        net.flying.pop_back().unwrap()
+    };
+    net.send(stays, b"knock");
+    let call = only(&mut net);
+    net.send(yields, b"knock");
+    let late_call = only(&mut net);
+    net.deliver(&call);
+    let response = only(&mut net);
+    net.deliver(&response);
+    let late_keepalive = only(&mut net);
+    net.deliver(&late_call);
+    let response = only(&mut net);
+    net.deliver(&response);
+    let keepalive = only(&mut net);
+    // Each end moves to the session of the other.
+    net.deliver(&keepalive);
+    net.deliver(&late_keepalive);
+    assert!(net.flying.is_empty());
+    carries(&mut net, 500, "crossed");
+    assert!(net.hosts.iter().all(|host| host.refused.is_empty()));
+    let before = net.sent(yields, INITIATION);
+    carries(&mut net, 500, "after the first renewal");
+    assert_eq!(net.sent(yields, INITIATION), before);
+}
+
+#[test]
+fn an_initiation_that_overtakes_the_packets_before_it_does_not_cost_them() {
+    let mut net = Network::new();
+    let mut once = true;
+    net.lose = Box::new(move |_, datagram| kind(datagram) == DATA && std::mem::take(&mut once));
+    // Its confirmation is lost: for B the session still waits.
+    net.send(A, b"knock");
+    net.run(121 * SECOND);
+    assert!(net.send(A, b"renews"));
+    let initiation = net
+        .flying
+        .iter()
+        .position(|flying| kind(&flying.datagram) == INITIATION)
+        .unwrap();
+    let initiation = net.flying.remove(initiation).unwrap();
+    net.deliver(&initiation);
+    net.run(SECOND);
+    assert_eq!(net.hosts[B].packets.len(), 1);
+    assert!(net.hosts[B].refused.is_empty());
+    net.exchange();
 }
 
 #[test]
@@ -144,17 +341,18 @@ fn of_two_initiators_only_one_renews() {
     net.send(A, b"knock");
     net.send(B, b"knock");
     net.run(121 * SECOND);
-    assert_eq!((net.sent(A, INITIATION), net.sent(B, INITIATION)), (1, 1));
-    // Both sessions are old enough, each end began its own. A is first; B has answered by the time it sends.
-    assert!(net.send(A, b"renews"));
-    net.run(LATENCY + MILLISECOND);
-    assert!(net.send(B, b"does not"));
+    let (stays, yields) = order(&net);
+    let initiations = |net: &Network| (net.sent(stays, INITIATION), net.sent(yields, INITIATION));
+    assert_eq!(initiations(&net), (1, 1));
+    // Both have begun one, and both are old enough.
+    assert!(net.send(yields, b"does not"));
+    assert_eq!(initiations(&net), (1, 1));
+    assert!(net.send(stays, b"renews"));
     net.run(10 * SECOND);
-    assert_eq!((net.sent(A, INITIATION), net.sent(B, INITIATION)), (2, 1));
-    // From now on B is the responder.
+    assert_eq!(initiations(&net), (2, 1));
     net.run(110 * SECOND);
-    assert!(net.send(B, b"does not"));
-    assert_eq!(net.sent(B, INITIATION), 1);
+    assert!(net.send(yields, b"does not"));
+    assert_eq!(initiations(&net), (2, 1));
 }
 
 #[test]
