@@ -3,7 +3,7 @@
 //! In the order in which a file meets them:
 //! - [`value`]: the kinds of values and what each allows.
 //! - [`walk`]: a walk over the document that notes what does not fit and goes on.
-//! - [`read`], [`matches`]: the sections, made into [`schema::Config`].
+//! - [`read`], [`mod@matches`]: the sections, made into [`schema::Config`].
 //! - [`validate`]: the rules that hold between values.
 //! - [`key_file`]: secrets, read only from private files.
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
