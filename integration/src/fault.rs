@@ -67,6 +67,7 @@ pub struct Carried {
     pub(crate) silenced: AtomicU64,
     pub(crate) foreign: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) overflowed: AtomicU64,
 }
 
 impl Carried {
@@ -83,6 +84,11 @@ impl Carried {
     /// Dropped because their tags were not the circuit's.
     pub fn foreign(&self) -> u64 {
         self.foreign.load(Relaxed)
+    }
+
+    /// Dropped by the kernel because the wire did not read them in time.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Relaxed)
     }
 
     /// Dropped because the other end's interface would not take them.

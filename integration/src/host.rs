@@ -4,6 +4,7 @@ use crate::error::Error;
 use gateway::device::namespace::Namespace;
 use gateway::device::netlink::{self, Netlink, Route, VethEnd, Via};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -92,6 +93,22 @@ impl Host {
                 "set net/{key} to {value} on {}",
                 self.name
             )))
+    }
+
+    /// Packets that each link has dropped on their way out since it was made, at a TUN device or a veth
+    /// because the far side's queue was full; links that have dropped none are left out. Received ones do
+    /// not count: the kernel counts as dropped what only a packet socket takes.
+    pub fn drops(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let table = self
+            .run(|| fs::read_to_string("/proc/thread-self/net/dev"))?
+            .map_err(Error::system("read /proc/net/dev"))?;
+        // Name, then eight columns received and eight sent, of which the fourth is drops.
+        let row = |row: &str| {
+            let (name, columns) = row.split_once(':')?;
+            let drops: u64 = columns.split_ascii_whitespace().nth(11)?.parse().ok()?;
+            (drops > 0).then(|| (name.trim().to_owned(), drops))
+        };
+        Ok(table.lines().filter_map(row).collect())
     }
 
     /// Lets the kernel forward between the host's links.

@@ -28,6 +28,7 @@
 
 use crate::config::{KeyPair, Plan, Probing, Tagging};
 use crate::error::Error;
+use crate::fault::Direction;
 use crate::gateway::Gateway;
 use crate::host::{Host, connect};
 use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
@@ -211,6 +212,25 @@ impl Lab {
         found
             .ok_or_else(|| Error::unexpected(expected, name))?
             .counters()
+    }
+
+    /// What was dropped outside of the gateways, where a queue of the kernel was full or a wire did not
+    /// keep up: packets by place.
+    pub fn drops(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let mut drops = BTreeMap::new();
+        for host in self.hosts() {
+            for (link, packets) in host.drops()? {
+                drops.insert(format!("{} {link}", host.name()), packets);
+            }
+        }
+        for (wire, name) in self.wires.iter().zip(["primary", "secondary"]) {
+            let carried = Direction::BOTH.map(|direction| wire.carried(direction));
+            let packets = carried.iter().map(|c| c.refused() + c.overflowed()).sum();
+            if packets > 0 {
+                drops.insert(format!("wire {name}"), packets);
+            }
+        }
+        Ok(drops)
     }
 
     /// Where configuration files and control sockets are.

@@ -188,8 +188,15 @@ impl Carrier {
 
     fn run(mut self, mut poller: Poller) {
         let mut buffer = vec![0; MAX_FRAME];
+        let mut looked = Instant::now();
         while !self.shared.stop.load(Relaxed) {
             let now = Instant::now();
+            if now.duration_since(looked) >= IDLE {
+                looked = now;
+                for (socket, carried) in self.sockets.iter().zip(&self.shared.carried) {
+                    carried.overflowed.fetch_add(socket.kernel_drops(), Relaxed);
+                }
+            }
             self.release(now);
             let due = self
                 .delayed

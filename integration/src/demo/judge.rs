@@ -158,7 +158,13 @@ impl Demo<'_> {
             format!("{doubled} did"),
         );
         let (lost, sent) = (number(failback.lost as f64), number(failback.sent as f64));
-        let found = format!("{lost} of {sent} lost");
+        let outside = &self.outcome.drops_outside;
+        let place = |(place, packets): (&String, &u64)| format!("; {packets} dropped by {place}");
+        let places: String = outside.iter().map(place).collect();
+        let found = format!(
+            "{lost} of {sent} lost{}",
+            if failback.lost > 0 { &places } else { "" }
+        );
         self.check("the way back loses nothing", failback.lost == 0, found);
     }
 }

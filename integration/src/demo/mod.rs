@@ -258,6 +258,7 @@ impl Demo<'_> {
             (lab.host("onprem")?, ends.1),
             load,
         )?;
+        let dropped_before = lab.drops()?;
         let sampler = Sampler::start(lab.gateway.control(), run.epoch(), SAMPLE_EVERY)?;
         self.wait(calm)?;
         self.outcome.paths.before = path_of(&lab.gateway.control())?;
@@ -285,6 +286,14 @@ impl Demo<'_> {
         self.progress.begin("judge the record");
         self.outcome.series.sent_by_path = sampler.finish(cut.at as f64 / 1e9);
         let records = run.finish()?;
+        self.outcome.drops_outside = lab.drops()?;
+        for (place, before) in dropped_before {
+            self.outcome
+                .drops_outside
+                .entry(place)
+                .and_modify(|packets| *packets -= before);
+        }
+        self.outcome.drops_outside.retain(|_, packets| *packets > 0);
         for gateway in [&lab.gateway, &lab.edge] {
             let events = judge::events(gateway, cut.unix_ms)?;
             self.outcome.events.extend(events);

@@ -38,6 +38,9 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// Each gateway's packets.
     pub ledgers: BTreeMap<String, Books>,
+    /// Packets dropped outside of the gateways while numbered packets were on their way, by place: queues
+    /// of the kernel that were full, wires that did not keep up.
+    pub drops_outside: BTreeMap<String, u64>,
     /// What is drawn.
     pub series: Series,
     /// How long the demo took, seconds.
