@@ -36,7 +36,7 @@ impl Tagging {
     }
 
     /// The lines of a link in the configuration file.
-    fn lines(self) -> &'static str {
+    pub fn lines(self) -> &'static str {
         match self {
             Self::Untagged => "",
             Self::Dot1q => "  vlan      = [10]\n",

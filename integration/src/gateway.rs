@@ -6,6 +6,7 @@ use crate::process::{self, CHILD_OF, Nursery};
 use ::gateway::control::api::{Request, What};
 use ::gateway::control::client::Client;
 use ::gateway::control::view::{Counters, Explanation, Query, Status};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
@@ -34,7 +35,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(
+    /// A gateway on `host` with this configuration file and control socket. `program` becomes `vng` when
+    /// [`crate::process::run_as_gateway`] runs in it.
+    pub fn new(
         host: Arc<Host>,
         nursery: Arc<Nursery>,
         program: PathBuf,
@@ -132,6 +135,24 @@ impl Gateway {
             Some(status) => Err(self.error(format!("ended with status {status}"))),
             None => Err(self.error(format!("did not end within {PATIENCE:?} of SIGTERM"))),
         }
+    }
+
+    /// Sends it a signal, as `kill` does.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let Some(pid) = self.pid().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+            return Err(self.error("does not run".into()));
+        };
+        kill_process(pid, signal).map_err(Error::system(format!("signal {}", self.host.name())))
+    }
+
+    /// Waits until it has ended, and gives its exit status: `None` if a signal killed it.
+    pub fn wait(&mut self) -> Result<Option<i32>, Error> {
+        let Some(mut child) = self.child.take() else {
+            return Err(self.error("does not run".into()));
+        };
+        let status = child.wait();
+        let status = status.map_err(Error::system(format!("wait for {}", self.host.name())))?;
+        Ok(status.code())
     }
 
     /// Questions to it, from any thread.

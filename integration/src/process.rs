@@ -56,13 +56,14 @@ type Task = Box<dyn FnOnce() + Send>;
 
 /// The thread that starts the lab's processes.
 #[derive(Debug)]
-pub(crate) struct Nursery {
+pub struct Nursery {
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Nursery {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Starts the thread.
+    pub fn new() -> io::Result<Self> {
         let (tasks, queue) = channel::<Task>();
         let thread = std::thread::Builder::new()
             .name("nursery".into())
@@ -74,7 +75,7 @@ impl Nursery {
     }
 
     /// Starts a process on `host`.
-    pub(crate) fn spawn(&self, host: &Arc<Host>, mut command: Command) -> io::Result<Child> {
+    pub fn spawn(&self, host: &Arc<Host>, mut command: Command) -> io::Result<Child> {
         let (answer, answered) = channel();
         let host = Arc::clone(host);
         let gone = || io::Error::other("the thread that starts processes has ended");

@@ -81,6 +81,8 @@ impl<E: Endpoint> Worker<E> {
                 poller.add(socket, token)?;
             }
         }
+        // Control looks before the worker runs: a configured endpoint must be there to be seen.
+        switch.tunnels.publish();
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         Ok(Self {
             switch,

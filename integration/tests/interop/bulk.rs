@@ -1,0 +1,84 @@
+//! One TCP flow in super-packets of up to 64 KB: they stay whole on the way, and every segment that comes
+//! out of them has the checksum that it should.
+
+use crate::capture::{self, Capture};
+use crate::program::present;
+use crate::stage::{Family, Stage, Way};
+use crate::traffic::Iperf;
+use integration::config::Tagging;
+
+#[test]
+fn super_packets_over_a_tunnel() {
+    bulk(Way::Tunnel(Family::V4));
+}
+
+#[test]
+fn super_packets_over_an_untagged_link() {
+    bulk(Way::Link(Tagging::Untagged, 1_500));
+}
+
+#[test]
+fn super_packets_over_an_802_1q_link() {
+    bulk(Way::Link(Tagging::Dot1q, 1_500));
+}
+
+#[test]
+fn super_packets_over_a_qinq_link_with_outer_type_88a8() {
+    bulk(Way::Link(Tagging::QinQ, 1_500));
+}
+
+#[test]
+fn super_packets_over_a_qinq_link_with_outer_type_8100() {
+    bulk(Way::Link(Tagging::QinQ8100, 1_500));
+}
+
+fn bulk(way: Way) {
+    if !present(&[&["iperf3"][..], &capture::PROGRAMS].concat()) {
+        return;
+    }
+    let stage = Stage::new();
+    let wire = match way {
+        Way::Tunnel(_) => "eth0",
+        Way::Link(..) => "eth1",
+    };
+
+    // Whole super-packets end to end: the wire between two namespaces passes them as they are.
+    let mut pair = stage.pair(way, ["", ""]);
+    {
+        let iperf = Iperf::new(&stage, &pair.hosts);
+        let seen = Capture::start(&stage, &pair.hosts[1], wire, 2_000, 128, "");
+        for family in Family::BOTH {
+            iperf.assert_tcp(family, &[]);
+            iperf.assert_tcp(family, &["-R"]);
+        }
+        let large = seen.finish().count("frame.len > 20000");
+        assert!(large > 0, "no super-packet on {wire}");
+    }
+    for gateway in &mut pair.gateways {
+        // Closing a flow of that speed can leave a packet over for a path MTU not yet learnt.
+        stage.assert_books(gateway, &["too_big"]);
+        gateway.stop().unwrap();
+    }
+    drop(pair);
+
+    // The receiver's device without offloads: every segment has a complete checksum, for tshark to judge.
+    let mut pair = stage.pair(way, ["", "offload = false"]);
+    {
+        let iperf = Iperf::new(&stage, &pair.hosts);
+        for family in Family::BOTH {
+            for options in [&[][..], &["-R"]] {
+                let seen = Capture::start(&stage, &pair.hosts[1], "vng0", 4_000, 65_535, "tcp");
+                iperf.assert_tcp(family, options);
+                let seen = seen.finish();
+                let good = seen.count("tcp.checksum.status == 1");
+                assert!(good > 3_000, "{good} segments with a good checksum");
+                let bad = seen.count("tcp.checksum.status == 0 || ip.checksum.status == 0");
+                assert_eq!(bad, 0, "segments with a bad checksum");
+            }
+        }
+    }
+    for gateway in &mut pair.gateways {
+        stage.assert_books(gateway, &["too_big"]);
+        gateway.stop().unwrap();
+    }
+}

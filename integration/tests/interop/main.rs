@@ -1,0 +1,23 @@
+//! `vng run` beside real peers and in front of real programs: wireguard-go, boringtun-cli, iperf3, ping,
+//! tshark. Every test makes namespaces of its own and leaves nothing behind, whatever way it ends.
+//!
+//! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
+//!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
+//!   [`capture`]: what a wire has carried, read by tshark.
+//! - [`tunnel`], [`rekey`], [`link`], [`bulk`], [`reload`], [`trouble`]: the tests.
+//!
+//! A test whose programs are missing says so on standard error and passes; `./test` installs them.
+//! `VNG_QUICK=1` leaves out the one that takes minutes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bulk;
+mod capture;
+mod link;
+mod peer;
+mod program;
+mod rekey;
+mod reload;
+mod stage;
+mod traffic;
+mod trouble;
+mod tunnel;
