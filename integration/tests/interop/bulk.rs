@@ -43,7 +43,7 @@ fn bulk(way: Way) {
     };
 
     // Whole super-packets end to end: the wire between two namespaces passes them as they are.
-    let mut pair = stage.pair(way, ["", ""]);
+    let pair = stage.pair(way, ["", ""]);
     {
         let iperf = Iperf::new(&stage, &pair.hosts);
         let seen = Capture::start(&stage, &pair.hosts[1], wire, 2_000, 128, "");
@@ -54,15 +54,11 @@ fn bulk(way: Way) {
         let large = seen.finish().count("frame.len > 20000");
         assert!(large > 0, "no super-packet on {wire}");
     }
-    for gateway in &mut pair.gateways {
-        // Closing a flow of that speed can leave a packet over for a path MTU not yet learnt.
-        stage.assert_books(gateway, &["too_big"]);
-        gateway.stop().unwrap();
-    }
-    drop(pair);
+    // A tunnel's MTU is less than the device's: the first packets of a flow may have to learn it.
+    pair.finish(&stage, &["too_big"]);
 
     // The receiver's device without offloads: every segment has a complete checksum, for tshark to judge.
-    let mut pair = stage.pair(way, ["", "offload = false"]);
+    let pair = stage.pair(way, ["", "offload = false"]);
     {
         let iperf = Iperf::new(&stage, &pair.hosts);
         for family in Family::BOTH {
@@ -77,8 +73,5 @@ fn bulk(way: Way) {
             }
         }
     }
-    for gateway in &mut pair.gateways {
-        stage.assert_books(gateway, &["too_big"]);
-        gateway.stop().unwrap();
-    }
+    pair.finish(&stage, &["too_big"]);
 }

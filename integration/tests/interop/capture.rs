@@ -59,9 +59,11 @@ impl<'a> Capture<'a> {
     pub(crate) fn fields(&self, filter: &str, field: &str) -> Vec<String> {
         let checks = ["tcp", "udp", "ip"].map(|name| format!("{name}.check_checksum:TRUE"));
         let mut words = vec!["tshark", "-n", "-r", word(&self.file), "-2", "-R", filter];
-        checks.iter().for_each(|check| words.extend(["-o", check]));
+        for check in &checks {
+            words.extend(["-o", check]);
+        }
         words.extend(["-T", "fields", "-e", field]);
-        let ended = program::run(self.stage, &self.host, Duration::from_secs(60), &words);
+        let ended = program::run(self.stage, &self.host, Duration::from_mins(1), &words);
         assert!(ended.success, "tshark: {ended:?}");
         ended.out.lines().map(str::to_owned).collect()
     }

@@ -74,7 +74,7 @@ fn carries(tagging: Tagging) {
         wait_until(&run, Duration::from_millis(600));
         assert_all_arrived(run, 1_000);
     }
-    finish(&stage, pair, &["ttl_expired"]);
+    pair.finish(&stage, &["ttl_expired"]);
 }
 
 /// Near gateway, far gateway by its address on the link, host.
@@ -107,7 +107,7 @@ fn tells_mtu(tagging: Tagging, room: u32, usable: u32) {
         let clamped = segment_size_seen(&stage, &pair, family);
         assert_eq!(clamped, usable - family.of([40, 60]), "segment size");
     }
-    finish(&stage, pair, &["too_big"]);
+    pair.finish(&stage, &["too_big"]);
 }
 
 /// A packet one byte too long comes back with the MTU; one that fits is answered.
@@ -147,12 +147,4 @@ fn segment_size_seen(stage: &Stage, pair: &Pair, family: Family) -> u32 {
     assert!(through.bytes > 100_000, "{through:?}");
     let seen = capture.finish().fields("tcp", "tcp.options.mss_val");
     seen[0].parse().unwrap()
-}
-
-/// Books of both, and a clean end.
-fn finish(stage: &Stage, mut pair: Pair, expected: &[&str]) {
-    for gateway in &mut pair.gateways {
-        stage.assert_books(gateway, expected);
-        gateway.stop().unwrap();
-    }
 }

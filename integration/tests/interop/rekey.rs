@@ -2,7 +2,7 @@
 
 use crate::peer::{self, Kind};
 use crate::program::{announce, present};
-use crate::stage::{Family, Site, Stage};
+use crate::stage::{self, Family, Site, Stage};
 use crate::traffic::{assert_pings, judge, numbered, wait_until};
 use crypto::key::PrivateKey;
 use integration::traffic::numbered::Load;
@@ -23,7 +23,7 @@ fn no_packet_is_lost_when_keys_change_beside_wireguard_go() {
         return;
     }
     let stage = Stage::new();
-    let hosts = stage.hosts();
+    let hosts = stage::hosts();
     let [ours, theirs] = [(); 2].map(|()| PrivateKey::generate().unwrap());
     let site = Site {
         key: &theirs.public_key(),

@@ -20,7 +20,7 @@ fn a_link_loses_nothing_when_its_gateway_reloads() {
 
 fn reload(way: Way) {
     let stage = Stage::new();
-    let mut pair = stage.pair(way, ["", ""]);
+    let pair = stage.pair(way, ["", ""]);
     let load = Load {
         rate: 5_000,
         ..Load::default()
@@ -43,10 +43,7 @@ fn reload(way: Way) {
     }
     wait_until(&run, Duration::from_millis(2_500));
     assert_all_arrived(run, 10_000);
-    for gateway in &mut pair.gateways {
-        stage.assert_books(gateway, &[]);
-        gateway.stop().unwrap();
-    }
+    pair.finish(&stage, &[]);
 }
 
 /// Adds a prefix behind the circuit or site, in the file.

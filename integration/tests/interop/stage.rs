@@ -105,34 +105,6 @@ impl Stage {
         }
     }
 
-    /// Two hosts with an underlay between them.
-    pub(crate) fn hosts(&self) -> [Arc<Host>; 2] {
-        let hosts = ["near", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
-        let [near, far] = &hosts;
-        connect((near, "eth0"), (far, "eth0")).unwrap();
-        for (host, n) in hosts.iter().zip(1..) {
-            let addresses = [format!("192.0.2.{n}/24"), format!("2001:db8::{n}/64")];
-            host.address("eth0", &addresses.each_ref().map(String::as_str))
-                .unwrap();
-        }
-        hosts
-    }
-
-    /// Lays the link of a circuit between two hosts.
-    pub(crate) fn lay_link(&self, hosts: &[Arc<Host>; 2], mtu: u32) {
-        let [near, far] = hosts;
-        connect((near, "eth1"), (far, "eth1")).unwrap();
-        for host in hosts {
-            // Nobody but the gateway lives there.
-            host.set("ipv6/conf/eth1/disable_ipv6", "1").unwrap();
-            host.configure(|netlink| {
-                netlink.set_mtu("eth1", mtu)?;
-                netlink.set_up("eth1", true)
-            })
-            .unwrap();
-        }
-    }
-
     /// Gateway `n` on `host` with this configuration behind `[vnet]`; it does not run yet.
     pub(crate) fn gateway(&self, host: &Arc<Host>, n: u8, vnet: &str, rest: &str) -> Gateway {
         let socket = self.scratch.path().join(format!("{n}.sock"));
@@ -192,11 +164,11 @@ socket = "{}"
 
     /// Two gateways face to face, running, and reaching each other. `vnet`: more lines of `[vnet]` of each.
     pub(crate) fn pair(&self, way: Way, vnet: [&str; 2]) -> Pair {
-        let hosts = self.hosts();
+        let hosts = hosts();
         let keys = [(); 2].map(|()| PrivateKey::generate().unwrap());
         let publics = keys.each_ref().map(PrivateKey::public_key);
         if let Way::Link(tagging, mtu) = way {
-            self.lay_link(&hosts, mtu + tags_need(tagging));
+            lay_link(&hosts, mtu + tags_need(tagging));
         }
         let side = |n: u8| {
             let at = usize::from(n) - 1;
@@ -219,6 +191,7 @@ socket = "{}"
             self.gateway(&hosts[at], n, vnet[at], &rest)
         };
         let mut pair = Pair {
+            way,
             gateways: [side(1), side(2)],
             hosts,
         };
@@ -281,13 +254,56 @@ socket = "{}"
     }
 }
 
+/// Two hosts with an underlay between them.
+pub(crate) fn hosts() -> [Arc<Host>; 2] {
+    let hosts = ["near", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
+    let [near, far] = &hosts;
+    connect((near, "eth0"), (far, "eth0")).unwrap();
+    for (host, n) in hosts.iter().zip(1..) {
+        let addresses = [format!("192.0.2.{n}/24"), format!("2001:db8::{n}/64")];
+        host.address("eth0", &addresses.each_ref().map(String::as_str))
+            .unwrap();
+    }
+    hosts
+}
+
+/// Lays the link of a circuit between two hosts.
+pub(crate) fn lay_link(hosts: &[Arc<Host>; 2], mtu: u32) {
+    let [near, far] = hosts;
+    connect((near, "eth1"), (far, "eth1")).unwrap();
+    for host in hosts {
+        // Nobody but the gateway lives there.
+        host.set("ipv6/conf/eth1/disable_ipv6", "1").unwrap();
+        host.configure(|netlink| {
+            netlink.set_mtu("eth1", mtu)?;
+            netlink.set_up("eth1", true)
+        })
+        .unwrap();
+    }
+}
+
 /// Two gateways that reach each other.
 pub(crate) struct Pair {
+    pub(crate) way: Way,
     pub(crate) gateways: [Gateway; 2],
     pub(crate) hosts: [Arc<Host>; 2],
 }
 
 impl Pair {
+    /// The end of both: their books balance, nothing was dropped but for `expected` reasons, and they end
+    /// cleanly.
+    pub(crate) fn finish(mut self, stage: &Stage, expected: &[&str]) {
+        // A link has no path until its neighbour has answered for the first time.
+        let starting: &[&str] = match self.way {
+            Way::Tunnel(_) => &[],
+            Way::Link(..) => &["no_path"],
+        };
+        for gateway in &mut self.gateways {
+            stage.assert_books(gateway, &[starting, expected].concat());
+            gateway.stop().unwrap();
+        }
+    }
+
     /// Waits until the hosts of both virtual networks reach each other, both families.
     pub(crate) fn assert_reaches(&self) {
         for family in Family::BOTH {

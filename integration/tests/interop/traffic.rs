@@ -1,6 +1,6 @@
 //! What every way must carry.
 
-use crate::program::{self, Background};
+use crate::program::{self, Background, announce};
 use crate::stage::{Family, PATIENCE, Stage, host_address};
 use integration::host::Host;
 use integration::traffic::numbered::{Judgement, Load, Run};
@@ -78,13 +78,25 @@ impl<'a> Iperf<'a> {
         );
     }
 
-    /// UDP at 20 Mbit/s for 3 s: nothing is lost.
+    /// UDP at 20 Mbit/s for 3 s: nothing is lost, but where the kernel had no room for it: a peer's socket
+    /// holds 90 datagrams, which one pause of its process fills on a busy machine.
     pub(crate) fn assert_udp(&self, family: Family, options: &[&str]) {
+        let full = || self.hosts.iter().map(overflown).sum::<u64>();
+        let before = full();
         let udp = ["-u", "-b", "20M", "-l", "1200", "-t", "3"];
         let end = self.run(family, &[&udp[..], options].concat());
         let (packets, lost) = (&end["sum"]["packets"], &end["sum"]["lost_packets"]);
         assert!(packets.as_u64().unwrap() > 5_000, "{end:#}");
-        assert_eq!(lost.as_i64(), Some(0), "{end:#}");
+        let (lost, overflown) = (lost.as_u64().unwrap(), full() - before);
+        assert!(
+            lost <= overflown,
+            "{lost} lost, {overflown} of them in a full queue: {end:#}"
+        );
+        if lost > 0 {
+            announce(&format!(
+                "UDP {options:?}: {lost} of {packets} found a queue of the kernel's full"
+            ));
+        }
     }
 }
 

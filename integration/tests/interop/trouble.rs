@@ -1,6 +1,6 @@
 //! What a gateway must live through, and how it ends.
 
-use crate::stage::{Family, PATIENCE, Pair, Stage, Way, tags_need};
+use crate::stage::{Family, PATIENCE, Stage, Way, lay_link, tags_need};
 use crate::traffic::{assert_all_arrived, assert_pings, numbered, wait_until};
 use integration::config::Tagging;
 use integration::host::Host;
@@ -20,7 +20,7 @@ fn a_gateway_that_was_killed_leaves_no_device_and_starts_again_at_once() {
         wait_until_gone(&pair.hosts[0]);
         pair.gateways[0].start().unwrap();
         assert_pings(&pair.hosts);
-        end(&stage, pair, &[]);
+        pair.finish(&stage, &[]);
     }
 }
 
@@ -39,14 +39,14 @@ fn traffic_resumes_when_a_lost_interface_is_back() {
             .configure(|netlink| netlink.delete_link("eth1"))
             .unwrap();
         wait_until(&run, Duration::from_millis(800));
-        stage.lay_link(&pair.hosts, 1_500 + tags_need(tagging));
+        lay_link(&pair.hosts, 1_500 + tags_need(tagging));
         pair.assert_reaches();
         drop(run.finish().unwrap());
 
         let run = numbered(&pair.hosts, Family::V4, load);
         wait_until(&run, Duration::from_millis(600));
         assert_all_arrived(run, 1_000);
-        end(&stage, pair, &LOST_INTERFACE);
+        pair.finish(&stage, &LOST_INTERFACE);
     }
 }
 
@@ -83,12 +83,5 @@ fn wait_until_gone(host: &Host) {
         .is_some()
     {
         assert!(Instant::now() < deadline, "vng0 is still there");
-    }
-}
-
-fn end(stage: &Stage, mut pair: Pair, expected: &[&str]) {
-    for gateway in &mut pair.gateways {
-        stage.assert_books(gateway, expected);
-        gateway.stop().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::peer::{self, Kind};
 use crate::program::present;
-use crate::stage::{Family, Site, Stage};
+use crate::stage::{self, Family, Site, Stage};
 use crate::traffic::{Iperf, assert_pings};
 use crypto::key::{PresharedKey, PrivateKey};
 use serde_json::Value;
@@ -32,7 +32,7 @@ fn beside(kind: Kind, over: Family, with_preshared: bool) {
         return;
     }
     let stage = Stage::new();
-    let hosts = stage.hosts();
+    let hosts = stage::hosts();
     let [ours, theirs] = [(); 2].map(|()| PrivateKey::generate().unwrap());
     let preshared = with_preshared.then(|| PresharedKey::generate().unwrap());
     let preshared = preshared.as_ref();
