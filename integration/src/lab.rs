@@ -242,10 +242,14 @@ impl Lab {
     pub fn fault(&self, fault: Fault) -> Result<(), Error> {
         match fault {
             Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(true)),
-            Fault::Carrier => self
-                .wires
-                .iter()
-                .try_for_each(|wire| wire.set_carrier(false))?,
+            Fault::Carrier => {
+                for (wire, edge) in self.wires.iter().zip(EDGES) {
+                    wire.set_carrier(false)?;
+                    // Link loss forwarding: the provider edge takes down the port towards the other end.
+                    let router = self.host(edge)?;
+                    router.configure(|netlink| netlink.set_up("eth1", false))?;
+                }
+            }
         }
         Ok(())
     }
@@ -254,13 +258,27 @@ impl Lab {
     pub fn heal(&self, fault: Fault) -> Result<(), Error> {
         match fault {
             Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(false)),
-            Fault::Carrier => self
-                .wires
-                .iter()
-                .try_for_each(|wire| wire.set_carrier(true))?,
+            Fault::Carrier => {
+                for ((wire, edge), far) in self.wires.iter().zip(EDGES).zip([2, 6]) {
+                    wire.set_carrier(true)?;
+                    let router = self.host(edge)?;
+                    router.configure(|netlink| netlink.set_up("eth1", true))?;
+                    // The kernel forgets the routes of a port that goes down.
+                    routes_on_premises(router, far)?;
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// The provider edges, of the primary and the secondary link.
+const EDGES: [&str; 2] = ["pe1", "pe2"];
+
+/// A provider edge's routes to the other end, whose address there ends in `far`.
+fn routes_on_premises(router: &Host, far: u32) -> Result<(), Error> {
+    router.route("10.2.0.0/16", &format!("172.16.1.{far}"))?;
+    router.route("fd00:2::/48", &format!("fd00:16:1::{far:x}"))
 }
 
 const HOSTS: [&str; 10] = [
@@ -384,8 +402,9 @@ impl Network<'_> {
             )?;
             router.route("10.1.0.0/16", &format!("172.16.0.{far}"))?;
             router.route("fd00:1::/48", &format!("fd00:16::{far:x}"))?;
-            router.route("10.2.0.0/16", &format!("172.16.1.{far}"))?;
-            router.route("fd00:2::/48", &format!("fd00:16:1::{far:x}"))?;
+            // They outlive a loss of the port's carrier; its IPv6 addresses would not.
+            router.set("ipv6/conf/eth1/keep_addr_on_down", "1")?;
+            routes_on_premises(router, far)?;
             Wire::lay(wire, &customer, &provider, tags)
         };
         Ok([lay(1, "pe1")?, lay(2, "pe2")?])

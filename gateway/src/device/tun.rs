@@ -21,6 +21,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// (GSO_LEGACY_MAX_SIZE, the default `gso_max_size` of a TUN device).
 pub const MAX_PACKET: usize = 65_536;
 
+/// Packets that may wait to be read. The kernel's 500 are 50 ms of 10,000 packets/s, which a worker that
+/// was not scheduled for so long would lose.
+const QUEUE_LENGTH: u16 = 2_000;
+
 /// A TUN device, up.
 #[derive(Debug)]
 pub struct Tun {
@@ -85,6 +89,7 @@ impl Tun {
             all.push(TunQueue::open(name, multi, vnet_header, 0)?);
         }
         Interface::set_mtu(name, u32::from(mtu))?;
+        Interface::set_queue_length(name, QUEUE_LENGTH)?;
         Interface::set_up(name, true)?;
         Ok(Self {
             name: name.to_owned(),
