@@ -7,6 +7,7 @@
 
 use crate::config::key_file;
 use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
+use crate::control::bystander::Bystander;
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
@@ -136,6 +137,21 @@ impl Parts {
             }));
         }
         Ok(Self { paths })
+    }
+
+    /// Keeps the kernel's own stack out of untagged links that use the interface's MAC address, until the
+    /// answer is dropped.
+    pub(crate) fn keep_kernel_out(&self) -> Bystander {
+        let mut bystander = Bystander::default();
+        for path in &self.paths {
+            if let PathParts::Link(link) = path
+                && link.recipe.mac.is_none()
+                && link.recipe.tags.is_empty()
+            {
+                bystander.keep_out(&link.recipe.interface);
+            }
+        }
+        bystander
     }
 
     fn get(&self, path: PathId) -> Option<&PathParts> {

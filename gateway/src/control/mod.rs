@@ -11,6 +11,7 @@ pub mod adjacency;
 pub mod api;
 mod assembly;
 pub mod board;
+mod bystander;
 mod carrier;
 pub mod client;
 pub mod describe;

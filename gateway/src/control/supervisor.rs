@@ -72,6 +72,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 
     // 3. devices
     let parts = Arc::new(Parts::new(&config, &plan)?);
+    let _bystander = parts.keep_kernel_out();
     let ledger = || Arc::new(Ledger::new(plan.ports.len()));
     let (worker_ledger, control_ledger) = (ledger(), ledger());
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
