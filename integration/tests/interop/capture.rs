@@ -40,7 +40,7 @@ impl<'a> Capture<'a> {
         let words = [&shell[..], &dumpcap, &["-f", filter], &limits];
         let process = Background::start(stage, host, &words.concat());
         // dumpcap says where it writes once the interface is open.
-        process.wait_for("File: ");
+        process.wait_for("File: ", 1);
         Self {
             stage,
             host: Arc::clone(host),

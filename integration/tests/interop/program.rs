@@ -130,11 +130,11 @@ impl Background {
         self.child.id()
     }
 
-    /// Waits until it has written `text`.
-    pub(crate) fn wait_for(&self, text: &str) {
+    /// Waits until it has written `text`, so many times.
+    pub(crate) fn wait_for(&self, text: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(15);
         let mut said = self.said.text.lock().unwrap();
-        while !said.contains(text) {
+        while said.matches(text).count() < times {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited for {text:?}, found:\n{said}");
             said = self.said.more.wait_timeout(said, left).unwrap().0;

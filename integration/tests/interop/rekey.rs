@@ -3,7 +3,7 @@
 use crate::peer::{self, Kind};
 use crate::program::{announce, present};
 use crate::stage::{self, Family, Site, Stage};
-use crate::traffic::{assert_pings, judge, numbered, wait_until};
+use crate::traffic::{assert_pings, judge, numbered, overflown, wait_until};
 use crypto::key::PrivateKey;
 use integration::traffic::numbered::Load;
 use std::time::Duration;
@@ -64,11 +64,17 @@ fn no_packet_is_lost_when_keys_change_beside_wireguard_go() {
         (handshakes, Duration::from_secs_f64(age))
     };
     let (before, _) = handshakes();
+    let full = || hosts.iter().map(overflown).sum::<u64>();
+    let full_before = full();
     let run = numbered(&hosts, Family::V4, load(rate));
     wait_until(&run, LENGTH);
     let (after, age) = handshakes();
     let changed = run.epoch().elapsed().saturating_sub(age);
     let records = run.finish().unwrap();
+    announce(&format!(
+        "{} packets found a queue of the kernel's full",
+        full() - full_before
+    ));
     assert!(after > before, "no change of keys in {LENGTH:?}");
     let window = [changed.saturating_sub(AROUND), changed + AROUND].map(|at| at.as_nanos() as u64);
     for record in &records {

@@ -42,7 +42,7 @@ fn reload(way: Way) {
         assert!(Instant::now() < deadline, "{}", gateway.log());
     }
     wait_until(&run, Duration::from_millis(2_500));
-    assert_all_arrived(run, 10_000);
+    assert_all_arrived(run, 1_000);
     pair.finish(&stage, &[]);
 }
 

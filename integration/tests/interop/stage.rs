@@ -264,6 +264,11 @@ pub(crate) fn hosts() -> [Arc<Host>; 2] {
         host.address("eth0", &addresses.each_ref().map(String::as_str))
             .unwrap();
     }
+    // The kernel tells IPv6 of a new carrier up to a second late: until then it has no way there.
+    for family in Family::BOTH {
+        let there = family.of(["192.0.2.2", "2001:db8::2"]).parse().unwrap();
+        assert!(near.reaches(there, PATIENCE).unwrap(), "{there}");
+    }
     hosts
 }
 

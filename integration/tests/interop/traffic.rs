@@ -5,6 +5,7 @@ use crate::stage::{Family, PATIENCE, Stage, host_address};
 use integration::host::Host;
 use integration::traffic::numbered::{Judgement, Load, Run};
 use serde_json::Value;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,23 +30,27 @@ pub(crate) fn assert_pings(hosts: &[Arc<Host>; 2]) {
 pub(crate) struct Iperf<'a> {
     stage: &'a Stage,
     hosts: &'a [Arc<Host>; 2],
-    _server: Background,
+    server: Background,
+    runs: Cell<usize>,
 }
 
 impl<'a> Iperf<'a> {
     pub(crate) fn new(stage: &'a Stage, hosts: &'a [Arc<Host>; 2]) -> Self {
         let [_, server] = hosts;
         let server = Background::start(stage, server, &["iperf3", "-s", "--forceflush"]);
-        server.wait_for("Server listening");
         Self {
             stage,
             hosts,
-            _server: server,
+            server,
+            runs: Cell::new(0),
         }
     }
 
     /// Runs the client on side 1 with these options; the `end` of its report.
     pub(crate) fn run(&self, family: Family, options: &[&str]) -> Value {
+        // After each run the server closes its socket and opens it again.
+        self.runs.set(self.runs.get() + 1);
+        self.server.wait_for("Server listening", self.runs.get());
         let target = host_address(2, family).to_string();
         let words = [&["iperf3", "-J", "-c", &target][..], options].concat();
         let ended = program::run(self.stage, &self.hosts[0], Duration::from_secs(40), &words);
@@ -102,7 +107,7 @@ impl<'a> Iperf<'a> {
 
 /// What the kernel of a host has dropped before a gateway or peer could read it, so far: datagrams that
 /// found their socket full, and packets that found the queue of the virtual network's device full.
-fn overflown(host: &Arc<Host>) -> u64 {
+pub(crate) fn overflown(host: &Arc<Host>) -> u64 {
     let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
     let [v4, v6, devices] = host.run(|| ["snmp", "snmp6", "dev"].map(read)).unwrap();
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
@@ -147,10 +152,28 @@ pub(crate) fn judge(run: Run) -> [Judgement; 2] {
     })
 }
 
-/// Ends a run in which at least so many packets went each way: each arrived once.
-pub(crate) fn assert_all_arrived(run: Run, at_least: u64) {
-    for judgement in judge(run) {
-        assert!(judgement.sent >= at_least, "{judgement:?}");
+/// Sends at least so many numbered packets each way: each arrives once.
+pub(crate) fn assert_carries(hosts: &[Arc<Host>; 2], family: Family, packets: u64) {
+    let load = Load {
+        rate: 2_000,
+        flows: 1,
+        ..Load::default()
+    };
+    // On a busy machine the sender itself is late: then it takes more than one round.
+    let mut left = packets;
+    while left > 0 {
+        let run = numbered(hosts, family, load);
+        wait_until(&run, Duration::from_millis(600));
+        left = left.saturating_sub(assert_all_arrived(run, 1));
+    }
+}
+
+/// Ends a run in which at least so many packets went each way: each arrived once. How many that
+/// were, of the direction with fewer.
+pub(crate) fn assert_all_arrived(run: Run, at_least: u64) -> u64 {
+    let judgements = judge(run);
+    for judgement in &judgements {
+        assert!(judgement.sent >= at_least, "only {} sent", judgement.sent);
         assert_eq!(
             (judgement.lost, judgement.duplicated, judgement.reordered),
             (0, 0, 0),
@@ -159,4 +182,5 @@ pub(crate) fn assert_all_arrived(run: Run, at_least: u64) {
             judgement.outage
         );
     }
+    judgements.iter().map(|there| there.sent).min().unwrap()
 }
