@@ -63,8 +63,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     let config = loaded.config;
     let started = Instant::now();
-    // Nothing is known of any path yet: control says within moments which can be used.
-    let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::None)
+    // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
+    let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::LastResort)
         .map_err(|error| RunError::Failed(error.to_string()))?;
 
     // 2. signals
