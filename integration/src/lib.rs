@@ -4,7 +4,7 @@
 //! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire;
 //!   [`fault`]: what it does wrong. [`gateway`]: `vng run` as a process, and questions to it.
 //! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
-//! - [`demo`]: the demo and its report. [`standing`]: a lab that is left standing.
+//! - [`demo`]: the demo. [`report`]: what reports are made of. [`standing`]: a lab that is left standing.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
@@ -19,6 +19,7 @@ pub mod host;
 pub mod lab;
 mod plan;
 pub mod process;
+mod report;
 pub mod scratch;
 pub mod standing;
 pub mod traffic;

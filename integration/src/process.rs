@@ -134,3 +134,17 @@ pub(crate) fn stop_process(id: u32, patience: Duration) -> io::Result<bool> {
         }
     }
 }
+
+/// CPU time that a process has used, all of its threads, seconds: user and system time in
+/// `/proc/PID/stat`, whose program name may contain anything and ends with the last parenthesis. The kernel
+/// tells it in steps of 10 ms. 0 for a process that is not there.
+pub(crate) fn cpu_seconds(pid: Option<u32>) -> f64 {
+    let read = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+    };
+    read().unwrap_or(0.0)
+}

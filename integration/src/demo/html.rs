@@ -1,19 +1,15 @@
 //! `report.html`: one page that needs nothing else, with its pictures inside it.
 
-use super::chart::{escape, number};
 use super::outcome::Outcome;
+use crate::report::chart::{escape, number};
+use crate::report::page;
 use std::fmt::{self, Write as _};
 
 /// The whole page.
 pub(super) fn page(outcome: &Outcome) -> String {
-    let mut page = String::new();
-    // Writing to a string does not fail.
-    let _ = Page {
-        outcome,
-        to: &mut page,
-    }
-    .write();
-    page
+    page::page("vng: ExpressRoute failover to VPN", |to| {
+        Page { outcome, to }.write()
+    })
 }
 
 /// The page under construction; its pictures are in `picture`.
@@ -24,20 +20,6 @@ pub(super) struct Page<'a> {
 
 impl Page<'_> {
     fn write(&mut self) -> fmt::Result {
-        writeln!(
-            self.to,
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">"
-        )?;
-        writeln!(
-            self.to,
-            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
-        )?;
-        writeln!(self.to, "<title>vng: ExpressRoute failover to VPN</title>")?;
-        writeln!(
-            self.to,
-            "<style>\n{}</style>\n</head>\n<body>",
-            include_str!("style.css")
-        )?;
         self.header()?;
         self.figures()?;
         if !self.outcome.series.delivered.is_empty() {
@@ -51,8 +33,7 @@ impl Page<'_> {
         self.packets()?;
         self.ledgers()?;
         self.reach()?;
-        self.setup()?;
-        writeln!(self.to, "</body>\n</html>")
+        self.setup()
     }
 
     fn header(&mut self) -> fmt::Result {
@@ -82,14 +63,7 @@ impl Page<'_> {
             s.probe_fail,
             number(s.hold_down_ms as f64 / 1e3),
         )?;
-        if let Some(error) = &o.error {
-            writeln!(
-                self.to,
-                "<div class=\"error\"><b>Ended early.</b> {}</div>",
-                escape(error)
-            )?;
-        }
-        Ok(())
+        page::early_end(self.to, o.error.as_deref())
     }
 
     fn figures(&mut self) -> fmt::Result {
@@ -391,26 +365,7 @@ impl Page<'_> {
         numbers: usize,
         rows: &[Vec<String>],
     ) -> fmt::Result {
-        let class = |column: usize| {
-            if column >= numbers {
-                " class=\"n\""
-            } else {
-                ""
-            }
-        };
-        write!(self.to, "<div class=\"table\"><table><tr>")?;
-        for (column, name) in head.iter().enumerate() {
-            write!(self.to, "<th{}>{}</th>", class(column), escape(name))?;
-        }
-        writeln!(self.to, "</tr>")?;
-        for row in rows {
-            write!(self.to, "<tr>")?;
-            for (column, cell) in row.iter().enumerate() {
-                write!(self.to, "<td{}>{}</td>", class(column), escape(cell))?;
-            }
-            writeln!(self.to, "</tr>")?;
-        }
-        writeln!(self.to, "</table></div>")
+        page::table(self.to, head, numbers, rows)
     }
 }
 

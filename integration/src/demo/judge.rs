@@ -1,11 +1,11 @@
 //! What the record of numbered packets and the gateways' events say about the fault and the repair.
 
-use super::chart::number;
 use super::outcome::{ByDirection, Event, Latency, Timeline};
 use super::{Demo, kind_of_path};
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::lab::CIRCUIT;
+use crate::report::chart::number;
 use crate::traffic::numbered::{Judgement, Record};
 use gateway::control::api::{Request, What};
 use serde_json::Value;

@@ -8,7 +8,6 @@
 //!
 //! Whatever fails, what was found until then is reported and the lab is taken down.
 
-mod chart;
 mod html;
 mod judge;
 pub mod outcome;
@@ -18,8 +17,12 @@ mod terminal;
 
 use crate::config::{Probing, Tagging};
 use crate::error::Error;
-use crate::gateway::{Control, Gateway};
+use crate::gateway::Control;
 use crate::lab::{BRANCH_HOST, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
+use crate::process::cpu_seconds;
+use crate::report;
+use crate::report::chart::number;
+use crate::report::terminal::Progress;
 use crate::traffic::bulk;
 use crate::traffic::numbered::{Load, Run};
 use gateway::control::view::Explanation;
@@ -27,11 +30,9 @@ use gateway::device::event::Poller;
 use gateway::device::signal::Signals;
 use outcome::{Books, Check, Outcome, Ping, Setup, Trace};
 use sampler::Sampler;
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use terminal::Progress;
 
 pub(crate) use terminal::table;
 
@@ -76,12 +77,7 @@ pub fn run(options: &DemoOptions, signals: &Signals) -> Outcome {
 
 /// Writes `report.json` and `report.html` into `directory`, which is made if it is not there.
 pub fn write_report(outcome: &Outcome, directory: &Path) -> Result<(), Error> {
-    let action = || Error::system(format!("write the report into {}", directory.display()));
-    fs::create_dir_all(directory).map_err(action())?;
-    let json = serde_json::to_string_pretty(outcome)
-        .map_err(|error| Error::unexpected("a report", error.to_string()))?;
-    fs::write(directory.join("report.json"), json + "\n").map_err(action())?;
-    fs::write(directory.join("report.html"), html::page(outcome)).map_err(action())
+    report::write(outcome, &html::page(outcome), directory)
 }
 
 /// The table for people.
@@ -224,9 +220,10 @@ impl Demo<'_> {
         ] {
             self.interrupted()?;
             self.progress.begin(&format!("TCP over {name}"));
-            let before = cpu_seconds(&lab.gateway);
+            let pid = lab.gateway.pid();
+            let before = cpu_seconds(pid);
             let through = bulk::send(vnet, to, address(target)?, duration)?;
-            let cpu = cpu_seconds(&lab.gateway) - before;
+            let cpu = cpu_seconds(pid) - before;
             let (gbps, per_gb) = (through.gbps(), cpu / (through.bytes as f64 / 1e9));
             let rates = &mut self.outcome.throughput;
             if name == "VPN" {
@@ -340,7 +337,7 @@ impl Demo<'_> {
         let found = if balanced {
             format!(
                 "{} packets received by three gateways, every one accounted for",
-                chart::number(all as f64)
+                number(all as f64)
             )
         } else {
             let off = books.iter().filter(|(_, books)| books.difference != 0);
@@ -442,10 +439,9 @@ impl Moment {
 }
 
 fn setup(lab: &LabOptions, load: Load) -> Setup {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Setup {
         version: env!("CARGO_PKG_VERSION").into(),
-        kernel: kernel.trim().into(),
+        kernel: report::kernel(),
         processors: std::thread::available_parallelism().map_or(0, usize::from),
         links: lab.links.tags().to_string(),
         probe_interval_ms: lab.probing.interval.as_millis() as u64,
@@ -492,19 +488,6 @@ fn kind_of_path(name: &str) -> &'static str {
     } else {
         "vpn"
     }
-}
-
-/// CPU time that a gateway has used, seconds: user and system time in `/proc/PID/stat`, whose program
-/// name may contain anything and ends with the last parenthesis.
-fn cpu_seconds(gateway: &Gateway) -> f64 {
-    let read = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid()?)).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-        let user: u64 = fields.next()?.parse().ok()?;
-        let system: u64 = fields.next()?.parse().ok()?;
-        Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
-    };
-    read().unwrap_or(0.0)
 }
 
 fn address(text: &str) -> Result<IpAddr, Error> {

@@ -1,9 +1,9 @@
 //! The pictures of the report, each with the words above it.
 
-use super::chart::{Chart, Line, Mark, Scale, escape, number};
 use super::html::Page;
 use super::outcome::{Latency, Timeline};
 use crate::lab::{CIRCUIT, SITE};
+use crate::report::chart::{Chart, Line, Mark, Scale, escape, number};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 

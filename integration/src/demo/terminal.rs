@@ -1,73 +1,13 @@
-//! What a demo shows: a line for each step while it runs, and a table at the end.
+//! The table that a demo ends with.
 
 use super::outcome::{Outcome, Timeline};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use crate::report::terminal::{new_table, shows_colour};
+use comfy_table::{Attribute, Cell, Color};
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
-use std::time::Instant;
-
-/// Lines about steps, on a terminal only.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    shown: bool,
-    colour: bool,
-    begun: Option<(String, Instant)>,
-}
-
-impl Progress {
-    /// Shows lines on standard error if that is a terminal.
-    pub(crate) fn new() -> Self {
-        let shown = io::stderr().is_terminal();
-        Self {
-            shown,
-            colour: shown && wants_colour(),
-            begun: None,
-        }
-    }
-
-    /// A step begins.
-    pub(crate) fn begin(&mut self, step: &str) {
-        if self.shown {
-            let _ = write!(io::stderr(), "  … {step}");
-            let _ = io::stderr().flush();
-        }
-        self.begun = Some((step.to_owned(), Instant::now()));
-    }
-
-    /// The step that was begun has ended.
-    pub(crate) fn end(&mut self, passed: bool, found: &str) {
-        let Some((step, since)) = self.begun.take().filter(|_| self.shown) else {
-            return;
-        };
-        let (sign, colour) = if passed {
-            ("✓", "\x1b[32m")
-        } else {
-            ("✗", "\x1b[31m")
-        };
-        let (on, dim, off) = if self.colour {
-            (colour, "\x1b[2m", "\x1b[0m")
-        } else {
-            ("", "", "")
-        };
-        let seconds = since.elapsed().as_secs_f64();
-        let colon = if found.is_empty() { "" } else { ": " };
-        // Back to the start of the line, and clear it.
-        let _ = writeln!(
-            io::stderr(),
-            "\r\x1b[K  {on}{sign}{off} {step}{colon}{found} {dim}{seconds:.1} s{off}"
-        );
-    }
-}
-
-/// Whether standard output should have colours.
-fn wants_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
 
 /// The table at the end.
 pub(crate) fn table(outcome: &Outcome) -> String {
-    let colour = io::stdout().is_terminal() && wants_colour();
+    let colour = shows_colour();
     let measured = !outcome.latency.is_empty();
     let results = if measured {
         results(outcome, colour)
@@ -78,10 +18,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
 }
 
 fn results(outcome: &Outcome, colour: bool) -> String {
-    let mut table = new_table();
-    if !colour {
-        table.force_no_tty();
-    }
+    let mut table = new_table(colour);
     table.set_header(["", "vnet → onprem", "onprem → vnet"]);
     let (failover, failback) = (&outcome.failover, &outcome.failback);
     let ms = |value: f64| format!("{value:.0} ms");
@@ -176,24 +113,8 @@ fn results(outcome: &Outcome, colour: bool) -> String {
     text
 }
 
-fn new_table() -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    // Some terminals do not say how wide they are.
-    if table.width().is_some_and(|width| width < 40) {
-        table.set_width(100);
-    }
-    table
-}
-
 fn checks(outcome: &Outcome, colour: bool) -> String {
-    let mut table = new_table();
-    if colour {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
+    let mut table = new_table(colour);
     table.set_header(["", "check", "found"]);
     for check in &outcome.checks {
         let (sign, shade) = if check.passed {
