@@ -5,6 +5,7 @@
 //!   [`fault`]: what it does wrong. [`gateway`]: `vng run` as a process, and questions to it.
 //! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
 //! - [`demo`]: the demo. [`report`]: what reports are made of. [`standing`]: a lab that is left standing.
+//! - [`peer`], [`program`]: implementations that are not ours, and other programs.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
@@ -17,8 +18,10 @@ pub mod fault;
 pub mod gateway;
 pub mod host;
 pub mod lab;
+pub mod peer;
 mod plan;
 pub mod process;
+pub mod program;
 mod report;
 pub mod scratch;
 pub mod standing;

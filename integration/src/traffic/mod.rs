@@ -5,4 +5,5 @@
 
 pub mod bulk;
 pub mod icmp;
+pub mod iperf;
 pub mod numbered;

@@ -38,9 +38,9 @@ impl<'a> Capture<'a> {
         let shell = ["sh", "-c", "file=$1; shift; exec \"$@\" > \"$file\"", "sh"];
         let dumpcap = [word(&file), "dumpcap", "-i", interface, "-w", "-"];
         let words = [&shell[..], &dumpcap, &["-f", filter], &limits];
-        let process = Background::start(stage, host, &words.concat());
+        let process = program::start(stage, host, &words.concat());
         // dumpcap says where it writes once the interface is open.
-        process.wait_for("File: ", 1);
+        process.wait_for("File: ", 1).unwrap();
         Self {
             stage,
             host: Arc::clone(host),
@@ -51,7 +51,8 @@ impl<'a> Capture<'a> {
 
     /// Waits for the end; then the packets can be read.
     pub(crate) fn finish(mut self) -> Self {
-        assert!(self.process.wait(), "dumpcap: {}", self.process.said());
+        let success = self.process.wait().unwrap();
+        assert!(success, "dumpcap: {}", self.process.said());
         self
     }
 

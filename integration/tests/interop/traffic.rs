@@ -1,11 +1,11 @@
 //! What every way must carry.
 
-use crate::program::{self, Background, announce};
+use crate::program::announce;
 use crate::stage::{Family, PATIENCE, Stage, host_address};
 use integration::host::Host;
+use integration::traffic::iperf;
 use integration::traffic::numbered::{Judgement, Load, Run};
 use serde_json::Value;
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,39 +30,28 @@ pub(crate) fn assert_pings(hosts: &[Arc<Host>; 2]) {
 pub(crate) struct Iperf<'a> {
     stage: &'a Stage,
     hosts: &'a [Arc<Host>; 2],
-    server: Background,
-    runs: Cell<usize>,
+    server: iperf::Iperf,
 }
 
 impl<'a> Iperf<'a> {
     pub(crate) fn new(stage: &'a Stage, hosts: &'a [Arc<Host>; 2]) -> Self {
         let [_, server] = hosts;
-        let server = Background::start(stage, server, &["iperf3", "-s", "--forceflush"]);
+        let server = iperf::Iperf::start(&stage.nursery, server).unwrap();
         Self {
             stage,
             hosts,
             server,
-            runs: Cell::new(0),
         }
     }
 
     /// Runs the client on side 1 with these options; the `end` of its report.
     pub(crate) fn run(&self, family: Family, options: &[&str]) -> Value {
-        // After each run the server closes its socket and opens it again.
-        self.runs.set(self.runs.get() + 1);
-        self.server.wait_for("Server listening", self.runs.get());
-        let target = host_address(2, family).to_string();
-        let words = [&["iperf3", "-J", "-c", &target][..], options].concat();
-        let ended = program::run(self.stage, &self.hosts[0], Duration::from_secs(40), &words);
-        let report: Value = serde_json::from_str(&ended.out)
-            .unwrap_or_else(|error| panic!("{options:?}: {error}: {ended:?}"));
-        assert!(
-            ended.success && report["error"].is_null(),
-            "iperf3 {options:?}: {} {}",
-            report["error"],
-            ended.err
-        );
-        report["end"].clone()
+        let ([from, _], target) = (self.hosts, host_address(2, family));
+        let limit = Duration::from_secs(40);
+        let end = self
+            .server
+            .run(&self.stage.nursery, from, target, options, limit);
+        end.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// TCP: bytes arrive, and few are sent twice. More options as iperf3 has them.

@@ -1,0 +1,229 @@
+//! Other programs, run on a host. The kernel kills them when the thread that starts them goes
+//! (PR_SET_PDEATHSIG, by util-linux's `setpriv`), and none that is waited for runs longer than it is given.
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::process::Nursery;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a program may take to write what is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The program of this name on PATH.
+pub fn find(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&search_path())
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+/// PATH, and where Debian keeps programs that only root's PATH has.
+fn search_path() -> OsString {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let also = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let all = std::env::split_paths(&own).chain(also);
+    std::env::join_paths(all).unwrap_or(own)
+}
+
+/// What a program that has ended leaves.
+#[derive(Debug)]
+pub struct Ended {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// Runs a program on `host` to its end, which comes after `limit` (whole seconds, at least 1) at the
+/// latest; `words` begin with its name.
+pub fn run(
+    nursery: &Nursery,
+    host: &Arc<Host>,
+    limit: Duration,
+    words: &[&str],
+) -> Result<Ended, Error> {
+    let (program, arguments) = split(words)?;
+    let mut command = tied("timeout");
+    command
+        .args(["--kill-after=1", &limit.as_secs().max(1).to_string()])
+        .args(["setpriv", "--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let action = || Error::system(format!("run {}", words.join(" ")));
+    let child = nursery.spawn(host, command).map_err(action())?;
+    let output = child.wait_with_output().map_err(action())?;
+    Ok(Ended {
+        success: output.status.success(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// A program that runs until this value is dropped.
+#[derive(Debug)]
+pub struct Background {
+    name: String,
+    child: Child,
+    said: Arc<Said>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+impl Said {
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Background {
+    /// Starts a program on `host`; `words` begin with its name.
+    pub fn start(nursery: &Nursery, host: &Arc<Host>, words: &[&str]) -> Result<Self, Error> {
+        let (program, arguments) = split(words)?;
+        let action = || Error::system(format!("start {}", words.join(" ")));
+        let mut command = tied(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = nursery.spawn(host, command).map_err(action())?;
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|out| Box::new(out) as _),
+            child.stderr.take().map(|err| Box::new(err) as _),
+        ];
+        // Owned from here on: whatever fails next, dropping it ends the process.
+        let mut background = Self {
+            name: words.first().copied().unwrap_or_default().to_owned(),
+            child,
+            said: Arc::default(),
+            listeners: Vec::new(),
+        };
+        for output in outputs.into_iter().flatten() {
+            let said = Arc::clone(&background.said);
+            let listener = std::thread::Builder::new()
+                .name(format!("log-{}", background.name))
+                .spawn(move || listen(output, &said))
+                .map_err(action())?;
+            background.listeners.push(listener);
+        }
+        Ok(background)
+    }
+
+    /// Its process id: `setpriv` becomes the program, so it is the program's own.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has written `text`, so many times.
+    pub fn wait_for(&self, text: &str, times: usize) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = self.said.text();
+        while said.matches(text).count() < times {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::unexpected(
+                    format!("{text:?} from {}", self.name),
+                    said.clone(),
+                ));
+            }
+            let more = self.said.more.wait_timeout(said, left);
+            said = more.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself; whether with status 0.
+    pub fn wait(&mut self) -> Result<bool, Error> {
+        let ended = self.child.wait();
+        let ended = ended.map_err(Error::system(format!("wait for {}", self.name)))?;
+        Ok(ended.success())
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has written.
+    pub fn said(&self) -> String {
+        self.said.text().clone()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for listener in self.listeners.drain(..) {
+            let _ = listener.join();
+        }
+    }
+}
+
+fn listen(output: impl Read, said: &Said) {
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        let mut text = said.text();
+        text.push_str(&line);
+        text.push('\n');
+        said.more.notify_all();
+    }
+}
+
+fn split<'a, 'b>(words: &'a [&'b str]) -> Result<(PathBuf, &'a [&'b str]), Error> {
+    let (name, arguments) = words.split_first().unwrap_or((&"", &[]));
+    let program = find(name).ok_or_else(|| {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Error::system(format!("run {name}, which is not installed"))(missing)
+    })?;
+    Ok((program, arguments))
+}
+
+/// A command that the kernel kills when the thread that starts it goes.
+pub(crate) fn tied(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .env("PATH", search_path());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_kept_and_a_missing_one_is_an_error() {
+        let nursery = Nursery::new().unwrap();
+        let host = Arc::new(Host::new("a").unwrap());
+        let words = ["sh", "-c", "echo one; echo two >&2; exit 3"];
+        let ended = run(&nursery, &host, PATIENCE, &words).unwrap();
+        assert_eq!(
+            (ended.success, ended.out.as_str(), ended.err.as_str()),
+            (false, "one\n", "two\n")
+        );
+        let words = ["sh", "-c", "echo here; exec sleep 60"];
+        let mut program = Background::start(&nursery, &host, &words).unwrap();
+        program.wait_for("here", 1).unwrap();
+        assert!(!program.has_ended());
+        let pid = program.pid();
+        drop(program);
+        assert!(!PathBuf::from(format!("/proc/{pid}")).exists());
+        assert!(Background::start(&nursery, &host, &["no-such-program"]).is_err());
+    }
+}
