@@ -4,8 +4,8 @@
 
 use super::schema::{
     Action, Bfd, Bgp, Circuit, Client, Config, ConnectionModel, Control, ExpressRoute, Failover,
-    FragmentPolicy, Link, LinkMac, NextHop, PointToSite, PolicyRule, Probe, Site, SiteKind,
-    UserRoute, Vnet, Vpn,
+    FragmentPolicy, Link, LinkMac, NextHop, PointToSite, PolicyRule, Polling, Probe, Site,
+    SiteKind, UserRoute, Vnet, Vpn,
 };
 use super::value::{
     Address, Endpoint, File, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network, OneOf,
@@ -105,6 +105,7 @@ impl Default for Control {
             socket: PathBuf::from(DEFAULT_SOCKET),
             metrics: None,
             workers: 1,
+            polling: Polling::default(),
         }
     }
 }
@@ -568,6 +569,14 @@ fn control_of(walk: &mut Walk, section: Section, directory: &Path) -> Control {
     control.metrics = section.optional(walk, "metrics", &Endpoint);
     if let Some(workers) = section.optional(walk, "workers", &Whole(1, 64)) {
         control.workers = workers as u16;
+    }
+    let polling = OneOf(&[
+        ("sleep", Polling::Sleep),
+        ("adaptive", Polling::Adaptive),
+        ("spin", Polling::Spin),
+    ]);
+    if let Some(polling) = section.optional(walk, "polling", &polling) {
+        control.polling = polling;
     }
     section.finish(walk);
     control

@@ -320,6 +320,29 @@ pub struct Failover {
     pub branch_transit: bool,
 }
 
+/// How a worker waits for packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Polling {
+    /// It sleeps whenever there is nothing: the least processor time.
+    Sleep,
+    /// It looks on while packets come close behind each other.
+    #[default]
+    Adaptive,
+    /// It never sleeps: the least latency, for one core.
+    Spin,
+}
+
+impl Polling {
+    /// As the configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Adaptive => "adaptive",
+            Self::Spin => "spin",
+        }
+    }
+}
+
 /// `[control]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
@@ -329,4 +352,6 @@ pub struct Control {
     pub metrics: Option<SocketAddr>,
     /// Data workers. Default 1.
     pub workers: u16,
+    /// How workers wait for packets. Default adaptive.
+    pub polling: Polling,
 }

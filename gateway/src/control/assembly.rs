@@ -8,24 +8,27 @@
 use crate::config::key_file;
 use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
 use crate::control::bystander::Bystander;
+use crate::control::crew::{self, Seat};
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
 use crate::control::supervisor::RunError;
 use crate::control::watch::{PathSetup, ProbeSetup};
+use crate::device::DeviceError;
 use crate::device::event::Waker;
 use crate::device::interface::Interface;
 use crate::device::netlink::{Netlink, Route, Via};
-use crate::device::tun::Tun;
+use crate::device::steering::{FlowProgram, NetworkAt};
+use crate::device::tun::{Tun, TunQueue};
 use crate::device::udp::{UdpOptions, UdpSocket};
 use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
 use crate::pipeline::process::{Forwarding, Side};
-use crate::telemetry::ledger::Ledger;
+use crate::worker::bell::Bell;
 use crate::worker::ethernet::{own_mac, usable_mtu};
-use crate::worker::handover::{HostPort, LinkFacts, LinkWord, NeighborWord, TunnelWord};
-use crate::worker::link::{LinkPort, LinkRecipe, MAX_SEGMENT};
+use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
+use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
 use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
 use crypto::key::{PresharedKey, PrivateKey};
@@ -94,8 +97,12 @@ fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
 }
 
 impl Parts {
-    /// Makes the words of every path of the plan; the interfaces must exist.
-    pub(crate) fn new(config: &Config, plan: &Plan) -> Result<Self, RunError> {
+    /// Makes the words of every path of the plan, for workers with these bells; the interfaces must exist.
+    pub(crate) fn new(
+        config: &Config,
+        plan: &Plan,
+        bells: &Arc<[Arc<Bell>]>,
+    ) -> Result<Self, RunError> {
         let mut paths = Vec::new();
         for path in &plan.paths {
             let Some((circuit, link, _)) = link_of(config, path) else {
@@ -131,7 +138,7 @@ impl Parts {
                     tags,
                     mac,
                     offload: link.offload,
-                    fanout: None,
+                    fanout: fanout(path.id, tags, bells),
                 },
                 address: link.address.clone(),
             }));
@@ -206,20 +213,25 @@ impl Parts {
         }
     }
 
-    /// All ports of the one worker.
+    /// All ports of one worker.
     pub(crate) fn switch(
         &self,
         plan: &Plan,
+        seat: Seat,
         vnet: VnetPort,
         tunnels: Tunnels<Endpoint>,
-        host: Arc<HostPort>,
         control: &Arc<Waker>,
-        ledger: &Arc<Ledger>,
     ) -> Result<Switch<Endpoint>, RunError> {
+        let next = (!seat.is_last()).then_some(seat.number + 1);
         let (mut links, mut ways) = (Vec::new(), Vec::new());
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
-                ways.push(Way::Tunnel);
+                let owner = owner_of(path, seat.count);
+                ways.push(if owner == seat.number {
+                    Way::Tunnel
+                } else {
+                    Way::Owner(owner)
+                });
                 continue;
             };
             let next = |v4: bool| {
@@ -231,12 +243,12 @@ impl Parts {
             };
             ways.push(Way::Link(links.len()));
             links.push(LinkPort::new(
-                path.id,
+                (path.id, seat.number),
                 parts.recipe.clone(),
                 Arc::clone(&parts.word),
                 [next(true), next(false)],
                 Arc::clone(control),
-                Arc::clone(ledger),
+                Arc::clone(&seat.ledger),
             ));
         }
         Ok(Switch {
@@ -245,11 +257,14 @@ impl Parts {
             links,
             tunnels,
             ways,
-            host,
+            exits: seat.exits,
+            entrances: seat.entrances,
+            next,
+            host: seat.host,
             control: Arc::clone(control),
             cache: FlowCache::new(FLOWS, random()?),
             complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
-            ledger: Arc::clone(ledger),
+            ledger: seat.ledger,
             message: vec![0; MAX_ERROR].into_boxed_slice(),
             piece: vec![0; MAX_SEGMENT].into_boxed_slice(),
         })
@@ -275,7 +290,7 @@ impl Parts {
                 path: path.id,
                 name: path.name.clone(),
                 kind: path.kind,
-                worker: 0,
+                worker: owner_of(path, usize::from(config.control.workers)),
                 link,
                 tunnel: self.tunnel(path.id).cloned(),
                 probe: probe.map(|probe| ProbeSetup {
@@ -292,6 +307,44 @@ impl Parts {
             hold_down: config.failover.hold_down,
             addresses: config.vnet.address.iter().map(IpNet::addr).collect(),
             paths: paths.collect(),
+        }
+    }
+}
+
+/// The worker that sends the gateway's own packets of a path: a tunnel's owner, the first for a link.
+fn owner_of(path: &PathPlan, workers: usize) -> usize {
+    match path.origin {
+        Origin::Site { site } => crew::owner(site, workers),
+        Origin::Link { .. } => 0,
+    }
+}
+
+/// How workers with these bells share a link; `None`: there is one only.
+fn fanout(path: PathId, tags: Tags, bells: &Arc<[Arc<Bell>]>) -> Option<Fanout> {
+    if bells.len() < 2 {
+        return None;
+    }
+    let network = if tags.inner().is_some() {
+        NetworkAt::BehindInnerTag
+    } else {
+        NetworkAt::Start
+    };
+    // Another gateway in this network namespace has another process number.
+    let group = (std::process::id().wrapping_mul(31) as u16).wrapping_add(path.0);
+    Some(Fanout {
+        group,
+        program: flow_program(bells.len(), network).map(Arc::new),
+        bells: Arc::clone(bells),
+    })
+}
+
+/// Without it the kernel's own rules hold, which keep a flow on one worker in each direction.
+fn flow_program(workers: usize, network: NetworkAt) -> Option<FlowProgram> {
+    match FlowProgram::load(workers as u16, network) {
+        Ok(program) => Some(program),
+        Err(error) => {
+            tracing::warn!("the kernel shares flows out over workers by rules of its own: {error}");
+            None
         }
     }
 }
@@ -323,12 +376,19 @@ fn random() -> Result<u64, RunError> {
     Ok(u64::from_ne_bytes(seed))
 }
 
-/// Makes the TUN device with the kernel's side of it.
-pub(crate) fn vnet_port(config: &Config, plan: &Plan) -> Result<VnetPort, RunError> {
+/// Makes the TUN device with the kernel's side of it; one queue a worker.
+pub(crate) fn vnet_ports(config: &Config, plan: &Plan) -> Result<Vec<VnetPort>, RunError> {
+    let workers = usize::from(config.control.workers);
     let vnet = &config.vnet;
     let system = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
-    let tun =
-        Tun::create(&vnet.device, vnet.mtu, 1, vnet.offload).map_err(|error| system(&error))?;
+    let tun = Tun::create(&vnet.device, vnet.mtu, workers, vnet.offload)
+        .map_err(|error| system(&error))?;
+    if workers > 1
+        && let Some(program) = flow_program(workers, NetworkAt::Start)
+        && let Err(error) = tun.steer(&program)
+    {
+        tracing::warn!("the kernel shares flows out over workers by rules of its own: {error}");
+    }
     let mut netlink = Netlink::open().map_err(|error| system(&error))?;
     for &address in &vnet.host_address {
         netlink
@@ -336,12 +396,12 @@ pub(crate) fn vnet_port(config: &Config, plan: &Plan) -> Result<VnetPort, RunErr
             .map_err(|error| system(&error))?;
     }
     set_host_routes(&mut netlink, &tun.name, &[], &plan.host_routes)?;
-    let queue = tun.queues.into_iter().next();
-    Ok(VnetPort {
-        queue: queue.ok_or_else(|| RunError::Failed("the TUN device has no queue".to_owned()))?,
+    let port = |queue: TunQueue| VnetPort {
+        queue,
         offload: tun.vnet_header,
         uso: tun.uso,
-    })
+    };
+    Ok(tun.queues.into_iter().map(port).collect())
 }
 
 /// Sets kernel routes through `device` to `wanted` and takes away those of `old` that are not wanted.
@@ -364,12 +424,14 @@ pub(crate) fn set_host_routes(
     Ok(())
 }
 
-/// Opens the tunnels' sockets and adds every site.
+/// Opens one worker's sockets for tunnels and adds every site that it owns. To be called in the order of the
+/// workers: the kernel numbers the sockets of a port as they come.
 pub(crate) fn tunnels(
     config: &Config,
     plan: &Plan,
     parts: &Parts,
-    ledger: &Arc<Ledger>,
+    seat: &Seat,
+    limiter: &Arc<Limiter>,
     started: Instant,
 ) -> Result<Tunnels<Endpoint>, RunError> {
     let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
@@ -377,21 +439,23 @@ pub(crate) fn tunnels(
         Some(vpn) => {
             let key = key_file::read::<PrivateKey>(&vpn.private_key_file)
                 .map_err(|error| failed(&error))?;
-            (key, underlay(vpn)?)
+            (key, underlay(vpn, seat)?)
         }
         None => (
             PrivateKey::generate().map_err(|error| failed(&error))?,
             Underlay::default(),
         ),
     };
-    let limiter = Limiter::new(started, Limits::default()).map_err(|error| failed(&error))?;
     let epoch = Epoch {
         instant: started,
         calendar: SystemTime::now(),
     };
-    let endpoint = Endpoint::new(private_key, Arc::new(limiter), 0, epoch);
-    let mut tunnels = Tunnels::new(endpoint, underlay, Arc::clone(ledger), started);
-    for path in &plan.paths {
+    let number = seat.number as u8;
+    let endpoint = Endpoint::new(private_key, Arc::clone(limiter), number, epoch);
+    let ledger = Arc::clone(&seat.ledger);
+    let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, seat.is_last());
+    let own = |path: &&PathPlan| owner_of(path, seat.count) == seat.number;
+    for path in plan.paths.iter().filter(own) {
         let (Some(site), Some(word)) = (site_of(config, path), parts.tunnel(path.id)) else {
             continue;
         };
@@ -419,14 +483,32 @@ pub(crate) fn tunnels(
     Ok(tunnels)
 }
 
-/// One socket a family. A machine without IPv6 has none of it, unless a site asks for it.
-fn underlay(vpn: &Vpn) -> Result<Underlay, RunError> {
+/// The limiter that all workers share.
+pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
+    Limiter::new(started, Limits::default())
+        .map(Arc::new)
+        .map_err(|error| RunError::System(error.to_string()))
+}
+
+/// One worker's sockets, one a family. A machine without IPv6 has none of it, unless a site asks for it.
+fn underlay(vpn: &Vpn, seat: &Seat) -> Result<Underlay, RunError> {
     let options = UdpOptions {
         offload: vpn.offload,
+        reuse_port: seat.count > 1,
         ..UdpOptions::default()
     };
-    let bind =
-        |address: IpAddr| UdpSocket::bind(SocketAddr::new(address, vpn.listen_port), options);
+    let bind = |address: IpAddr| -> Result<UdpSocket, DeviceError> {
+        let address = SocketAddr::new(address, vpn.listen_port);
+        if seat.count > 1 && seat.number == 0 {
+            // A port that is shared among workers could be shared with another program too, unnoticed.
+            UdpSocket::bind(address, UdpOptions::default())?;
+        }
+        let socket = UdpSocket::bind(address, options)?;
+        if seat.count > 1 && seat.number == 0 {
+            socket.steer_by_receiver_index()?;
+        }
+        Ok(socket)
+    };
     let v4 =
         bind(Ipv4Addr::UNSPECIFIED.into()).map_err(|error| RunError::System(error.to_string()))?;
     let v6 = match bind(Ipv6Addr::UNSPECIFIED.into()) {

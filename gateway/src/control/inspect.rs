@@ -386,6 +386,10 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         "control.workers",
         old.control.workers == new.control.workers,
     );
+    check(
+        "control.polling",
+        old.control.polling == new.control.polling,
+    );
     let links = |config: &Config| -> Vec<_> {
         let links = circuits_of(config).iter().flat_map(|circuit| {
             circuit

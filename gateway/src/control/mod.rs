@@ -14,6 +14,7 @@ pub mod board;
 mod bystander;
 mod carrier;
 pub mod client;
+pub(crate) mod crew;
 pub mod describe;
 pub mod discovery;
 pub mod echo;

@@ -236,7 +236,7 @@ impl<'a> Control<'a> {
         self.judge(now);
         if !matches!(changed, Ok(false)) {
             for port in &self.ports {
-                port.worker.wake();
+                port.bell.ring();
             }
             self.effects.link(id, facts);
         }
@@ -306,7 +306,7 @@ impl<'a> Control<'a> {
                 }
             }
             if spoke {
-                port.worker.wake();
+                port.bell.ring();
             }
         }
     }
@@ -326,13 +326,13 @@ impl<'a> Control<'a> {
                 && let Some(port) = self.ports.get(path.setup.worker)
             {
                 give(&self.ledger, port, Some(path.setup.path), packet);
-                port.worker.wake();
+                port.bell.ring();
             }
         }
         if resolved {
             // Packets may wait for the address.
             for port in &self.ports {
-                port.worker.wake();
+                port.bell.ring();
             }
         }
         if now >= self.tunnels_due {

@@ -144,7 +144,7 @@ impl Running {
     pub(crate) fn stop_workers(&self) {
         for worker in &self.workers {
             worker.shared.stop.store(true, Ordering::Release);
-            worker.host.worker.wake();
+            worker.host.bell.ring();
         }
     }
 

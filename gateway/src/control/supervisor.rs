@@ -10,6 +10,7 @@
 use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::{self, Parts};
+use crate::control::crew;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
@@ -19,7 +20,7 @@ use crate::device::signal::{Signal, Signals};
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::ethernet::usable_mtu;
-use crate::worker::handover::{HostPort, LinkFacts};
+use crate::worker::handover::LinkFacts;
 use crate::worker::run::{Shared, Worker};
 use arc_swap::ArcSwap;
 use routing::health::Usability;
@@ -71,42 +72,47 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
 
     // 3. devices
-    let parts = Arc::new(Parts::new(&config, &plan)?);
+    let bells = crew::bells(usize::from(config.control.workers))?;
+    let parts = Arc::new(Parts::new(&config, &plan, &bells)?);
     let _bystander = parts.keep_kernel_out();
-    let ledger = || Arc::new(Ledger::new(plan.ports.len()));
-    let (worker_ledger, control_ledger) = (ledger(), ledger());
+    let control_ledger = Arc::new(Ledger::new(plan.ports.len()));
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
     let control = Arc::new(control);
-    let host = HostPort::new().map_err(|error| system("make an eventfd", &error))?;
-    let host = Arc::new(host);
     let forwarding = Arc::new(ArcSwap::from_pointee(parts.forwarding(&config, &plan)));
-    let tunnels = assembly::tunnels(&config, &plan, &parts, &worker_ledger, started)?;
-    let vnet = assembly::vnet_port(&config, &plan)?;
-    let switch = parts.switch(
-        &plan,
-        vnet,
-        tunnels,
-        Arc::clone(&host),
-        &control.waker,
-        &worker_ledger,
-    )?;
+    let limiter = assembly::limiter(started)?;
+    let vnets = assembly::vnet_ports(&config, &plan)?;
+    let (mut handles, mut workers) = (Vec::new(), Vec::new());
+    for (seat, vnet) in crew::seats(&bells, plan.ports.len()).into_iter().zip(vnets) {
+        let handle = WorkerHandle {
+            shared: Arc::new(Shared {
+                forwarding: Arc::clone(&forwarding),
+                kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
+                stop: AtomicBool::new(false),
+            }),
+            host: Arc::clone(&seat.host),
+            ledger: Arc::clone(&seat.ledger),
+        };
+        let tunnels = assembly::tunnels(&config, &plan, &parts, &seat, &limiter, started)?;
+        let switch = parts.switch(&plan, seat, vnet, tunnels, &control.waker)?;
+        let polling = config.control.polling;
+        let worker = Worker::new(switch, Arc::clone(&handle.shared), polling, started)
+            .map_err(|error| system("wait for the devices", &error))?;
+        workers.push(worker);
+        handles.push(handle);
+    }
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
 
     // 4. threads
-    let shared = Arc::new(Shared {
-        forwarding: Arc::clone(&forwarding),
-        kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
-        stop: AtomicBool::new(false),
-    });
-    let worker = Worker::new(switch, Arc::clone(&shared), started)
-        .map_err(|error| system("wait for the devices", &error))?;
     let ended = Waker::new().map_err(|error| system("make an eventfd", &error))?;
     let ended = Arc::new(ended);
     let setup = ControlSetup {
         started,
         watch: parts.watch(&config, &plan),
-        ports: vec![Arc::clone(&host)],
+        ports: handles
+            .iter()
+            .map(|handle| Arc::clone(&handle.host))
+            .collect(),
         ledger: Arc::clone(&control_ledger),
         effects: Box::new(DataPlane {
             forwarding: Arc::clone(&forwarding),
@@ -117,20 +123,18 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let control_thread = spawn("control", &ended, move || {
         crate::control::run::run(setup).map_err(|error| error.to_string())
     })?;
-    let worker_thread = spawn("worker-0", &ended, move || {
-        worker.run().map_err(|error| error.to_string())
-    })?;
-    let handle = WorkerHandle {
-        shared,
-        host,
-        ledger: worker_ledger,
-    };
+    let mut worker_threads = Vec::new();
+    for (number, worker) in workers.into_iter().enumerate() {
+        worker_threads.push(spawn(&format!("worker-{number}"), &ended, move || {
+            worker.run().map_err(|error| error.to_string())
+        })?);
+    }
     let running = Arc::new(Running::new(
         (path, started),
         (config, plan, parts),
         forwarding,
         Arc::clone(&control),
-        vec![handle],
+        handles,
         control_ledger,
     ));
     let serving = server
@@ -147,11 +151,15 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     // 6. the end
     drop(serving);
     running.stop_workers();
-    let worker = join(worker_thread, "the worker");
+    let workers: Vec<_> = worker_threads
+        .into_iter()
+        .map(|thread| join(thread, "a worker"))
+        .collect();
     control.stop();
     let control = join(control_thread, "control");
     running.report();
-    worker.and(control).map_err(RunError::Failed)
+    let all: Result<(), String> = workers.into_iter().chain([control]).collect();
+    all.map_err(RunError::Failed)
 }
 
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.

@@ -105,7 +105,9 @@ impl Waker {
     pub fn clear(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.event, &mut count);
-        self.pending.store(false, Ordering::Release);
+        // Read and written in one step: a plain store could be seen after what the sleeper reads next, and
+        // a wake that fell in between would be lost.
+        self.pending.swap(false, Ordering::AcqRel);
     }
 }
 

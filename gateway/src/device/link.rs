@@ -16,6 +16,7 @@ use super::offload::{HEADER_LEN, Offload};
 use super::socket::{
     ControlRoom, ancillary, check, control_of, set_buffers, set_option, write_parts,
 };
+use super::steering::FlowProgram;
 use super::vlan::CUSTOMER_TAG;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -41,8 +42,10 @@ pub struct LinkOptions<'a> {
     /// Whether super-packets and partial checksums may be sent. They are received in any case: what
     /// arrives is as the interface below made it.
     pub offload: bool,
-    /// Shares the link's frames out over all sockets with this id in this network namespace, by flow.
-    pub fanout: Option<u16>,
+    /// Shares the link's frames out over all sockets with this id in this network namespace, by flow: as
+    /// the program says, the sockets numbered in the order in which they were opened; without one by the
+    /// kernel's hash.
+    pub fanout: Option<(u16, Option<&'a FlowProgram>)>,
     /// A MAC address of the gateway's own that the interface shall accept (PACKET_MR_UNICAST). A NIC
     /// needs it; veth and the interface's own address do not.
     pub mac: Option<[u8; 6]>,
@@ -134,8 +137,8 @@ impl LinkSocket {
             socket.accept_address(libc::PACKET_MR_MULTICAST, group)?;
         }
         socket.bind()?;
-        if let Some(id) = options.fanout {
-            socket.join_fanout(id)?;
+        if let Some((id, program)) = options.fanout {
+            socket.join_fanout(id, program)?;
         }
         socket.attach(options.filter)?;
         Ok(socket)
@@ -189,16 +192,23 @@ impl LinkSocket {
         check(result as isize).map(drop)
     }
 
-    fn join_fanout(&self, id: u16) -> Result<(), Errno> {
+    fn join_fanout(&self, id: u16, program: Option<&FlowProgram>) -> Result<(), Errno> {
         // The group has a tap of its own, which PACKET_IGNORE_OUTGOING of its members does not reach; hence
         // the flag (PACKET_FANOUT_FLAG_IGNORE_OUTGOING, Linux 5.17), or without it the filter alone.
         const IGNORE_OUTGOING: u32 = 0x4000;
-        let argument = |flags: u32| {
-            let mode = libc::PACKET_FANOUT_HASH | flags;
-            (u32::from(id) | mode << 16).cast_signed()
+        let kind = match program {
+            Some(_) => libc::PACKET_FANOUT_EBPF,
+            None => libc::PACKET_FANOUT_HASH,
         };
+        let argument = |flags: u32| (u32::from(id) | (kind | flags) << 16).cast_signed();
         self.set(libc::PACKET_FANOUT, &argument(IGNORE_OUTGOING))
-            .or_else(|_| self.set(libc::PACKET_FANOUT, &argument(0)))
+            .or_else(|_| self.set(libc::PACKET_FANOUT, &argument(0)))?;
+        if let Some(program) = program {
+            // The group's, not the socket's: setting it again changes nothing.
+            let descriptor: c_int = program.as_fd().as_raw_fd();
+            self.set(libc::PACKET_FANOUT_DATA, &descriptor)?;
+        }
+        Ok(())
     }
 
     /// Takes one frame: it begins at the start of `buffer` ([`MAX_FRAME`] bytes are enough for any).

@@ -2,7 +2,7 @@
 //! the project stands in this module's files, each block with its SAFETY line.
 //!
 //! `tun` is the virtual network's side, `link` (with `filter` and `vlan`) an ExpressRoute link's, `udp`
-//! the tunnels'; `offload` is the virtio-net header that the first two share; `error` says what can go
+//! the tunnels'; `steering` shares packets out over workers; `offload` is the virtio-net header that the first two share; `error` says what can go
 //! wrong with any of them.
 #![allow(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod offload;
 pub mod signal;
+pub mod steering;
 pub mod tun;
 pub mod udp;
 pub mod vlan;

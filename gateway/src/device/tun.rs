@@ -11,6 +11,7 @@ use super::error::{DeviceError, ReceiveError, SendError};
 use super::interface::{Interface, request};
 use super::offload::{HEADER_LEN, Offload};
 use super::socket::{check, write_parts};
+use super::steering::FlowProgram;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::ffi::{c_int, c_short, c_uint};
@@ -32,8 +33,8 @@ pub struct Tun {
     pub name: String,
     /// Interface index.
     pub index: u32,
-    /// One per worker. The kernel spreads flows over them by hash, and learns a flow's queue from the one
-    /// that last wrote it: a flow that is written where it is read stays there.
+    /// One per worker. Unless a program steers them ([`Tun::steer`]), the kernel spreads flows over them by
+    /// hash, and moves a flow to the queue that has last written its other direction.
     pub queues: Vec<TunQueue>,
     /// Whether packets carry the virtio-net header, so that super-packets and partial checksums pass.
     pub vnet_header: bool,
@@ -99,6 +100,28 @@ impl Tun {
             tso,
             uso,
         })
+    }
+
+    /// Lets `program` choose the queue of each packet that the kernel sends (TUNSETSTEERINGEBPF, Linux 4.16).
+    ///
+    /// # Errors
+    /// What the kernel said; its own rule then holds.
+    pub fn steer(&self, program: &FlowProgram) -> Result<(), DeviceError> {
+        let Some(queue) = self.queues.first() else {
+            return Ok(());
+        };
+        let descriptor: c_int = program.as_fd().as_raw_fd();
+        // SAFETY: TUNSETSTEERINGEBPF reads one int, which lives through the call.
+        let result = unsafe {
+            libc::ioctl(
+                queue.fd.as_raw_fd(),
+                libc::TUNSETSTEERINGEBPF,
+                std::ptr::from_ref(&descriptor),
+            )
+        };
+        check(result as isize)
+            .map(drop)
+            .map_err(|error| DeviceError::of(format!("steer the queues of {}", self.name), error))
     }
 }
 

@@ -1,12 +1,12 @@
 //! What workers and control hand each other: whole packets through bounded queues, and single facts
 //! through atomic words. No lock on either side.
 
-use crate::device::event::Waker;
+use crate::worker::bell::Bell;
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
-use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The most packets that wait between a worker and the gateway's own host, each way.
@@ -34,7 +34,7 @@ pub struct FromHost {
     pub packet: Box<[u8]>,
 }
 
-/// The port between one worker and control: two bounded queues and two wakers. A packet that finds its
+/// The port between one worker and control: two bounded queues and the worker's bell. A packet that finds its
 /// queue full is dropped and counted by whoever brought it.
 #[derive(Debug)]
 pub struct HostPort {
@@ -42,18 +42,18 @@ pub struct HostPort {
     pub to_host: ArrayQueue<ToHost>,
     /// Control to worker.
     pub from_host: ArrayQueue<FromHost>,
-    /// Wakes the worker.
-    pub worker: Waker,
+    /// Tells the worker that something is there for it.
+    pub bell: Arc<Bell>,
 }
 
 impl HostPort {
-    /// Empty queues.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
+    /// Empty queues of the worker that has this bell.
+    pub fn new(bell: Arc<Bell>) -> Self {
+        Self {
             to_host: ArrayQueue::new(HOST_QUEUE),
             from_host: ArrayQueue::new(HOST_QUEUE),
-            worker: Waker::new()?,
-        })
+            bell,
+        }
     }
 
     /// Worker: whether there is room to control for a packet; an echo reply may be a probe's answer, and
@@ -146,6 +146,9 @@ pub struct LinkWord {
     index: AtomicU32,
     mtu: AtomicU32,
     up: AtomicBool,
+    /// The generation in the upper half, and in the lower half how many workers have opened their sockets
+    /// on it: they do so in order, so that the kernel numbers the sockets as the workers are numbered.
+    opened: AtomicU64,
 }
 
 impl LinkWord {
@@ -156,6 +159,23 @@ impl LinkWord {
         self.up.store(facts.up, Ordering::Relaxed);
         // Last, and with release: who sees the new generation sees the index that belongs to it.
         self.generation.store(facts.generation, Ordering::Release);
+    }
+
+    /// Worker: whether it is its turn to open a socket on this generation.
+    pub fn is_turn(&self, generation: u32, worker: usize) -> bool {
+        let opened = self.opened.load(Ordering::Acquire);
+        let count = if opened >> 32 == u64::from(generation) {
+            opened as u32
+        } else {
+            0
+        };
+        count as usize == worker
+    }
+
+    /// Worker: has opened its socket, or has found that it cannot; the next worker's turn.
+    pub fn take_turn(&self, generation: u32, worker: usize) {
+        let opened = u64::from(generation) << 32 | (worker as u64 + 1);
+        self.opened.store(opened, Ordering::Release);
     }
 
     /// Worker: what is so now.
@@ -189,8 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn workers_open_their_sockets_in_order() {
+        let word = LinkWord::default();
+        assert!(word.is_turn(1, 0) && !word.is_turn(1, 1));
+        word.take_turn(1, 0);
+        assert!(word.is_turn(1, 1) && !word.is_turn(1, 0));
+        assert!(word.is_turn(2, 0), "a new interface begins anew");
+    }
+
+    #[test]
     fn a_flood_leaves_room_for_echo_replies() {
-        let port = HostPort::new().unwrap();
+        let port = HostPort::new(Arc::new(Bell::new().unwrap()));
         let packet = || ToHost {
             ingress: Ingress::Vnet,
             packet: Box::default(),

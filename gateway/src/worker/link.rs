@@ -10,10 +10,12 @@ use crate::device::filter;
 use crate::device::interface::Interface;
 use crate::device::link::{LinkOptions, LinkSocket};
 use crate::device::offload::Offload;
+use crate::device::steering::FlowProgram;
 use crate::device::vlan::Tags;
 use crate::device::{DeviceError, SendError};
 use crate::pipeline::split::Segments;
 use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::bell::Bell;
 use crate::worker::ethernet::Framing;
 use crate::worker::handover::{LinkWord, NeighborWord};
 use routing::packet::{Headers, Version};
@@ -73,7 +75,18 @@ pub struct LinkRecipe {
     /// Whether super-packets and partial checksums may be sent.
     pub offload: bool,
     /// Shares the link's frames out over the sockets of all workers.
-    pub fanout: Option<u16>,
+    pub fanout: Option<Fanout>,
+}
+
+/// How several workers share one link.
+#[derive(Clone, Debug)]
+pub struct Fanout {
+    /// Tells the link's group of sockets from others in this network namespace.
+    pub group: u16,
+    /// Names the worker of each flow; without it the kernel's hash does.
+    pub program: Option<Arc<FlowProgram>>,
+    /// The bells of all workers.
+    pub bells: Arc<[Arc<Bell>]>,
 }
 
 impl LinkRecipe {
@@ -85,7 +98,8 @@ impl LinkRecipe {
         let filter = filter::data(self.tags, mac);
         let mut options = LinkOptions::new(&self.interface, &filter);
         options.offload = self.offload;
-        options.fanout = self.fanout;
+        let fanout = self.fanout.as_ref();
+        options.fanout = fanout.map(|fanout| (fanout.group, fanout.program.as_deref()));
         options.mac = self.mac;
         // A NIC's VLAN filter knows the kernel's own VLANs only.
         options.promiscuous = !self.tags.is_empty();
@@ -96,6 +110,8 @@ impl LinkRecipe {
 /// One link of one worker.
 pub struct LinkPort {
     path: PathId,
+    /// The number of the worker that this is.
+    worker: usize,
     recipe: LinkRecipe,
     /// Interface facts, published by control.
     word: Arc<LinkWord>,
@@ -114,7 +130,7 @@ pub struct LinkPort {
 impl LinkPort {
     /// A link without a socket yet: [`LinkPort::refresh`] opens it.
     pub fn new(
-        path: PathId,
+        (path, worker): (PathId, usize),
         recipe: LinkRecipe,
         word: Arc<LinkWord>,
         neighbors: [Option<Arc<NeighborWord>>; 2],
@@ -123,6 +139,7 @@ impl LinkPort {
     ) -> Self {
         Self {
             path,
+            worker,
             recipe,
             word,
             generation: 0,
@@ -140,7 +157,8 @@ impl LinkPort {
     #[inline]
     pub fn refresh(&mut self) -> bool {
         let facts = self.word.read();
-        if facts.generation == self.generation {
+        if facts.generation == self.generation || !self.word.is_turn(facts.generation, self.worker)
+        {
             return false;
         }
         self.generation = facts.generation;
@@ -153,6 +171,12 @@ impl LinkPort {
                     tracing::warn!(interface = self.recipe.interface, %error, "link not opened");
                 }
             }
+        }
+        self.word.take_turn(facts.generation, self.worker);
+        if let Some(fanout) = &self.recipe.fanout
+            && let Some(next) = fanout.bells.get(self.worker + 1)
+        {
+            next.ring();
         }
         true
     }

@@ -4,11 +4,16 @@
 //! - [`switch`]: where packets change sides
 //! - [`link`], [`ethernet`]: ExpressRoute links, tags, next hops
 //! - [`tunnels`]: trains sealed and opened in place
+//! - [`crossing`]: packets on their way to the worker that owns their tunnel
 //! - [`handover`]: what workers and control hand each other
+//! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
 
+pub mod bell;
+pub mod crossing;
 pub mod ethernet;
 pub mod handover;
 pub mod link;
+pub mod polling;
 pub mod run;
 pub mod switch;
 pub mod tunnels;

@@ -1,11 +1,12 @@
 //! The loop of one data worker. It owns its devices and runs every packet to completion:
 //!
-//! 1. sleep until a device has something, control wakes it, or a timer is due
+//! 1. look until a device has something, somebody rings, or a timer is due; sleep if that may take long
 //! 2. one clock reading and one look at the forwarding state for the whole round
 //! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
-//!    a bound, so that none starves another and no queue grows long
-//! 4. send the open train, write what was merged, run the timers
+//!    a bound, so that none starves another and no queue grows long; then what other workers have laid out
+//! 4. send the open train and the open parcels, write what was merged, run the timers
 
+use crate::config::schema::Polling;
 use crate::device::ReceiveError;
 use crate::device::event::Poller;
 use crate::device::link::MAX_FRAME;
@@ -13,7 +14,9 @@ use crate::device::udp::ReceiveBatch;
 use crate::pipeline::ecn;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
+use crate::worker::polling::Patience;
 use crate::worker::switch::{Round, Switch};
+use crate::worker::tunnels::Arrival;
 use arc_swap::ArcSwap;
 use crypto::tunnel::Endpoint;
 use routing::path::Ingress;
@@ -38,7 +41,7 @@ const PUBLISH: Duration = Duration::from_millis(100);
 const NEIGHBOR_POLL: Duration = Duration::from_millis(5);
 
 const TOKEN_VNET: u64 = 1;
-const TOKEN_HOST: u64 = 2;
+const TOKEN_BELL: u64 = 2;
 const TOKEN_UDP4: u64 = 3;
 const TOKEN_UDP6: u64 = 4;
 const TOKEN_LINK: u64 = 16;
@@ -62,15 +65,21 @@ pub struct Worker<E> {
     forwarding: arc_swap::Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
     buffer: Box<[u8]>,
     batch: ReceiveBatch,
+    patience: Patience,
     published: Instant,
 }
 
 impl<E: Endpoint> Worker<E> {
     /// A worker over these ports; its sockets are registered here.
-    pub fn new(switch: Switch<E>, shared: Arc<Shared>, now: Instant) -> io::Result<Self> {
+    pub fn new(
+        switch: Switch<E>,
+        shared: Arc<Shared>,
+        polling: Polling,
+        now: Instant,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&switch.vnet.queue, TOKEN_VNET)?;
-        poller.add(&switch.host.worker, TOKEN_HOST)?;
+        poller.add(&*switch.host.bell, TOKEN_BELL)?;
         for (socket, token) in switch
             .tunnels
             .sockets()
@@ -91,6 +100,7 @@ impl<E: Endpoint> Worker<E> {
             forwarding,
             buffer: vec![0; MAX_FRAME].into_boxed_slice(),
             batch: ReceiveBatch::new(SUPER_PACKETS),
+            patience: Patience::new(polling, now),
             published: now,
         })
     }
@@ -101,13 +111,14 @@ impl<E: Endpoint> Worker<E> {
         let mut timeout = Some(Duration::ZERO);
         let mut ready = [0_u64; 64];
         while !self.shared.stop.load(Ordering::Acquire) {
-            // 1. sleep
+            // 1. look, or sleep
             let mut count = 0;
             for (slot, token) in ready.iter_mut().zip(self.poller.wait(timeout)?) {
                 *slot = token;
                 count += 1;
             }
             // 2. once a round
+            self.switch.host.bell.begin();
             self.switch.ledger.begin();
             let now = Instant::now();
             let forwarding = Arc::clone(self.forwarding.load());
@@ -117,22 +128,34 @@ impl<E: Endpoint> Worker<E> {
             };
             self.refresh_links();
             // 3. every device that has something
+            let mut worked = count > 0;
             for &token in ready.iter().take(count) {
                 match token {
-                    TOKEN_HOST => self.switch.host.worker.clear(),
+                    TOKEN_BELL => self.switch.host.bell.clear(),
                     TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(round, token),
                     TOKEN_VNET => self.receive_vnet(round),
                     link => self.receive_link(round, (link - TOKEN_LINK) as usize),
                 }
                 self.switch.drain_host(round, HOST_PACKETS);
             }
+            worked |= self.switch.drain_host(round, HOST_PACKETS);
+            worked |= self.switch.take_parcels(round);
             // 4. nothing stays behind
             self.switch.tunnels.flush(now);
-            timeout = self.run_timers(now);
+            self.switch.send_parcels();
+            let due = self.run_timers(now);
             self.switch.ledger.end();
-            if !self.switch.host.from_host.is_empty() {
-                timeout = Some(Duration::ZERO);
-            }
+            timeout = if self.patience.looks_on(now, worked) {
+                if !worked {
+                    // Whoever else wants this processor comes first.
+                    std::thread::yield_now();
+                }
+                Some(Duration::ZERO)
+            } else if self.switch.host.from_host.is_empty() && self.switch.host.bell.doze() {
+                due
+            } else {
+                Some(Duration::ZERO)
+            };
         }
         self.switch.ledger.begin();
         self.switch.shut_down(Instant::now());
@@ -228,12 +251,19 @@ impl<E: Endpoint> Worker<E> {
                     break;
                 };
                 let begin = datagram.as_ptr().addr();
-                let opened = self
+                let arrival = self
                     .switch
                     .tunnels
                     .receive(round.now, train.source, datagram);
-                let Some((path, plaintext)) = opened else {
-                    continue;
+                let (path, plaintext) = match arrival {
+                    Arrival::Packet(path, plaintext) => (path, plaintext),
+                    Arrival::Done => continue,
+                    Arrival::Foreign => {
+                        let datagram = buffer.get(at..end.min(at + train.stride));
+                        self.switch
+                            .hand_on(train.source, datagram.unwrap_or_default());
+                        continue;
+                    }
                 };
                 let at = at + (plaintext.as_ptr().addr() - begin);
                 let length = plaintext.len();

@@ -2,7 +2,7 @@
 //!
 //! 1. [`Switch::handle`]: the pipeline decides about a packet and edits it
 //! 2. book what came in
-//! 3. hand it to its way out: virtual network, own host, link, tunnel
+//! 3. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
 //! 4. or drop it for its reason, with an ICMP error where one is due
 
 use crate::device::event::Waker;
@@ -15,15 +15,17 @@ use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint, RateLimit};
 use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
 use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::link::{LinkPort, Tally, each_segment};
-use crate::worker::tunnels::Tunnels;
+use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
 use routing::packet::Headers;
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,8 +34,10 @@ use std::time::Instant;
 pub enum Way {
     /// The link at this index.
     Link(usize),
-    /// A tunnel.
+    /// A tunnel of this worker.
     Tunnel,
+    /// A tunnel that the worker of this number owns.
+    Owner(usize),
 }
 
 /// The TUN queue with what it can take.
@@ -79,6 +83,12 @@ pub struct Switch<E> {
     pub tunnels: Tunnels<E>,
     /// What each [`PathId`] is.
     pub ways: Vec<Way>,
+    /// The ways to the other workers, by number; none to itself.
+    pub exits: Vec<Option<Exit>>,
+    /// What the other workers have for this one.
+    pub entrances: Vec<Entrance>,
+    /// Who is asked about handshakes of nobody who is known here.
+    pub next: Option<usize>,
     /// The gateway's own host.
     pub host: Arc<HostPort>,
     /// Wakes control, which is the host.
@@ -231,8 +241,90 @@ impl<E: Endpoint> Switch<E> {
                     None => self.drop(DropReason::NoPath, packet),
                 },
                 Some(Way::Tunnel) => self.tunnels.send(now, path, bytes, headers, offload),
+                Some(&Way::Owner(worker)) => self.cross(worker, path, packet),
                 None => self.drop(DropReason::NoPath, packet),
             },
+        }
+    }
+
+    /// Lays a packet into the parcel for the worker that owns its tunnel.
+    #[inline]
+    fn cross(&mut self, worker: usize, path: PathId, packet: Packet<'_>) {
+        let cargo = Cargo::Packet {
+            path,
+            headers: *packet.headers,
+            offload: *packet.offload,
+        };
+        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+        if exit.is_some_and(|exit| exit.lay(packet.bytes, cargo)) {
+            self.ledger.hold(packet.tally().packets);
+        } else {
+            self.drop(DropReason::HandoverFull, packet);
+        }
+    }
+
+    /// Offers a handshake of nobody who is known here to the next worker, which books it.
+    #[cold]
+    pub fn hand_on(&mut self, source: SocketAddr, datagram: &[u8]) {
+        let next = self.next.and_then(|next| self.exits.get_mut(next));
+        if !next
+            .and_then(Option::as_mut)
+            .is_some_and(|exit| exit.lay(datagram, Cargo::Datagram { source }))
+        {
+            let length = datagram.len() as u64;
+            self.ledger.received(Port::UNDERLAY, 1, length);
+            self.ledger.dropped(DropReason::HandoverFull, 1, length);
+        }
+    }
+
+    /// Sends every parcel that is open. Called at the end of every round.
+    #[inline]
+    pub fn send_parcels(&mut self) {
+        for exit in self.exits.iter_mut().flatten() {
+            exit.send();
+        }
+    }
+
+    /// Takes what other workers have for this one; true if there was something.
+    #[inline]
+    pub fn take_parcels(&mut self, round: Round<'_>) -> bool {
+        let mut some = false;
+        for index in 0..self.entrances.len() {
+            // As many as there are now: what comes meanwhile waits for the next round.
+            for _ in 0..PARCELS {
+                let Some(entrance) = self.entrances.get(index) else {
+                    break;
+                };
+                let Some(mut parcel) = entrance.take() else {
+                    break;
+                };
+                some = true;
+                parcel.for_each(|bytes, cargo| self.unpack(round, bytes, cargo));
+                if let Some(entrance) = self.entrances.get(index) {
+                    entrance.give_back(parcel);
+                }
+            }
+        }
+        some
+    }
+
+    fn unpack(&mut self, round: Round<'_>, bytes: &mut [u8], cargo: &Cargo) {
+        match cargo {
+            Cargo::Packet {
+                path,
+                headers,
+                offload,
+            } => {
+                self.ledger.release(Tally::of(headers, offload).packets);
+                self.tunnels.send(round.now, *path, bytes, headers, offload);
+            }
+            Cargo::Datagram { source } => {
+                match self.tunnels.receive(round.now, *source, bytes) {
+                    Arrival::Foreign => self.hand_on(*source, bytes),
+                    // A handshake carries no packet.
+                    Arrival::Packet(..) | Arrival::Done => {}
+                }
+            }
         }
     }
 
@@ -371,11 +463,12 @@ impl<E: Endpoint> Switch<E> {
         self.message = message;
     }
 
-    /// Sends what the gateway's own host has for the network; at most `budget` packets.
-    pub fn drain_host(&mut self, round: Round<'_>, budget: usize) {
-        for _ in 0..budget {
+    /// Sends what the gateway's own host has for the network, at most `budget` packets; true if there was
+    /// something.
+    pub fn drain_host(&mut self, round: Round<'_>, budget: usize) -> bool {
+        for taken in 0..budget {
             let Some(FromHost { via, mut packet }) = self.host.from_host.pop() else {
-                return;
+                return taken > 0;
             };
             self.ledger.release(1);
             let plain = Offload::default();
@@ -395,6 +488,7 @@ impl<E: Endpoint> Switch<E> {
                 Err(reason) => self.ledger.dropped(reason, 1, packet.len() as u64),
             }
         }
+        true
     }
 
     /// Drops everything that is still held, before the worker ends.
@@ -403,11 +497,50 @@ impl<E: Endpoint> Switch<E> {
         for link in &mut self.links {
             link.shut_down();
         }
+        // What still lies between two workers is dropped by its taker, or by its giver if that ended first.
+        for index in 0..self.entrances.len() {
+            while let Some(mut parcel) = self.entrances.get(index).and_then(Entrance::take) {
+                self.drop_parcel(&mut parcel);
+            }
+        }
+        for index in 0..self.exits.len() {
+            while let Some(mut parcel) = self
+                .exits
+                .get_mut(index)
+                .and_then(|exit| exit.as_mut()?.recall())
+            {
+                self.drop_parcel(&mut parcel);
+            }
+        }
         while let Some(FromHost { packet, .. }) = self.host.from_host.pop() {
             self.ledger.release(1);
             self.ledger
                 .dropped(DropReason::Shutdown, 1, packet.len() as u64);
         }
+    }
+
+    fn drop_parcel(&self, parcel: &mut Parcel) {
+        parcel.for_each(|bytes, cargo| {
+            let tally = match cargo {
+                Cargo::Packet {
+                    headers, offload, ..
+                } => {
+                    let tally = Tally::of(headers, offload);
+                    self.ledger.release(tally.packets);
+                    tally
+                }
+                Cargo::Datagram { .. } => {
+                    let length = bytes.len() as u64;
+                    self.ledger.received(Port::UNDERLAY, 1, length);
+                    Tally {
+                        packets: 1,
+                        bytes: length,
+                    }
+                }
+            };
+            self.ledger
+                .dropped(DropReason::Shutdown, tally.packets, tally.bytes);
+        });
     }
 }
 

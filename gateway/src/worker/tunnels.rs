@@ -6,7 +6,8 @@
 //!    end of the round: sealed in place, one system call
 //! 3. without a session the train waits, bounded in number and time, while the handshake runs
 //!
-//! Inbound: [`Tunnels::receive`] opens one datagram in place; what is inside goes back to the caller.
+//! Inbound: [`Tunnels::receive`] opens one datagram in place; what is inside goes back to the caller. A
+//! handshake from somebody who is not known here may be for another worker's tunnel ([`Arrival::Foreign`]).
 
 use crate::device::SendError;
 use crate::device::offload::Offload;
@@ -62,6 +63,17 @@ struct Site {
     word: Arc<TunnelWord>,
 }
 
+/// What has come in from the underlay.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// A packet of that path, still with its padding and not yet booked.
+    Packet(PathId, &'a mut [u8]),
+    /// A handshake of nobody who is known here, not booked: for the next worker.
+    Foreign,
+    /// The tunnel's own business, or refused; booked.
+    Done,
+}
+
 /// A train without a session to seal it.
 struct Waiting {
     train: Train,
@@ -111,11 +123,20 @@ pub struct Tunnels<E> {
     spare: Vec<Train>,
     waiting: usize,
     deadline: Option<Instant>,
+    /// Whether there is another worker who may know whom this one does not.
+    is_last: bool,
 }
 
 impl<E: Endpoint> Tunnels<E> {
-    /// Tunnels over these sockets; `started` is time zero of the [`TunnelWord`]s.
-    pub fn new(endpoint: E, underlay: Underlay, ledger: Arc<Ledger>, started: Instant) -> Self {
+    /// Tunnels over these sockets; `started` is time zero of the [`TunnelWord`]s. `is_last`: no other worker
+    /// is behind this one, to be offered what nobody here knows.
+    pub fn new(
+        endpoint: E,
+        underlay: Underlay,
+        ledger: Arc<Ledger>,
+        started: Instant,
+        is_last: bool,
+    ) -> Self {
         Self {
             endpoint,
             sites: Vec::new(),
@@ -129,6 +150,7 @@ impl<E: Endpoint> Tunnels<E> {
             spare: Vec::new(),
             waiting: 0,
             deadline: None,
+            is_last,
         }
     }
 
@@ -373,15 +395,14 @@ impl<E: Endpoint> Tunnels<E> {
         }
     }
 
-    /// Opens one datagram in place. `Some`: a packet of that path, still with its padding and not yet
-    /// booked. `None`: the tunnel's own business or refused; booked here.
+    /// Opens one datagram in place.
     #[inline]
     pub fn receive<'a>(
         &mut self,
         now: Instant,
         source: SocketAddr,
         datagram: &'a mut [u8],
-    ) -> Option<(PathId, &'a mut [u8])> {
+    ) -> Arrival<'a> {
         let length = datagram.len() as u64;
         let Self {
             endpoint,
@@ -402,18 +423,22 @@ impl<E: Endpoint> Tunnels<E> {
         );
         let peer = match received {
             Received::Packet { peer, plaintext } => {
-                let path = sites.get(usize::from(peer.0))?.as_ref()?.path;
+                let Some(Some(site)) = sites.get(usize::from(peer.0)) else {
+                    return Arrival::Done;
+                };
+                let path = site.path;
                 if self.waiting > 0 {
                     self.send_waiting(now, peer);
                 }
-                return Some((path, plaintext));
+                return Arrival::Packet(path, plaintext);
             }
             Received::Keepalive { peer } => Some(peer),
             Received::Control { peer } => peer,
+            Received::Refused(Refusal::UnknownPeer) if !self.is_last => return Arrival::Foreign,
             Received::Refused(refusal) => {
                 ledger.received(Port::UNDERLAY, 1, length);
                 ledger.dropped(reason_of(refusal), 1, length);
-                return None;
+                return Arrival::Done;
             }
         };
         let site = peer.and_then(|peer| sites.get(usize::from(peer.0))?.as_ref());
@@ -429,7 +454,7 @@ impl<E: Endpoint> Tunnels<E> {
         {
             self.send_waiting(now, peer);
         }
-        None
+        Arrival::Done
     }
 
     /// When [`Tunnels::poll`] wants to be called at the latest.

@@ -260,7 +260,7 @@ fn a_fanout_group_takes_each_frame_once_and_keeps_a_flow_together() {
         let sender = data_socket("a", Tags::NONE, NEAR);
         let program = filter::data(Tags::NONE, FAR);
         let mut options = LinkOptions::new("b", &program);
-        options.fanout = Some(7);
+        options.fanout = Some((7, None));
         let group = [(); 2].map(|()| LinkSocket::open(&options).unwrap());
         for flow in 0..32_u8 {
             for number in 0..4 {

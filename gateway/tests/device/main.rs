@@ -10,5 +10,6 @@
 mod lab;
 mod link;
 mod packet;
+mod steering;
 mod tun;
 mod udp;

@@ -17,14 +17,6 @@ pub(super) fn check(rules: &mut Rules) {
             warn(rules, "vpn.point_to_site", "point-to-site clients", help);
         }
     }
-    if config.control.workers > 1 {
-        warn(
-            rules,
-            "control.workers",
-            "several workers",
-            "one worker runs",
-        );
-    }
     if config.control.metrics.is_some() {
         let help = "nothing is served there; vng show counters --json has the counters";
         warn(rules, "control.metrics", "metrics", help);

@@ -21,6 +21,7 @@ pub use switch::TrainSwitch;
 
 use super::error::{DeviceError, SendError};
 use super::socket::{ControlRoom, check, set_buffers, set_option};
+use super::steering::by_receiver_index;
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
@@ -155,6 +156,28 @@ impl UdpSocket {
     /// The address and port that it is bound to.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::try_from(getsockname(&self.fd)?)?)
+    }
+
+    /// Gives each datagram to the socket of the worker that its receiver index names; of the sockets that
+    /// share the port, the first bound is the first worker's. Said to one of them, it holds for all
+    /// (SO_ATTACH_REUSEPORT_CBPF, Linux 4.5).
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn steer_by_receiver_index(&self) -> Result<(), DeviceError> {
+        let program = by_receiver_index();
+        let program = libc::sock_fprog {
+            len: program.len() as u16,
+            // The kernel copies the program and does not write to it.
+            filter: program.as_ptr().cast_mut(),
+        };
+        set_option(
+            self.fd.as_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            &program,
+        )
+        .map_err(|error| DeviceError::of("steer datagrams to workers".to_owned(), error))
     }
 
     /// Whether trains are sent as such, as far as the kernel has not refused one since.

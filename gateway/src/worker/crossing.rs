@@ -1,0 +1,270 @@
+//! How packets cross over to the worker that owns their tunnel: whole parcels, through bounded queues.
+//!
+//! 1. the worker that has decided about a packet lays it into the open parcel for the owner ([`Exit::lay`])
+//! 2. when that is full, and at the end of each round, the parcel goes into the queue, and the owner's bell
+//!    is rung once ([`Exit::send`])
+//! 3. the owner takes parcels, sends what is in them, and gives them back empty
+//!
+//! There are [`PARCELS`] parcels each way between two workers, made at the start and never again. When all are
+//! full or on their way, packets are dropped and counted: the owner is behind, and a longer queue would only
+//! make everything late. One queue has one writer and one reader, so a flow keeps its order.
+
+use crate::device::offload::Offload;
+use crate::worker::bell::Bell;
+use crossbeam::queue::ArrayQueue;
+use routing::packet::Headers;
+use routing::path::PathId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Parcels from one worker to another: one round of super-packets and one more.
+pub const PARCELS: usize = 16;
+/// Bytes of one parcel: the longest super-packet and a little.
+const PARCEL_BYTES: usize = 66_048;
+/// Packets of one parcel.
+const PARCEL_PACKETS: usize = 256;
+
+/// What a piece of a parcel is.
+#[derive(Clone, Copy, Debug)]
+pub enum Cargo {
+    /// An IP packet that the pipeline has let pass, for a path of the receiver.
+    Packet {
+        /// Its way out.
+        path: PathId,
+        /// Its headers, parsed.
+        headers: Headers,
+        /// What is left to do for it.
+        offload: Offload,
+    },
+    /// A datagram from the underlay that the giver's tunnels do not know.
+    Datagram {
+        /// Who sent it.
+        source: SocketAddr,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    at: usize,
+    len: usize,
+    cargo: Cargo,
+}
+
+/// Some packets in one buffer.
+#[derive(Debug)]
+pub struct Parcel {
+    buffer: Box<[u8]>,
+    used: usize,
+    pieces: Vec<Piece>,
+}
+
+impl Parcel {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; PARCEL_BYTES].into_boxed_slice(),
+            used: 0,
+            pieces: Vec::with_capacity(PARCEL_PACKETS),
+        }
+    }
+
+    /// Copies `bytes` in; false if there is no room.
+    #[inline]
+    fn lay(&mut self, bytes: &[u8], cargo: Cargo) -> bool {
+        let (at, len) = (self.used, bytes.len());
+        if self.pieces.len() == self.pieces.capacity() {
+            return false;
+        }
+        let Some(room) = self.buffer.get_mut(at..at + len) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.pieces.push(Piece { at, len, cargo });
+        self.used += len;
+        true
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.pieces.clear();
+    }
+
+    /// Gives every packet to `each`, in the order in which they were laid.
+    #[inline]
+    pub fn for_each(&mut self, mut each: impl FnMut(&mut [u8], &Cargo)) {
+        for piece in &self.pieces {
+            if let Some(bytes) = self.buffer.get_mut(piece.at..piece.at + piece.len) {
+                each(bytes, &piece.cargo);
+            }
+        }
+    }
+
+    /// How many packets there are, a super-packet being one.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+}
+
+/// The two queues of one direction between two workers: parcels with packets, and empty ones back.
+#[derive(Debug)]
+struct Lanes {
+    full: ArrayQueue<Parcel>,
+    empty: ArrayQueue<Parcel>,
+}
+
+/// The giving end: one worker's way to one other.
+#[derive(Debug)]
+pub struct Exit {
+    lanes: Arc<Lanes>,
+    bell: Arc<Bell>,
+    open: Option<Parcel>,
+}
+
+/// The taking end: one other worker's way to this one.
+#[derive(Debug)]
+pub struct Entrance {
+    lanes: Arc<Lanes>,
+}
+
+/// One direction between two workers; `bell` is the taker's.
+pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
+    let lanes = Lanes {
+        full: ArrayQueue::new(PARCELS),
+        empty: ArrayQueue::new(PARCELS),
+    };
+    for _ in 0..PARCELS {
+        // There is room for all of them.
+        let _ = lanes.empty.push(Parcel::new());
+    }
+    let lanes = Arc::new(lanes);
+    let exit = Exit {
+        lanes: Arc::clone(&lanes),
+        bell,
+        open: None,
+    };
+    (exit, Entrance { lanes })
+}
+
+impl Exit {
+    /// Lays a packet into the open parcel; false if the taker is behind and no parcel is left (drop it).
+    #[inline]
+    pub fn lay(&mut self, bytes: &[u8], cargo: Cargo) -> bool {
+        if let Some(open) = &mut self.open {
+            if open.lay(bytes, cargo) {
+                return true;
+            }
+            self.send();
+        }
+        let Some(mut fresh) = self.lanes.empty.pop() else {
+            return false;
+        };
+        let laid = fresh.lay(bytes, cargo);
+        self.open = Some(fresh);
+        laid
+    }
+
+    /// Sends the open parcel, if there is one.
+    #[inline]
+    pub fn send(&mut self) {
+        let Some(parcel) = self.open.take() else {
+            return;
+        };
+        // As many places as parcels: it is never full.
+        if self.lanes.full.push(parcel).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    /// Takes back what the other side has not taken, when both have ended.
+    pub fn recall(&mut self) -> Option<Parcel> {
+        self.open.take().or_else(|| self.lanes.full.pop())
+    }
+}
+
+impl Entrance {
+    /// The next parcel, to be given back by [`Entrance::give_back`].
+    #[inline]
+    pub fn take(&self) -> Option<Parcel> {
+        self.lanes.full.pop()
+    }
+
+    /// Gives a parcel back.
+    #[inline]
+    pub fn give_back(&self, mut parcel: Parcel) {
+        parcel.clear();
+        let _ = self.lanes.empty.push(parcel);
+    }
+
+    /// Whether a parcel waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.full.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(n: u16) -> Cargo {
+        Cargo::Datagram {
+            source: SocketAddr::from(([192, 0, 2, 1], n)),
+        }
+    }
+
+    #[test]
+    fn packets_arrive_whole_and_in_order() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let (mut exit, entrance) = crossing(bell);
+        let packets: Vec<Vec<u8>> = (0..1_000_u16)
+            .map(|n| vec![n as u8; usize::from(n % 300)])
+            .collect();
+        let mut arrived = Vec::new();
+        let mut take_all = |entrance: &Entrance| {
+            while let Some(mut parcel) = entrance.take() {
+                parcel.for_each(|bytes, cargo| {
+                    let Cargo::Datagram { source } = cargo else {
+                        panic!("{cargo:?}")
+                    };
+                    arrived.push((source.port(), bytes.to_vec()));
+                });
+                entrance.give_back(parcel);
+            }
+        };
+        for (n, packet) in packets.iter().enumerate() {
+            assert!(exit.lay(packet, datagram(n as u16)));
+            if n % 97 == 0 {
+                exit.send();
+                take_all(&entrance);
+            }
+        }
+        exit.send();
+        take_all(&entrance);
+        let expected: Vec<_> = (0..1_000).zip(packets).collect();
+        assert_eq!(arrived, expected);
+    }
+
+    #[test]
+    fn a_taker_that_is_behind_gets_no_more_than_the_parcels_hold() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let (mut exit, entrance) = crossing(bell);
+        let packet = vec![7; 60_000];
+        let laid = (0..100).filter(|_| exit.lay(&packet, datagram(1))).count();
+        assert_eq!(laid, PARCELS);
+        let parcel = entrance.take().unwrap();
+        assert_eq!(parcel.len(), 1);
+        entrance.give_back(parcel);
+        assert!(exit.lay(&packet, datagram(2)), "one is free again");
+    }
+
+    #[test]
+    fn a_packet_longer_than_a_parcel_is_refused() {
+        let (mut exit, _entrance) = crossing(Arc::new(Bell::new().unwrap()));
+        assert!(!exit.lay(&vec![0; PARCEL_BYTES + 1], datagram(1)));
+        assert!(exit.lay(&[1], datagram(1)));
+    }
+}
