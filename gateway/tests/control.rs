@@ -23,6 +23,7 @@ use gateway::device::offload::Offload;
 use gateway::device::vlan::{SERVICE_TAG, Tags};
 use gateway::pipeline::checksum;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
+use gateway::worker::bell::Bell;
 use gateway::worker::ethernet::Framing;
 use gateway::worker::handover::{HostPort, LinkFacts, LinkWord, NeighborWord, ToHost};
 use ipnet::IpNet;
@@ -180,7 +181,7 @@ struct Gateway {
 impl Gateway {
     fn start(end: &End<'_>, probe: &str) -> Self {
         let handle = Arc::new(ControlHandle::new().unwrap());
-        let port = Arc::new(HostPort::new().unwrap());
+        let port = Arc::new(HostPort::new(Arc::new(Bell::new().unwrap())));
         let ledgers = [(); 2].map(|()| Arc::new(Ledger::new(4)));
         let neighbors =
             nets(end.neighbors).map(|net| (net.addr(), Arc::new(NeighborWord::default())));
@@ -306,7 +307,7 @@ impl Gateway {
         let [control, worker] = self.threads;
         control.join().unwrap();
         self.stop.store(true, Ordering::Release);
-        self.port.worker.wake();
+        self.port.bell.ring();
         worker.join().unwrap();
         let names = ["vnet", "local", "underlay", "er"].map(str::to_owned);
         let totals = Totals::of(self.ledgers.iter().map(Arc::as_ref), &names);
@@ -330,11 +331,14 @@ impl Worker {
     fn run(self) {
         let (mut poller, mut socket) = (Poller::new().unwrap(), None);
         let mut generation = 0;
-        poller.add(&self.port.worker, 0).unwrap();
+        poller.add(&*self.port.bell, 0).unwrap();
         let mut buffer = vec![0; MAX_FRAME];
         while !self.stop.load(Ordering::Acquire) {
-            poller.wait(None).unwrap().for_each(drop);
-            self.port.worker.clear();
+            if self.port.bell.doze() {
+                poller.wait(None).unwrap().for_each(drop);
+                self.port.bell.clear();
+            }
+            self.port.bell.begin();
             let facts = self.link.read();
             if facts.generation != generation {
                 generation = facts.generation;
