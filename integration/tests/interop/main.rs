@@ -21,3 +21,4 @@ mod stage;
 mod traffic;
 mod trouble;
 mod tunnel;
+mod workers;

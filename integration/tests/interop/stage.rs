@@ -35,6 +35,8 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) struct Stage {
     pub(crate) nursery: Arc<Nursery>,
     pub(crate) scratch: Scratch,
+    /// More lines of `[control]` of every gateway.
+    pub(crate) control: &'static str,
     vng: PathBuf,
     _turn: MutexGuard<'static, ()>,
 }
@@ -100,6 +102,7 @@ impl Stage {
         Self {
             nursery: Arc::new(Nursery::new().unwrap()),
             scratch,
+            control: "",
             vng,
             _turn: turn,
         }
@@ -125,8 +128,10 @@ hold_down = "1s"
 
 [control]
 socket = "{}"
+{}
 "#,
-            socket.display()
+            socket.display(),
+            self.control
         );
         let config = self.scratch.write(&format!("{n}.toml"), &text).unwrap();
         Gateway::new(
