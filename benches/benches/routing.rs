@@ -14,9 +14,9 @@ use routing::fib::Fib;
 use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version};
 use routing::path::{Ingress, PathKind};
-use routing::policy::{Match, Policy};
+use routing::policy::{Match, Negated, Policy, shadowed};
 use routing::rib::{Candidate, NextHop, OwnerId, RouteSource};
-use routing::snapshot::{Builder, Owner, Path, Snapshot};
+use routing::snapshot::{Action, Builder, Owner, Path, Rule, Snapshot};
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -72,8 +72,9 @@ fn v6_prefixes(count: usize) -> Vec<IpNet> {
     (0..count).map(prefix).collect()
 }
 
-/// One circuit of two links and one site behind it, and this many BGP routes over the circuit.
-fn snapshot(v4: usize, v6: usize) -> Snapshot {
+/// One circuit of two links and one site behind it, this many BGP routes over the circuit, and this many
+/// policy rules that no packet matches.
+fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
     let mut builder = Builder::new(NonZeroU32::MIN);
     let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
     builder.address_space = vec![net("10.1.0.0/16"), net("fd00:1::/48")];
@@ -104,6 +105,14 @@ fn snapshot(v4: usize, v6: usize) -> Snapshot {
     let prefixes = v4_prefixes(v4).into_iter().chain(v6_prefixes(v6));
     builder.routes = prefixes
         .map(|prefix| Candidate::new(prefix, RouteSource::Bgp, NextHop::Owner(OwnerId(0))))
+        .collect();
+    builder.policy = rules(Shape::Friendly, policy)
+        .into_iter()
+        .map(|matches| Rule {
+            name: String::new(),
+            matches,
+            action: Action::Drop,
+        })
         .collect();
     builder.build(|_| Usability::Full).expect("a snapshot")
 }
@@ -207,54 +216,177 @@ fn forwarding_table(c: &mut Criterion) {
     group.finish();
 }
 
+/// Rule sets by what they ask of the classifier. `friendly` is what people write; the others are made to
+/// hurt: a field in which every rule differs costs rows, and rules that nearly match cost words.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// One destination prefix, TCP, one port.
+    Friendly,
+    /// Its own pair of prefixes, both nested in others, and nothing else.
+    Pairs,
+    /// Ranges in both ports, overlapping, and nested prefixes on both sides.
+    Ranged,
+    /// Every rule has its own source, destination and ports; half of them negated.
+    Distinct,
+    /// Nothing but an ingress, so that the addresses say nothing; no packet matches.
+    Wildcards,
+    /// Every field alone is held by every second rule, all of them together by none.
+    NearMiss,
+}
+
+const SHAPES: [(&str, Shape); 6] = [
+    ("friendly", Shape::Friendly),
+    ("pairs", Shape::Pairs),
+    ("ranged", Shape::Ranged),
+    ("distinct", Shape::Distinct),
+    ("wildcards", Shape::Wildcards),
+    ("near_miss", Shape::NearMiss),
+];
+
+/// This many rules that none of [`flows`]'s packets matches, so that no rule ends the search early.
+fn rules(shape: Shape, count: usize) -> Vec<Match> {
+    let mut words = Words(0x0123_4567_89AB_CDEF);
+    let prefixes = v4_prefixes(count);
+    let source = |word: u64, length: u8| {
+        // Packets come from 10.1.0.4, which is in none of these if they are /17 or longer.
+        let address = 0x0a01_8000 | (word as u32 & 0x7fff);
+        IpNet::V4(Ipv4Net::new_assert(address.into(), length).trunc())
+    };
+    let rule = |(index, &prefix): (usize, &IpNet)| {
+        let word = words.next();
+        let number = index as u16;
+        // Packets go to port 443.
+        let port = 1_000 + number % 60_000;
+        match shape {
+            Shape::Friendly => Match {
+                destination: vec![prefix],
+                protocol: vec![6],
+                destination_port: vec![(port, port)],
+                ..Match::default()
+            },
+            Shape::Pairs => Match {
+                source: vec![source(word, 17 + (word >> 16) as u8 % 16)],
+                destination: vec![prefix],
+                ..Match::default()
+            },
+            Shape::Ranged => {
+                let first = (word >> 32) as u16;
+                Match {
+                    source: vec![source(word, 17 + (word >> 16) as u8 % 16)],
+                    destination: vec![prefix],
+                    source_port: vec![(first, first.saturating_add((word >> 48) as u16))],
+                    destination_port: vec![(number % 400, 443 + number)],
+                    ..Match::default()
+                }
+            }
+            Shape::Distinct => Match {
+                source: vec![source(index as u64 * 61, 32)],
+                destination: vec![prefix],
+                source_port: vec![(number, number)],
+                destination_port: vec![(port, port)],
+                negated: Negated {
+                    source: index % 2 == 0,
+                    source_port: index % 2 == 0,
+                    ..Negated::default()
+                },
+                ..Match::default()
+            },
+            Shape::Wildcards => Match {
+                from: vec![Ingress::Local],
+                ..Match::default()
+            },
+            Shape::NearMiss => {
+                let even = index % 2 == 0;
+                Match {
+                    source: vec![source(word, if even { 8 } else { 32 })],
+                    destination: vec![IpNet::V4(Ipv4Net::new_assert(
+                        if even { [255; 4] } else { [0; 4] }.into(),
+                        if even { 32 } else { 0 },
+                    ))],
+                    destination_port: vec![(443, 443 + number)],
+                    ..Match::default()
+                }
+            }
+        }
+    };
+    prefixes.iter().enumerate().map(rule).collect()
+}
+
 fn policy(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy");
-    let prefixes = v4_prefixes(1_000);
-    let packets = flows(&prefixes, 1_024);
-    for count in [10, 100, 1_000] {
-        // No packet matches: every rule is looked at.
-        let rule = |(port, &prefix): (u16, &IpNet)| Match {
-            destination: vec![prefix],
-            protocol: vec![6],
-            destination_port: vec![(port, port)],
-            ..Match::default()
-        };
-        let rules: Vec<Match> = (1_000..).zip(&prefixes).take(count).map(rule).collect();
-        let policy = Policy::new(&rules);
-        group.bench_function(BenchmarkId::new("no_match", count), |b| {
-            let step = in_turn(&packets, |packet| {
-                black_box(policy.first_match(Ingress::Vnet, packet));
-            });
-            b.iter(step);
-        });
+    for (name, shape) in SHAPES {
+        for (count, hot) in [
+            (10, 1_024),
+            (100, 1_024),
+            (1_000, 1_024),
+            (1_000, 262_144),
+            (65_535, 1_024),
+        ] {
+            let packets = flows(&v4_prefixes(1_000), hot);
+            let policy = Policy::new(&rules(shape, count));
+            let matched = packets
+                .iter()
+                .any(|p| policy.first_match(Ingress::Vnet, p).is_some());
+            assert!(!matched, "{name}");
+            eprintln!("policy/{name}/{count}: {} KB", policy.memory() / 1024);
+            group.bench_function(
+                BenchmarkId::new(format!("{name}_{hot}_flows"), count),
+                |b| {
+                    let step = in_turn(&packets, |packet| {
+                        black_box(policy.first_match(Ingress::Vnet, packet));
+                    });
+                    b.iter(step);
+                },
+            );
+        }
     }
     group.finish();
 }
 
+/// What a decision costs. A hit is a flow that the cache knows; a miss is one that it does not, so that
+/// it costs the search of the cache, the whole decision, and writing down what was found. Packets come in
+/// turn, each flow once in a round, so that `N_flows` says how many flows' entries are in use at a time:
+/// 1,024 stay in the second cache, 65,536 do not. A miss is a round of four times as many flows as the
+/// cache has room for. `uncached` is the decision alone.
 fn decide(c: &mut Criterion) {
     let mut group = c.benchmark_group("decide");
     group.throughput(Throughput::Elements(1));
-    for count in [1_000, 100_000, 1_000_000] {
-        let snapshot = snapshot(count, count / 5);
-        let prefixes = v4_prefixes(count);
-        for hot in [1_024, 32_768] {
-            let packets = flows(&prefixes, hot);
-            group.bench_function(BenchmarkId::new(format!("miss_{hot}_flows"), count), |b| {
-                let step = in_turn(&packets, |packet| {
-                    black_box(snapshot.decide(Ingress::Vnet, packet));
+    for routes in [1_000, 10_000, 100_000, 1_000_000] {
+        let prefixes = v4_prefixes(routes);
+        let few = flows(&prefixes, 1_024);
+        let full = flows(&prefixes, 65_536);
+        let many = flows(&prefixes, 4 * 65_536);
+        for rules in [0, 10, 100, 1_000] {
+            let snapshot = snapshot(routes, routes / 5, rules);
+            let name = format!("{routes}_routes/{rules}_rules");
+            for (hot, packets) in [(1_024, &few), (32_768, &full), (65_536, &full)] {
+                let mut cache = FlowCache::new(65_536, 7);
+                let packets = packets.get(..hot).expect("as many flows");
+                for packet in packets {
+                    cache.decide(&snapshot, Ingress::Vnet, packet);
+                }
+                group.bench_function(format!("{name}/hit_{hot}_flows"), |b| {
+                    let step = in_turn(packets, |packet| {
+                        black_box(cache.decide(&snapshot, Ingress::Vnet, packet));
+                    });
+                    b.iter(step);
                 });
-                b.iter(step);
-            });
-            let mut cache = FlowCache::new(65_536, 7);
-            for packet in &packets {
-                cache.decide(&snapshot, Ingress::Vnet, packet);
             }
-            group.bench_function(BenchmarkId::new(format!("hit_{hot}_flows"), count), |b| {
-                let step = in_turn(&packets, |packet| {
+            group.bench_function(format!("{name}/miss"), |b| {
+                let mut cache = FlowCache::new(65_536, 7);
+                let step = in_turn(&many, |packet| {
                     black_box(cache.decide(&snapshot, Ingress::Vnet, packet));
                 });
                 b.iter(step);
             });
+            for (hot, packets) in [(1_024, &few), (262_144, &many)] {
+                group.bench_function(format!("{name}/uncached_{hot}_flows"), |b| {
+                    let step = in_turn(packets, |packet| {
+                        black_box(snapshot.decide(Ingress::Vnet, packet));
+                    });
+                    b.iter(step);
+                });
+            }
         }
     }
     group.finish();
@@ -276,8 +408,19 @@ fn build(c: &mut Criterion) {
         });
     });
     group.bench_function("snapshot_1000000_v4_200000_v6", |b| {
-        b.iter(|| snapshot(1_000_000, 200_000));
+        b.iter(|| snapshot(1_000_000, 200_000, 0));
     });
+    for (name, shape) in SHAPES {
+        for count in [1_000, 65_535] {
+            let rules = rules(shape, count);
+            group.bench_function(format!("policy_{name}_{count}"), |b| {
+                b.iter(|| Policy::new(&rules));
+            });
+            group.bench_function(format!("shadowed_{name}_{count}"), |b| {
+                b.iter(|| shadowed(&rules));
+            });
+        }
+    }
     group.finish();
 }
 

@@ -344,6 +344,7 @@ impl<'a> Layout<'a> {
             dscp: given.dscp.clone(),
             icmp_type: given.icmp_type.clone(),
             fragment: given.fragment,
+            negated: policy::Negated::default(),
         })
     }
 

@@ -5,6 +5,8 @@ use crate::config::schema::{Action, From, Match, NextHop, PolicyRule};
 use crate::config::value::nearest;
 use crate::config::walk::without_indices;
 use ipnet::IpNet;
+use routing::path::{Ingress, PathId};
+use routing::policy::{Negated, Shadow, shadowed};
 
 pub(super) fn check(rules: &mut Rules) {
     let known = Names::of(rules);
@@ -108,37 +110,77 @@ fn rule(rules: &mut Rules, known: &Names, key: &str, rule: &PolicyRule) {
             rules.unique("is listed twice", names);
         }
     }
-    let (from, to) = (&rule.matches.source, &rule.matches.destination);
-    let ipv4 = |prefixes: &[IpNet], wanted| {
-        prefixes.is_empty()
-            || prefixes
-                .iter()
-                .any(|prefix| prefix.addr().is_ipv4() == wanted)
-    };
-    let possible = [true, false]
-        .into_iter()
-        .any(|v| ipv4(from, v) && ipv4(to, v));
-    if !possible && rules.sound(&format!("{key}.match")) {
+    if !one_version(&rule.matches) && rules.sound(&format!("{key}.match")) {
         let words = found("source and destination are of different IP versions")
             .allowed("prefixes of the same IP version on both sides");
         rules.error(&format!("{key}.match"), "can match no packet", words);
     }
 }
 
-/// The first rule that matches wins, so nothing behind a rule that matches everything is looked at.
+/// The first rule that matches wins, so a rule is never used if an earlier one matches all that it does.
 fn unreachable(rules: &mut Rules, policy: &[PolicyRule]) {
-    let all = |rule: &PolicyRule| rule.matches == Match::default();
-    let Some(last) = policy.iter().position(all) else {
-        return;
-    };
-    if !rules.sound("policy") || last + 1 == policy.len() {
+    if !rules.sound("policy") {
         return;
     }
-    let words = found("this and the rules behind it are never looked at").also(
-        format!("policy[{last}].match"),
-        "this rule matches every packet",
-    );
-    rules.warning(&format!("policy[{}]", last + 1), "is out of reach", words);
+    // Names stand for paths here: which paths a circuit has makes no difference.
+    let mut names = Vec::new();
+    let mut matches = Vec::with_capacity(policy.len());
+    for rule in policy {
+        matches.push(routed(&rule.matches, &mut names));
+    }
+    for Shadow { rule, by } in shadowed(&matches) {
+        let Some(of) = policy.get(rule) else {
+            continue;
+        };
+        if let Some((by, earlier)) = by.and_then(|by| Some((by, policy.get(by)?))) {
+            let words = found(format!("{:?} takes all that it would match", earlier.name))
+                .also(format!("policy[{by}].match"), "this rule comes first")
+                .help("put the narrower rule first, or leave it out");
+            rules.warning(&format!("policy[{rule}]"), "is out of reach", words);
+        } else if one_version(&of.matches) {
+            let words = found("its fields exclude one another");
+            let key = format!("policy[{rule}].match");
+            rules.warning(&key, "can match no packet", words);
+        }
+    }
+}
+
+/// A rule's match as the data path has it, with a number for each name in `from`.
+fn routed<'a>(given: &'a Match, names: &mut Vec<&'a str>) -> routing::policy::Match {
+    let ingress = |from: &'a From| match from {
+        From::Vnet => Ingress::Vnet,
+        From::Path(name) => {
+            let known = names.iter().position(|known| known == name);
+            let place = known.unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            });
+            Ingress::Path(PathId(u16::try_from(place).unwrap_or(u16::MAX)))
+        }
+    };
+    routing::policy::Match {
+        from: given.from.iter().map(ingress).collect(),
+        source: given.source.clone(),
+        destination: given.destination.clone(),
+        protocol: given.protocol.clone(),
+        source_port: given.source_port.clone(),
+        destination_port: given.destination_port.clone(),
+        dscp: given.dscp.clone(),
+        icmp_type: given.icmp_type.clone(),
+        fragment: given.fragment,
+        negated: Negated::default(),
+    }
+}
+
+/// Whether source and destination may be of one IP version.
+fn one_version(matches: &Match) -> bool {
+    let has = |prefixes: &[IpNet], ipv4| {
+        let mut versions = prefixes.iter().map(|prefix| prefix.addr().is_ipv4());
+        prefixes.is_empty() || versions.any(|version| version == ipv4)
+    };
+    [true, false]
+        .into_iter()
+        .any(|ipv4| has(&matches.source, ipv4) && has(&matches.destination, ipv4))
 }
 
 fn routes(rules: &mut Rules, known: &Names) {
