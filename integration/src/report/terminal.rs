@@ -24,10 +24,10 @@ impl Progress {
         }
     }
 
-    /// A step begins.
+    /// A step begins. It takes the line of one that has not ended.
     pub(crate) fn begin(&mut self, step: &str) {
         if self.shown {
-            let _ = write!(io::stderr(), "  … {step}");
+            let _ = write!(io::stderr(), "\r\x1b[K  … {step}");
             let _ = io::stderr().flush();
         }
         self.begun = Some((step.to_owned(), Instant::now()));

@@ -58,6 +58,29 @@ pub fn send(
     })
 }
 
+/// As [`send`], over so many connections at once: all bytes, in the time of the one that took longest.
+pub fn send_flows(
+    from: &Host,
+    to: &Host,
+    target: IpAddr,
+    duration: Duration,
+    flows: u16,
+) -> Result<Throughput, Error> {
+    std::thread::scope(|scope| {
+        let flows: Vec<_> = (0..flows)
+            .map(|_| scope.spawn(|| send(from, to, target, duration)))
+            .collect();
+        let mut all = Throughput::default();
+        for flow in flows {
+            let one = flow.join();
+            let one = one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            all.bytes += one.bytes;
+            all.seconds = all.seconds.max(one.seconds);
+        }
+        Ok(all)
+    })
+}
+
 fn transmit(to: SocketAddr, duration: Duration) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
     stream.set_write_timeout(Some(SILENCE))?;
@@ -104,6 +127,8 @@ mod tests {
             through.bytes >= CHUNK as u64 && through.gbps() > 0.0,
             "{through:?}"
         );
+        let flows = send_flows(&a, &b, target, Duration::from_millis(50), 3).unwrap();
+        assert!(flows.bytes >= 3 * CHUNK as u64, "{flows:?}");
         assert!(send(&a, &b, "10.9.0.1".parse().unwrap(), Duration::ZERO).is_err());
     }
 }

@@ -27,9 +27,15 @@ pub struct Echoes {
 impl Echoes {
     /// The median round trip, microseconds.
     pub fn median_us(&self) -> Option<f64> {
+        self.quantile_us(0.5)
+    }
+
+    /// The round trip that this share of them does not exceed, microseconds.
+    pub fn quantile_us(&self, share: f64) -> Option<f64> {
         let mut sorted = self.round_trips_us.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied()
+        let at = (sorted.len() as f64 * share) as usize;
+        sorted.get(at.min(sorted.len().saturating_sub(1))).copied()
     }
 }
 
@@ -56,7 +62,22 @@ impl Host {
         payload: usize,
         patience: Duration,
     ) -> Result<Echoes, Error> {
-        self.run(|| ping(target, count, payload, patience))?
+        let count = 0..count;
+        self.run(|| ping(target, count, payload, Duration::ZERO, patience))?
+            .map_err(Error::system(format!("ping {target} from {}", self.name())))
+    }
+
+    /// Sends echo requests of 56 bytes to `target` for `duration`, one each `pace`, or later if the one
+    /// before has not been answered until then; after a second it counts as lost.
+    pub fn ping_for(
+        &self,
+        target: IpAddr,
+        duration: Duration,
+        pace: Duration,
+    ) -> Result<Echoes, Error> {
+        let end = Instant::now() + duration;
+        let count = (0..).take_while(|_| Instant::now() < end);
+        self.run(|| ping(target, count, 56, pace, Duration::from_secs(1)))?
             .map_err(Error::system(format!("ping {target} from {}", self.name())))
     }
 
@@ -92,12 +113,18 @@ const ATTEMPTS: u32 = 3;
 /// Traceroute's traditional first port.
 const FIRST_PORT: u16 = 33_434;
 
-fn ping(target: IpAddr, count: u32, payload: usize, patience: Duration) -> io::Result<Echoes> {
+fn ping(
+    target: IpAddr,
+    count: impl Iterator<Item = u32>,
+    payload: usize,
+    pace: Duration,
+    patience: Duration,
+) -> io::Result<Echoes> {
     static IDENTIFIER: AtomicU16 = AtomicU16::new(1);
     let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
     let mut icmp = Icmp::open(target)?;
     let mut echoes = Echoes::default();
-    for sequence in 0..count {
+    for sequence in count {
         let sent = Instant::now();
         icmp.send_echo(target, identifier, sequence as u16, payload)?;
         echoes.sent += 1;
@@ -114,6 +141,10 @@ fn ping(target: IpAddr, count: u32, payload: usize, patience: Duration) -> io::R
             echoes
                 .round_trips_us
                 .push(at.duration_since(sent).as_secs_f64() * 1e6);
+        }
+        let left = (sent + pace).saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left);
         }
     }
     Ok(echoes)
@@ -339,6 +370,23 @@ mod tests {
             .ping("10.0.2.9".parse().unwrap(), 1, 8, Duration::from_millis(1))
             .unwrap();
         assert_eq!((nobody.sent, nobody.received), (1, 0));
+        let (while_, pace) = (Duration::from_millis(50), Duration::from_millis(5));
+        let paced = a
+            .ping_for("10.0.2.2".parse().unwrap(), while_, pace)
+            .unwrap();
+        assert!((1..=11).contains(&paced.sent), "{paced:?}");
+        assert_eq!(paced.received, paced.sent);
+    }
+
+    #[test]
+    fn quantiles_are_of_the_sorted_round_trips() {
+        let echoes = Echoes {
+            round_trips_us: (1..=100).rev().map(f64::from).collect(),
+            ..Echoes::default()
+        };
+        let found = [0.0, 0.5, 0.99, 1.0].map(|share| echoes.quantile_us(share));
+        assert_eq!(found, [1.0, 51.0, 100.0, 100.0].map(Some));
+        assert_eq!(Echoes::default().quantile_us(0.5), None);
     }
 
     #[test]

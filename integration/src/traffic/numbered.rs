@@ -16,6 +16,7 @@ use hdrhistogram::Histogram;
 use rustix::net::sockopt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -221,6 +222,7 @@ struct Direction {
 const FIRST_PORT: u16 = 5_201;
 /// Ports that are ours.
 const MAX_FLOWS: u16 = 256;
+const OUR_PORTS: Range<u16> = FIRST_PORT..FIRST_PORT + MAX_FLOWS;
 /// How long a receiver waits for stragglers once the sender has ended.
 const STRAGGLERS: Duration = Duration::from_millis(500);
 /// Latencies above this count as this, microseconds.
@@ -297,7 +299,7 @@ impl Direction {
             .spawn(move || {
                 let arrivals = receive(&inlets, epoch, &done)?;
                 // Read while the sockets are still open.
-                Ok((arrivals, namespace.run(overflows)?))
+                Ok((arrivals, namespace.run(|| overflows(OUR_PORTS))?))
             })
             .map_err(action())?;
         let sender = name("sender")
@@ -413,14 +415,14 @@ fn receive(
     }
 }
 
-/// Packets that the kernel has dropped because one of our receiving sockets in this namespace was full:
-/// the last column of `/proc/net/udp`, by local port.
-fn overflows() -> u64 {
+/// Packets that the kernel has dropped because a receiving socket on one of these ports of this namespace
+/// was full: the last column of `/proc/net/udp`, by local port.
+pub(super) fn overflows(ports: Range<u16>) -> u64 {
     let drops = |row: &str| {
         let mut fields = row.split_ascii_whitespace();
         let (_, port) = fields.nth(1)?.rsplit_once(':')?;
         let port = u16::from_str_radix(port, 16).ok()?;
-        let ours = (FIRST_PORT..FIRST_PORT + MAX_FLOWS).contains(&port);
+        let ours = ports.contains(&port);
         fields.next_back()?.parse::<u64>().ok().filter(|_| ours)
     };
     ["udp", "udp6"]
