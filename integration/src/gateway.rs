@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::host::Host;
 use crate::process::{self, CHILD_OF, Nursery};
+use crate::program;
 use ::gateway::control::api::{Request, What};
 use ::gateway::control::client::Client;
 use ::gateway::control::view::{Counters, Explanation, Query, Status};
@@ -28,6 +29,8 @@ pub struct Gateway {
     host: Arc<Host>,
     nursery: Arc<Nursery>,
     program: PathBuf,
+    /// Whether the program is `vng` itself, which does not know [`CHILD_OF`].
+    plain: bool,
     config: PathBuf,
     socket: PathBuf,
     child: Option<Child>,
@@ -48,11 +51,19 @@ impl Gateway {
             host,
             nursery,
             program,
+            plain: false,
             config,
             socket,
             child: None,
             log: Arc::default(),
         }
+    }
+
+    /// The same with a program that is `vng` itself; util-linux's `setpriv` ties its life to the lab's.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     /// The host it runs on.
@@ -80,8 +91,13 @@ impl Gateway {
         if self.child.is_some() {
             return Ok(());
         }
-        let mut command = Command::new(&self.program);
-        command.arg(CHILD_OF).arg(std::process::id().to_string());
+        let mut command = if self.plain {
+            program::tied(&self.program)
+        } else {
+            let mut command = Command::new(&self.program);
+            command.arg(CHILD_OF).arg(std::process::id().to_string());
+            command
+        };
         command.arg("run").arg("-c").arg(&self.config);
         command
             .stdin(Stdio::null())

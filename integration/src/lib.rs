@@ -3,14 +3,16 @@
 //! - [`lab`]: the drawing, and [`lab::Lab`], which builds it; the place to start.
 //! - [`host`]: a network namespace with links, addresses and routes. [`wire`]: the provider's wire;
 //!   [`fault`]: what it does wrong. [`gateway`]: `vng run` as a process, and questions to it.
-//! - [`traffic`]: ping, traceroute, TCP bulk, numbered UDP packets, from sockets of our own.
-//! - [`demo`]: the demo. [`report`]: what reports are made of. [`standing`]: a lab that is left standing.
+//! - [`traffic`]: ping, traceroute, TCP bulk, UDP packets counted or numbered, from sockets of our own.
+//! - [`demo`]: the demo. [`compare`]: vng beside its peers. [`report`]: what reports are made of.
+//!   [`standing`]: a lab that is left standing.
 //! - [`peer`], [`program`]: implementations that are not ours, and other programs.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
 //! of the traffic while it runs.
 
+pub mod compare;
 pub mod config;
 pub mod demo;
 pub mod error;

@@ -3,6 +3,9 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway::device::namespace::enter_user_namespace;
 use gateway::device::signal::Signals;
+use integration::compare::contestant::{Peer, Setting, Variant};
+use integration::compare::metric::Measurement;
+use integration::compare::{self, CompareOptions};
 use integration::config::{Probing, Tagging};
 use integration::demo::{self, DemoOptions};
 use integration::error::Error;
@@ -27,6 +30,8 @@ struct Arguments {
 enum Commands {
     /// Build the lab, move traffic, cut ExpressRoute, measure, restore, report, remove everything.
     Demo(Demo),
+    /// Measure vng beside wireguard-go, boringtun-cli, the kernel's forwarding and others, in turns.
+    Compare(Compare),
     /// Build the lab and leave it standing.
     Up(Shape),
     /// Run a command on a host of the standing lab; `vng` is there without being installed.
@@ -60,6 +65,54 @@ struct Demo {
     /// How ExpressRoute is cut.
     #[arg(long, value_enum, default_value_t = Cut::Silent)]
     fault: Cut,
+}
+
+#[derive(Debug, Args)]
+struct Compare {
+    /// How often each contestant has its turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), default_value_t = 3)]
+    rounds: u32,
+    /// Seconds of each measurement.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=60), default_value_t = 5)]
+    seconds: u8,
+    /// Contestants: vng, vng-no-udp-gso, wireguard-go, boringtun, expressroute, expressroute-qinq,
+    /// kernel-forwarding, and names given by --peer and --variant. Default: all of them.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// What is measured. Default: everything.
+    #[arg(long, value_enum, value_name = "WHAT,...", value_delimiter = ',')]
+    measure: Vec<Measure>,
+    /// Another tunnel: a command that makes a WireGuard device called {device}, stays in the foreground and
+    /// is configured by `wg setconf`.
+    #[arg(long, value_name = "NAME=COMMAND")]
+    peer: Vec<Peer>,
+    /// Setting of every vng beyond the lab's, a key of its configuration file.
+    #[arg(long, value_name = "TABLE.KEY=VALUE")]
+    vng_config: Vec<Setting>,
+    /// vng with settings of its own as one more tunnel.
+    #[arg(long, value_name = "NAME=TABLE.KEY=VALUE,...")]
+    variant: Vec<Variant>,
+    /// The vng to run, in place of the one that is part of this program.
+    #[arg(long, value_name = "PATH")]
+    vng: Option<PathBuf>,
+    /// Print the report as JSON in place of the tables.
+    #[arg(long)]
+    json: bool,
+    /// Write report.json and report.html into this directory.
+    #[arg(long, value_name = "DIR", default_value = "compare-report")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Measure {
+    /// TCP, 1 and 4 flows: rate, and CPU time for a gigabyte.
+    Tcp,
+    /// CPU time for a packet at 30,000 a second, small and large.
+    Fixed,
+    /// Packets a second without loss, at twice that, and flooded, small and large.
+    Udp,
+    /// Round trips, idle and under TCP.
+    Rtt,
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +164,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Commands, rest: &[OsString]) -> Result<ExitCode, Error> {
     match command {
         Commands::Demo(demo) => run_demo(&demo),
+        Commands::Compare(compare) => run_compare(compare),
         Commands::Up(_) => {
             let keep = std::iter::once("keep".into()).chain(rest.iter().cloned());
             let state = standing::up(&keep.collect::<Vec<_>>())?;
@@ -173,6 +227,62 @@ fn run_demo(demo: &Demo) -> Result<ExitCode, Error> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn run_compare(asked: Compare) -> Result<ExitCode, Error> {
+    let options = CompareOptions {
+        rounds: asked.rounds,
+        duration: Duration::from_secs(asked.seconds.into()),
+        only: asked.only,
+        measure: asked
+            .measure
+            .into_iter()
+            .map(Measure::measurement)
+            .collect(),
+        peers: asked.peer,
+        settings: asked.vng_config,
+        variants: asked.variant,
+        vng: asked.vng,
+        program: None,
+        command: std::env::args().skip(1).collect(),
+    };
+    let contestants = match options.contestants() {
+        Ok(contestants) => contestants,
+        Err(wrong) => {
+            eprintln!("vng-lab: {wrong}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    become_root()?;
+    let signals = signals()?;
+    let report = compare::run(&options, &contestants, &signals);
+    compare::write_report(&report, &asked.output)?;
+    if asked.json {
+        let json = serde_json::to_string_pretty(&report);
+        println!(
+            "{}",
+            json.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        );
+    } else {
+        print!("{}", compare::summary(&report));
+        println!("\nreport: {}", asked.output.join("report.html").display());
+    }
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Measure {
+    fn measurement(self) -> Measurement {
+        match self {
+            Self::Tcp => Measurement::Tcp,
+            Self::Fixed => Measurement::Fixed,
+            Self::Udp => Measurement::Udp,
+            Self::Rtt => Measurement::Rtt,
+        }
+    }
 }
 
 impl Shape {
