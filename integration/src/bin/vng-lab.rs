@@ -86,6 +86,9 @@ struct Compare {
     /// is configured by `wg setconf`.
     #[arg(long, value_name = "NAME=COMMAND")]
     peer: Vec<Peer>,
+    /// How the workers of every vng wait for packets; short for --vng-config control.polling=MODE.
+    #[arg(long, value_name = "MODE", value_parser = ["sleep", "adaptive", "spin"])]
+    polling: Option<String>,
     /// Setting of every vng beyond the lab's, a key of its configuration file.
     #[arg(long, value_name = "TABLE.KEY=VALUE")]
     vng_config: Vec<Setting>,
@@ -230,6 +233,12 @@ fn run_demo(demo: &Demo) -> Result<ExitCode, Error> {
 }
 
 fn run_compare(asked: Compare) -> Result<ExitCode, Error> {
+    let mut settings = asked.vng_config;
+    settings.extend(
+        asked
+            .polling
+            .map(|mode| Setting::new("control", "polling", mode)),
+    );
     let options = CompareOptions {
         rounds: asked.rounds,
         duration: Duration::from_secs(asked.seconds.into()),
@@ -240,7 +249,7 @@ fn run_compare(asked: Compare) -> Result<ExitCode, Error> {
             .map(Measure::measurement)
             .collect(),
         peers: asked.peer,
-        settings: asked.vng_config,
+        settings,
         variants: asked.variant,
         vng: asked.vng,
         program: None,

@@ -184,6 +184,14 @@ pub(super) fn version(name: &str) -> Option<String> {
 }
 
 impl Setting {
+    /// A text for a key of a table.
+    pub fn new(table: &str, key: &str, value: impl Into<String>) -> Self {
+        Self {
+            path: [table, key].map(str::to_owned).into(),
+            value: toml::Value::String(value.into()),
+        }
+    }
+
     /// Sets it in a configuration; an error says what stands in its way.
     pub(super) fn apply(&self, config: &mut toml::Table) -> Result<(), String> {
         let (key, tables) = self.path.split_last().ok_or("no key")?;
@@ -296,6 +304,8 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!(config, expected);
+        let polling: Setting = "control.polling=spin".parse().unwrap();
+        assert_eq!(polling, Setting::new("control", "polling", "spin"));
         let through_a_number: Setting = "vpn.mtu.x=1".parse().unwrap();
         assert!(through_a_number.apply(&mut config).is_err());
     }
