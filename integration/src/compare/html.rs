@@ -3,7 +3,7 @@
 use super::contestant::Kind;
 use super::metric::{Better, METRICS, Metric};
 use super::report::{Entry, Report};
-use super::terminal::{KINDS, full_label, remarks, rounded, spread};
+use super::terminal::{KINDS, full_label, remarks, rounded, rows, spread};
 use crate::report::chart::escape;
 use crate::report::page;
 use std::fmt::{self, Write as _};
@@ -54,61 +54,51 @@ fn figures(to: &mut String, entries: &[&Entry]) -> fmt::Result {
         .into_iter()
         .chain(entries.iter().map(|entry| entry.name.as_str()))
         .collect();
-    let row = |metric: &Metric| {
+    let row = |(metric, label): (&Metric, String)| {
         let cells = entries.iter().map(|entry| {
             let statistic = entry.summary.get(metric.key);
             statistic.map_or("–".into(), |s| spread(s, metric.digits))
         });
-        let names = [metric.label, metric.unit].map(str::to_owned);
+        let names = [label, metric.unit.to_owned()];
         names.into_iter().chain(cells).collect()
     };
-    let known = |metric: &&Metric| entries.iter().any(|e| e.summary.contains_key(metric.key));
-    let rows: Vec<_> = METRICS.iter().filter(known).map(row).collect();
+    let rows: Vec<_> = rows(entries).into_iter().map(row).collect();
     page::table(to, &head, 2, &rows)
 }
 
+/// A table for each of ours, with a column for each peer.
 fn ratios(to: &mut String, report: &Report, kind: Kind) -> fmt::Result {
     let entries = report.of(kind);
-    let pairs: Vec<_> = entries
-        .iter()
-        .filter(|ours| ours.ours)
-        .flat_map(|ours| {
-            let peers = entries.iter().filter(|peer| !peer.ours);
-            peers.map(|peer| (ours.name.as_str(), peer.name.as_str()))
-        })
-        .collect();
-    let cell = |metric: &Metric, (ours, peer): (&str, &str)| {
-        let ratio = report
-            .ratios
-            .iter()
-            .find(|ratio| ratio.ours == ours && ratio.peer == peer && ratio.metric == metric.key);
-        ratio.map(|ratio| spread(&ratio.times_better, 2))
-    };
-    let rows: Vec<Vec<String>> = METRICS
-        .iter()
-        .filter_map(|metric| {
-            let cells: Vec<_> = pairs.iter().map(|pair| cell(metric, *pair)).collect();
+    let peers: Vec<_> = entries.iter().filter(|entry| !entry.ours).collect();
+    for ours in entries.iter().filter(|entry| entry.ours) {
+        let cell = |metric: &Metric, peer: &Entry| {
+            let ratio = report.ratios.iter().find(|ratio| {
+                ratio.ours == ours.name && ratio.peer == peer.name && ratio.metric == metric.key
+            });
+            ratio.map(|ratio| spread(&ratio.times_better, 2))
+        };
+        let row = |metric: &Metric| -> Option<Vec<String>> {
+            let cells: Vec<_> = peers.iter().map(|peer| cell(metric, peer)).collect();
             cells.iter().any(Option::is_some).then(|| {
                 let cells = cells.into_iter().map(|cell| cell.unwrap_or("–".into()));
                 std::iter::once(full_label(metric)).chain(cells).collect()
             })
-        })
-        .collect();
-    if rows.is_empty() {
-        return Ok(());
+        };
+        let rows: Vec<_> = METRICS.iter().filter_map(row).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        writeln!(
+            to,
+            "<p>{}: so many times better, median of the ratios of the same rounds (above 1: it is better \
+             than the peer):</p>",
+            escape(&ours.name)
+        )?;
+        let names = peers.iter().map(|peer| peer.name.as_str());
+        let head: Vec<_> = std::iter::once("").chain(names).collect();
+        page::table(to, &head, 1, &rows)?;
     }
-    writeln!(
-        to,
-        "<p>How many times better, median of the ratios of the same rounds (above 1: vng is better):</p>"
-    )?;
-    let names: Vec<_> = pairs
-        .iter()
-        .map(|(ours, peer)| format!("{ours} : {peer}"))
-        .collect();
-    let head: Vec<_> = std::iter::once("")
-        .chain(names.iter().map(String::as_str))
-        .collect();
-    page::table(to, &head, 1, &rows)
+    Ok(())
 }
 
 fn contestants(to: &mut String, report: &Report) -> fmt::Result {

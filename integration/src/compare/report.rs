@@ -32,7 +32,7 @@ pub struct Report {
 pub struct Setup {
     /// Version of vng.
     pub version: String,
-    /// `release`, or `development`, whose figures say nothing.
+    /// How vng-lab, and the vng in it, was built: `release`, or `development`, whose figures say nothing.
     pub build: &'static str,
     /// The vng that ran.
     pub vng: String,

@@ -51,7 +51,7 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
     let s = &report.setup;
     let mut lines = Vec::new();
     if s.build != "release" {
-        lines.push("DEVELOPMENT BUILD of vng: its figures say nothing about vng".into());
+        lines.push("DEVELOPMENT BUILD of vng-lab: figures say nothing about vng".into());
     }
     for missing in &report.missing {
         lines.push(format!(
@@ -93,15 +93,12 @@ fn figures(entries: &[&Entry], colour: bool) -> Table {
     let mut table = plain_table(colour);
     let names = entries.iter().map(|entry| entry.name.as_str());
     table.set_header(["", ""].into_iter().chain(names));
-    for metric in &METRICS {
-        if entries.iter().all(|e| !e.summary.contains_key(metric.key)) {
-            continue;
-        }
+    for (metric, label) in rows(entries) {
         let cells = entries
             .iter()
             .map(|entry| figure(metric, entry.summary.get(metric.key)))
             .map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
-        let names = [metric.label, metric.unit].map(Cell::new);
+        let names = [label.as_str(), metric.unit].map(Cell::new);
         table.add_row(names.into_iter().chain(cells));
     }
     table
@@ -151,6 +148,27 @@ fn ratios(report: &Report, ours: &Entry, colour: bool) -> Option<Table> {
         table.add_row(std::iter::once(name).chain(cells));
     }
     Some(table)
+}
+
+/// The figures that one of these has, each with its label: a full one where the row that it leans on is not
+/// there.
+pub(super) fn rows(entries: &[&Entry]) -> Vec<(&'static Metric, String)> {
+    let known = |metric: &Metric| entries.iter().any(|e| e.summary.contains_key(metric.key));
+    let mut led = false;
+    let mut rows = Vec::new();
+    for metric in &METRICS {
+        let leads = !metric.label.starts_with('…');
+        led = if leads { known(metric) } else { led };
+        if known(metric) {
+            let label = if led {
+                metric.label.into()
+            } else {
+                full_label(metric)
+            };
+            rows.push((metric, label));
+        }
+    }
+    rows
 }
 
 /// The label of a metric where the row above, which it may lean on, can be missing.
@@ -240,6 +258,23 @@ mod tests {
         ] {
             assert_eq!(full(key), label);
         }
+    }
+
+    #[test]
+    fn a_row_without_the_one_above_has_its_full_label() {
+        let mut report = Report {
+            contestants: vec![entry(
+                "kernel",
+                false,
+                "fixed_64_loss_percent",
+                &[Some(0.0)],
+            )],
+            ..Report::default()
+        };
+        report.conclude();
+        let rows = rows(&report.of(Kind::Tunnel));
+        let labels: Vec<_> = rows.iter().map(|(_, label)| label.as_str()).collect();
+        assert_eq!(labels, ["30,000 pps of 64 B, lost"]);
     }
 
     #[test]
