@@ -82,6 +82,8 @@ reasons! {
     TunnelBandwidth = "tunnel_bandwidth",
     /// The tunnel's packets per second.
     TunnelPacketRate = "tunnel_packet_rate",
+    /// Its queue has stood for too long: the loss tells the sender to slow down (CoDel, RFC 8289).
+    QueueDelay = "queue_delay",
     // ---- neighbours and devices --------------------------------------------------------------
     /// The next hop's MAC address did not resolve in time.
     NeighborUnresolved = "neighbor_unresolved",

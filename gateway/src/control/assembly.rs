@@ -265,6 +265,7 @@ impl Parts {
             cache: FlowCache::new(FLOWS, random()?),
             complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
             ledger: seat.ledger,
+            tell: false,
             message: vec![0; MAX_ERROR].into_boxed_slice(),
             piece: vec![0; MAX_SEGMENT].into_boxed_slice(),
         })

@@ -6,8 +6,10 @@
 //! - [`tunnels`]: trains sealed and opened in place
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
 //! - [`handover`]: what workers and control hand each other
+//! - [`backlog`]: when a queue stands, and senders are told to slow down
 //! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
 
+pub mod backlog;
 pub mod bell;
 pub mod crossing;
 pub mod ethernet;

@@ -9,11 +9,11 @@ use crate::device::event::Waker;
 use crate::device::offload::Offload;
 use crate::device::tun::TunQueue;
 use crate::device::{MAX_PARTS, SendError};
-use crate::pipeline::checksum;
 use crate::pipeline::coalesce::{Coalescer, SuperPacket};
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint, RateLimit};
 use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
+use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
@@ -21,7 +21,7 @@ use crate::worker::link::{LinkPort, Tally, each_segment};
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
-use routing::packet::Headers;
+use routing::packet::{Headers, protocol};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::io::IoSlice;
@@ -101,6 +101,8 @@ pub struct Switch<E> {
     pub complaints: RateLimit,
     /// The books.
     pub ledger: Arc<Ledger>,
+    /// The next packet that is forwarded shall tell its sender to slow down.
+    pub tell: bool,
     /// One packet that the switch makes itself: ICMP errors.
     pub message: Box<[u8]>,
     /// One packet cut out of another: segments, fragments.
@@ -119,8 +121,54 @@ impl<E: Endpoint> Switch<E> {
         bytes: &mut [u8],
         offload: &Offload,
     ) {
-        let outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
+        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
+        if self.tell
+            && let Outcome::Forward { to, headers } = &mut outcome
+            && self.tell_sender(round, port, (*to, headers), bytes, offload)
+        {
+            return;
+        }
         self.follow(round, ingress, port, bytes, offload, outcome);
+    }
+
+    /// Tells a packet's sender to slow down: marks the packet if the sender knows marks (RFC 3168), else
+    /// drops it, or of a super-packet for a tunnel the first segment. True if nothing is left to do for it.
+    #[cold]
+    fn tell_sender(
+        &mut self,
+        round: Round<'_>,
+        port: Option<Port>,
+        (to, headers): (Egress, &mut Headers),
+        bytes: &mut [u8],
+        offload: &Offload,
+    ) -> bool {
+        // Errors, pings and the like are no reason for a queue, and nobody would slow down.
+        if !matches!(headers.key.protocol, protocol::TCP | protocol::UDP) {
+            return false;
+        }
+        self.tell = false;
+        let class = headers.traffic_class;
+        if let Ok(marked) = ecn::inner_traffic_class(class, ecn::ECN) {
+            forward::set_traffic_class(bytes, headers, marked);
+            headers.traffic_class = marked;
+            return false;
+        }
+        let tally = Tally::of(headers, offload);
+        self.book(port, tally);
+        let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
+        if let Egress::Path(path) = to
+            && tally.packets > 1
+            && self.ways.get(usize::from(path.0)) == Some(&Way::Tunnel)
+        {
+            let one = tally.bytes / tally.packets;
+            self.ledger.dropped(DropReason::QueueDelay, 1, one);
+            self.tunnels
+                .send_from(round.now, path, (whole, headers, offload), 1);
+        } else {
+            self.ledger
+                .dropped(DropReason::QueueDelay, tally.packets, tally.bytes);
+        }
+        true
     }
 
     /// Handles one packet that came out of a tunnel: `length` bytes at `at` of the batch that it was
@@ -139,7 +187,13 @@ impl<E: Endpoint> Switch<E> {
             return;
         };
         let plain = Offload::default();
-        let outcome = process(round.forwarding, &mut self.cache, ingress, bytes, &plain);
+        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, &plain);
+        if self.tell
+            && let Outcome::Forward { to, headers } = &mut outcome
+            && self.tell_sender(round, port, (*to, headers), bytes, &plain)
+        {
+            return;
+        }
         if let Outcome::Forward {
             to: Egress::Vnet,
             headers,

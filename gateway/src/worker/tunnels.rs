@@ -214,6 +214,18 @@ impl<E: Endpoint> Tunnels<E> {
         headers: &Headers,
         offload: &Offload,
     ) {
+        self.send_from(now, path, (packet, headers, offload), 0);
+    }
+
+    /// The same from this segment on; those before it are not sent, and not booked.
+    #[inline]
+    pub fn send_from(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        (packet, headers, offload): (&[u8], &Headers, &Offload),
+        first: usize,
+    ) {
         let Some(&Some(peer)) = self.by_path.get(usize::from(path.0)) else {
             let segments =
                 offload.segments(packet.len().saturating_sub(usize::from(headers.payload)));
@@ -227,7 +239,7 @@ impl<E: Endpoint> Tunnels<E> {
             self.reopen(peer, class);
         }
         let tally = Tally::of(headers, offload);
-        let mut segment = 0;
+        let mut segment = first;
         loop {
             match split::split_into(packet, headers, offload, &mut self.train, segment) {
                 Ok(Split::Done) => {

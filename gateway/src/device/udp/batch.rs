@@ -21,6 +21,8 @@ const RECEIVE_CONTROL: usize = 4 * MESSAGE_LEN;
 pub struct ReceiveBatch {
     buffers: Box<[u8]>,
     entries: Box<[Entry]>,
+    /// How many entries the next call fills at most.
+    limit: usize,
     /// How many entries the last call filled.
     filled: usize,
     /// The socket's drop count, if the last call told one.
@@ -87,9 +89,20 @@ impl ReceiveBatch {
         Self {
             buffers: vec![0; size * BUFFER_LEN].into_boxed_slice(),
             entries: vec![entry; size].into_boxed_slice(),
+            limit: size,
             filled: 0,
             drops: None,
         }
+    }
+
+    /// Lets the next calls take at most so many trains, at least 1 and at most what the batch has room for.
+    pub fn limit(&mut self, trains: usize) {
+        self.limit = trains.clamp(1, self.entries.len());
+    }
+
+    /// How many trains the next call takes at most.
+    pub fn limited_to(&self) -> usize {
+        self.limit
     }
 
     /// What the last [`UdpSocket::receive`](super::UdpSocket::receive) took, in the order of arrival.
@@ -150,14 +163,14 @@ impl ReceiveBatch {
             header.msg_control = entry.control.0.as_mut_ptr().cast();
             header.msg_controllen = RECEIVE_CONTROL as _;
         }
-        // SAFETY: the first `entries.len()` messages (at most MAX_BATCH, by `new`) have been set up above;
+        // SAFETY: the first `limit` messages (at most `entries.len()`, at most MAX_BATCH) have been set up above;
         // their pointers lead to memory of the lengths beside them, which lives through the call and which
         // nothing else uses meanwhile. No time limit is given.
         let result = unsafe {
             libc::recvmmsg(
                 fd.as_raw_fd(),
                 messages.as_mut_ptr(),
-                self.entries.len() as _,
+                self.limit as _,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
