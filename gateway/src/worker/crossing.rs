@@ -6,8 +6,9 @@
 //! 3. the owner takes parcels, sends what is in them, and gives them back empty
 //!
 //! There are [`PARCELS`] parcels each way between two workers, made at the start and never again. When all are
-//! full or on their way, packets are dropped and counted: the owner is behind, and a longer queue would only
-//! make everything late. One queue has one writer and one reader, so a flow keeps its order.
+//! on their way, or [`MAX_QUEUED`] bytes are, packets are dropped and counted: the owner is behind, and a
+//! longer queue would only make everything late. One queue has one writer and one reader, so a flow keeps its
+//! order.
 
 use crate::device::offload::Offload;
 use crate::worker::bell::Bell;
@@ -16,9 +17,13 @@ use routing::packet::Headers;
 use routing::path::PathId;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Parcels from one worker to another: one round of super-packets and one more.
-pub const PARCELS: usize = 16;
+/// Parcels from one worker to another: rounds of small packets in as many milliseconds, while the owner is
+/// kept from running. Only those that have been used take memory.
+pub const PARCELS: usize = 64;
+/// Bytes on their way from one worker to another: four rounds of super-packets, 2 ms at 4 Gbps.
+pub const MAX_QUEUED: usize = 16 * 65_536;
 /// Bytes of one parcel: the longest super-packet and a little.
 const PARCEL_BYTES: usize = 66_048;
 /// Packets of one parcel.
@@ -114,6 +119,8 @@ impl Parcel {
 struct Lanes {
     full: ArrayQueue<Parcel>,
     empty: ArrayQueue<Parcel>,
+    /// Bytes in `full`, as far as given back.
+    queued: AtomicUsize,
 }
 
 /// The giving end: one worker's way to one other.
@@ -135,6 +142,7 @@ pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
     let lanes = Lanes {
         full: ArrayQueue::new(PARCELS),
         empty: ArrayQueue::new(PARCELS),
+        queued: AtomicUsize::new(0),
     };
     for _ in 0..PARCELS {
         // There is room for all of them.
@@ -159,6 +167,9 @@ impl Exit {
             }
             self.send();
         }
+        if self.lanes.queued.load(Ordering::Relaxed) > MAX_QUEUED {
+            return false;
+        }
         let Some(mut fresh) = self.lanes.empty.pop() else {
             return false;
         };
@@ -173,6 +184,7 @@ impl Exit {
         let Some(parcel) = self.open.take() else {
             return;
         };
+        self.lanes.queued.fetch_add(parcel.used, Ordering::Relaxed);
         // As many places as parcels: it is never full.
         if self.lanes.full.push(parcel).is_ok() {
             self.bell.ring();
@@ -195,6 +207,7 @@ impl Entrance {
     /// Gives a parcel back.
     #[inline]
     pub fn give_back(&self, mut parcel: Parcel) {
+        self.lanes.queued.fetch_sub(parcel.used, Ordering::Relaxed);
         parcel.clear();
         let _ = self.lanes.empty.push(parcel);
     }
@@ -254,11 +267,22 @@ mod tests {
         let (mut exit, entrance) = crossing(bell);
         let packet = vec![7; 60_000];
         let laid = (0..100).filter(|_| exit.lay(&packet, datagram(1))).count();
-        assert_eq!(laid, PARCELS);
-        let parcel = entrance.take().unwrap();
-        assert_eq!(parcel.len(), 1);
-        entrance.give_back(parcel);
-        assert!(exit.lay(&packet, datagram(2)), "one is free again");
+        // What is queued is looked at before another parcel is opened.
+        assert_eq!(laid, MAX_QUEUED / packet.len() + 1);
+        for _ in 0..2 {
+            let parcel = entrance.take().unwrap();
+            assert_eq!(parcel.len(), 1);
+            entrance.give_back(parcel);
+        }
+        assert!(exit.lay(&packet, datagram(2)), "there is room again");
+
+        while exit.lay(&[1], datagram(1)) {
+            exit.send();
+        }
+        assert!(
+            exit.lanes.empty.is_empty(),
+            "small ones end with the parcels"
+        );
     }
 
     #[test]

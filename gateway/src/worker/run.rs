@@ -326,8 +326,8 @@ impl<E: Endpoint> Worker<E> {
         }
         self.switch.write_merged(buffer);
         self.switch.tell = false;
-        // Whole trains make a long round of few; single datagrams a short one of many.
-        let long = bytes > BYTES / 2;
+        // A round of a few trains is as long as one of many single datagrams.
+        let long = bytes > received * LONG_TRAIN;
         self.batch
             .limit(if long { SUPER_PACKETS } else { MAX_BATCH });
     }
