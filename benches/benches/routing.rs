@@ -72,39 +72,40 @@ fn v6_prefixes(count: usize) -> Vec<IpNet> {
     (0..count).map(prefix).collect()
 }
 
-/// One circuit of two links and one site behind it, this many BGP routes over the circuit, and this many
+/// Eight circuits of two links each, this many BGP routes, each over one of them drawn by lot, and this many
 /// policy rules that no packet matches.
 fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
     let mut builder = Builder::new(NonZeroU32::MIN);
     let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
     builder.address_space = vec![net("10.1.0.0/16"), net("fd00:1::/48")];
     builder.own_addresses = vec![net("10.1.255.4/32").addr()];
-    builder.owners = vec![
-        Owner {
-            name: "circuit".to_owned(),
-            ..Owner::default()
-        },
-        Owner {
-            name: "site".to_owned(),
-            allowed_sources: [net("10.2.0.0/16")].into_iter().collect(),
-        },
-    ];
-    let path = |name: &str, kind, owner| Path {
-        name: name.to_owned(),
-        kind,
-        owner: OwnerId(owner),
+    let circuits = 0..8_u16;
+    let owner = |name: String| Owner {
+        name,
+        ..Owner::default()
+    };
+    builder.owners = circuits
+        .clone()
+        .map(|c| owner(format!("circuit{c}")))
+        .collect();
+    let path = |circuit: u16, link: &str| Path {
+        name: format!("circuit{circuit}/{link}"),
+        kind: PathKind::ExpressRoute,
+        owner: OwnerId(circuit),
         subnets: Vec::new(),
         v4: true,
         v6: true,
     };
-    builder.paths = vec![
-        path("primary", PathKind::ExpressRoute, 0),
-        path("secondary", PathKind::ExpressRoute, 0),
-        path("site", PathKind::Vpn, 1),
-    ];
+    builder.paths = circuits
+        .flat_map(|c| [path(c, "primary"), path(c, "secondary")])
+        .collect();
+    let mut words = Words(0x1357_9BDF_0246_8ACE);
     let prefixes = v4_prefixes(v4).into_iter().chain(v6_prefixes(v6));
     builder.routes = prefixes
-        .map(|prefix| Candidate::new(prefix, RouteSource::Bgp, NextHop::Owner(OwnerId(0))))
+        .map(|prefix| {
+            let circuit = NextHop::Owner(OwnerId(words.next() as u16 % 8));
+            Candidate::new(prefix, RouteSource::Bgp, circuit)
+        })
         .collect();
     builder.policy = rules(Shape::Friendly, policy)
         .into_iter()

@@ -14,7 +14,6 @@ use crate::packet::{FlowKey, Fragment, Headers, Version, is_martian};
 use crate::path::{GroupId, Ingress, PathId, PathKind, pick_member};
 use crate::policy::RuleId;
 use crate::reason::DropReason;
-use crate::rib::RouteId;
 use crate::snapshot::{Hop, RuleAction, Snapshot};
 
 /// What becomes of a packet.
@@ -37,8 +36,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The policy rule that matched, whatever its action.
     pub rule: Option<RuleId>,
-    /// The route that was looked up; `None` if policy decided, or nothing holds the destination.
-    pub route: Option<RouteId>,
+    /// Whether the route table was asked; [`Snapshot::route_of`] says which route it answered with.
+    pub is_routed: bool,
     /// The path group that rule or route led to.
     pub group: Option<GroupId>,
     /// The group's member that the flow takes (also if rules of transit then dropped it).
@@ -50,7 +49,7 @@ impl Decision {
         Self {
             verdict,
             rule: None,
-            route: None,
+            is_routed: false,
             group: None,
             member: None,
         }
@@ -107,11 +106,8 @@ impl Snapshot {
                 Some(RuleAction::Route) | None => {}
             }
         }
-        let leaf = self.fib.lookup(key);
-        if leaf.hop != Hop::Nowhere {
-            decision.route = Some(leaf.route);
-        }
-        match leaf.hop {
+        decision.is_routed = true;
+        match self.fib.lookup(key) {
             Hop::Group(group) => self.take_group(decision, group, ingress, headers, keep),
             Hop::Vnet if ingress == Ingress::Vnet => decision.drop(DropReason::Hairpin),
             Hop::Vnet => Decision {

@@ -5,12 +5,12 @@
 
 use crate::decide::{Decision, Verdict};
 use crate::group::Group;
-use crate::packet::{Headers, Version};
+use crate::packet::Headers;
 use crate::path::{Ingress, PathId};
 use crate::reason::DropReason;
-use crate::rib::{Candidate, NextHop, Ranked, RouteId};
+use crate::rib::{Candidate, NextHop, Ranked, RouteId, prefixes_of};
 use crate::snapshot::Snapshot;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// What the gateway does with a packet and why; `vng explain --json` prints it as it is.
@@ -72,7 +72,8 @@ impl Snapshot {
     /// Explains a decision of this snapshot, a worker's for instance.
     pub fn explain_decision(&self, headers: &Headers, decision: &Decision) -> Explanation {
         let policy = decision.rule.and_then(|rule| self.rule_name(rule));
-        let by_policy = decision.route.is_none() && decision.group.is_some();
+        let by_policy = !decision.is_routed && decision.group.is_some();
+        let route = self.route_of(headers, decision);
         let (verdict, reason) = match decision.verdict {
             Verdict::Local => ("local", "own_address"),
             Verdict::Drop(reason) => ("drop", reason.name()),
@@ -80,16 +81,14 @@ impl Snapshot {
             Verdict::Vnet | Verdict::Path(_) => ("forward", "route"),
         };
         let group = decision.group.and_then(|group| self.group(group));
-        let winner = decision
-            .route
-            .and_then(|route| self.rib().route(route)?.first());
+        let winner = route.and_then(|route| self.rib().route(route)?.first());
         let out = match decision.verdict {
             Verdict::Path(path) => Some(path),
             Verdict::Vnet | Verdict::Local | Verdict::Drop(_) => None,
         };
         let mut rejected = Vec::new();
         if was_routed(decision) {
-            self.reject_routes(headers, decision.route, policy, &mut rejected);
+            self.reject_routes(headers, route, policy, &mut rejected);
         }
         if let Some(group) = group {
             self.reject_members(group, decision, &mut rejected);
@@ -110,6 +109,14 @@ impl Snapshot {
             rejected,
             story: self.story(headers, decision, policy, winner),
         }
+    }
+
+    /// The route that a decision followed; `None` if policy decided, or nothing holds the destination.
+    /// The forwarding table does not keep it, so it is looked up anew.
+    pub fn route_of(&self, headers: &Headers, decision: &Decision) -> Option<RouteId> {
+        let key = &headers.key;
+        let route = || self.rib().longest(key.version, key.destination);
+        decision.is_routed.then(route).flatten()
     }
 
     fn path_name(&self, path: PathId) -> String {
@@ -252,10 +259,7 @@ impl Snapshot {
 
 /// Whether the decision went as far as policy or the route table.
 fn was_routed(decision: &Decision) -> bool {
-    decision.rule.is_some()
-        || decision.route.is_some()
-        || decision.group.is_some()
-        || decision.verdict == Verdict::Drop(DropReason::NoRoute)
+    decision.rule.is_some() || decision.is_routed || decision.group.is_some()
 }
 
 /// Why, for the reasons that a decision can give.
@@ -272,22 +276,6 @@ fn drop_in_words(reason: DropReason) -> &'static str {
         DropReason::Hairpin => "it would go back to where it came from",
         other => other.name(),
     }
-}
-
-/// Every prefix that holds the address, the longest first.
-fn prefixes_of(version: Version, address: u128) -> impl Iterator<Item = IpNet> {
-    let bits = match version {
-        Version::V4 => 32,
-        Version::V6 => 128,
-    };
-    (0..=bits).rev().filter_map(move |length| match version {
-        Version::V4 => Ipv4Net::new((address as u32).into(), length)
-            .ok()
-            .map(|net| IpNet::V4(net.trunc())),
-        Version::V6 => Ipv6Net::new(address.into(), length)
-            .ok()
-            .map(|net| IpNet::V6(net.trunc())),
-    })
 }
 
 #[cfg(test)]
@@ -420,6 +408,12 @@ mod tests {
             prop_assert_eq!(told.verdict, verdict);
             prop_assert_eq!(&told.member, &member);
             prop_assert_eq!(told.policy.is_some(), decision.rule.is_some());
+            // The route that is named leads to where the forwarding table led.
+            if decision.is_routed {
+                let route = snapshot.route_of(&packet, &decision);
+                prop_assert_eq!(route.and_then(|route| snapshot.route_group(route)), decision.group);
+                prop_assert_eq!(told.route.is_some(), route.is_some());
+            }
             // Whoever won is not among the losers.
             for one in &told.rejected {
                 if let Rejected::Path { path, .. } = one {

@@ -9,6 +9,9 @@
 //! 3. IPv6 tables are sparse: where at most four prefixes are left, they stand in a list, longest first,
 //!    instead of a chain of nodes with one child each.
 //!
+//! 4. Equal runs of leaves stand once. A gateway has a million routes but few places to send packets to:
+//!    its leaves stay in the first cache, and a lookup waits for memory once or twice, not three times.
+//!
 //! The table is immutable and built in one go from a list. The crate poptrie 0.2.1 has the same shape,
 //! but inserts one by one and moves all nodes each time: 30,000 sorted routes took 1.6 s, growing with
 //! the square, where this table takes 0.4 to 0.75 s for 1,000,000 IPv4 and 200,000 IPv6 routes in any
@@ -18,11 +21,15 @@
 
 use crate::packet::{FlowKey, Version};
 use ipnet::IpNet;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Bits that a node consumes: one per slot of a 64-bit map.
 const STRIDE: u32 = 6;
 /// Marks an entry of the first table as an index into the leaves.
 const LEAF: u32 = 1 << 31;
+/// At most so many different runs of leaves are remembered while building.
+const RUNS: usize = 1 << 16;
 
 /// Longest-prefix match for both IP versions. `V` is what a prefix leads to: a small value, copied out.
 #[derive(Clone, Debug)]
@@ -31,7 +38,7 @@ pub struct Fib<V> {
     v6: Trie<u128, V>,
 }
 
-impl<V: Copy + PartialEq> Fib<V> {
+impl<V: Copy + Eq + Hash> Fib<V> {
     /// Builds the table; of two entries for one prefix the later one counts. What no prefix contains
     /// leads to `nothing`.
     pub fn new(entries: impl IntoIterator<Item = (IpNet, V)>, nothing: V) -> Self {
@@ -175,7 +182,7 @@ struct Trie<A, V> {
     nothing: V,
 }
 
-impl<A: Address, V: Copy + PartialEq> Trie<A, V> {
+impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
     #[inline]
     fn find(&self, address: A) -> V {
         let leaf = |index: u32| {
@@ -235,14 +242,14 @@ impl<A: Address, V: Copy + PartialEq> Trie<A, V> {
             leaves: vec![nothing],
             lists: Vec::new(),
             pending: Vec::new(),
+            runs: HashMap::from([([nothing].into(), 0)]),
         };
         let mut first = vec![LEAF; 1 << A::FIRST];
         let mut rest = entries.as_slice();
         while let Some((entry, behind)) = rest.split_first() {
             let slot = entry.address.bits(0, A::FIRST);
             if entry.length() <= A::FIRST {
-                let index = LEAF | builder.leaves.len() as u32;
-                builder.leaves.push(entry.value);
+                let index = LEAF | builder.run(&[entry.value]);
                 let span = 1 << (A::FIRST - entry.length());
                 if let Some(slots) = first.get_mut(slot..slot + span) {
                     slots.fill(index);
@@ -293,6 +300,8 @@ struct Builder<'a, A, V> {
     leaves: Vec<V>,
     lists: Vec<Listed<A, V>>,
     pending: Vec<Pending<'a, A, V>>,
+    /// Where runs of leaves are that stand already.
+    runs: HashMap<Box<[V]>, u32>,
 }
 
 /// A node that is allocated but not filled yet: the entries inside it, and what holds where they do not.
@@ -303,7 +312,7 @@ struct Pending<'a, A, V> {
     default: V,
 }
 
-impl<'a, A: Address, V: Copy + PartialEq> Builder<'a, A, V> {
+impl<'a, A: Address, V: Copy + Eq + Hash> Builder<'a, A, V> {
     fn add_node(&mut self, entries: Entries<'a, A, V>, offset: u32, default: V) -> u32 {
         let node = self.nodes.len();
         if entries.len() <= A::LIST {
@@ -337,6 +346,19 @@ impl<'a, A: Address, V: Copy + PartialEq> Builder<'a, A, V> {
         node as u32
     }
 
+    /// Where these leaves stand, side by side.
+    fn run(&mut self, leaves: &[V]) -> u32 {
+        if let Some(&place) = self.runs.get(leaves) {
+            return place;
+        }
+        let place = self.leaves.len() as u32;
+        self.leaves.extend(leaves);
+        if self.runs.len() < RUNS {
+            self.runs.insert(leaves.into(), place);
+        }
+        place
+    }
+
     fn fill(&mut self, pending: &Pending<'a, A, V>) {
         let offset = pending.offset;
         let mut values = [pending.default; 64];
@@ -360,16 +382,17 @@ impl<'a, A: Address, V: Copy + PartialEq> Builder<'a, A, V> {
                 rest = behind;
             }
         }
-        let first_leaf = self.leaves.len() as u32;
         let (mut runs, mut last) = (0_u64, None);
+        let mut leaves = Vec::with_capacity(values.len());
         for (slot, &value) in values.iter().enumerate() {
             let bit = 1 << slot;
             if children & bit == 0 && last != Some(value) {
                 runs |= bit;
                 last = Some(value);
-                self.leaves.push(value);
+                leaves.push(value);
             }
         }
+        let first_leaf = self.run(&leaves);
         if let Some(node) = self.nodes.get_mut(pending.node) {
             *node = Node {
                 children,

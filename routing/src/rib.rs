@@ -8,9 +8,10 @@
 //!    two, connection weight comes before AS-path length, and equal ones share the load. What loses by
 //!    these is a lower tier still: it takes over when all above it are down.
 
+use crate::packet::Version;
 use crate::path::{PathId, PathKind};
 use crate::prefix::PrefixSet;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 use std::cmp::Reverse;
 
@@ -268,6 +269,25 @@ impl Rib {
         }
     }
 
+    /// The longest prefix with an active candidate that holds the address, as the forwarding table finds
+    /// it: for whoever asks for the route itself. One search for each length.
+    pub fn longest(&self, version: Version, address: u128) -> Option<RouteId> {
+        prefixes_of(version, address).find_map(|prefix| {
+            let key = prefix_key(prefix);
+            let place = self
+                .routes
+                .partition_point(|&start| self.key(start) < Some(key));
+            let start = *self.routes.get(place)?;
+            (self.key(start) == Some(key)).then_some(RouteId(place as u32))
+        })
+    }
+
+    /// The prefix of the candidate at this place, as it is sorted.
+    fn key(&self, place: u32) -> Option<(bool, u128, u8)> {
+        let one = self.ranked.get(place as usize)?;
+        Some(prefix_key(one.candidate.prefix))
+    }
+
     /// The candidates from `start` on that have one prefix.
     fn same_prefix(&self, start: usize) -> Option<&[Ranked]> {
         let rest = self.ranked.get(start..)?;
@@ -331,6 +351,22 @@ fn prefix_key(prefix: IpNet) -> (bool, u128, u8) {
         IpNet::V4(net) => (false, u128::from(net.network().to_bits()), net.prefix_len()),
         IpNet::V6(net) => (true, net.network().to_bits(), net.prefix_len()),
     }
+}
+
+/// Every prefix that holds the address, the longest first.
+pub(crate) fn prefixes_of(version: Version, address: u128) -> impl Iterator<Item = IpNet> {
+    let bits = match version {
+        Version::V4 => 32,
+        Version::V6 => 128,
+    };
+    (0..=bits).rev().filter_map(move |length| match version {
+        Version::V4 => Ipv4Net::new((address as u32).into(), length)
+            .ok()
+            .map(|net| IpNet::V4(net.trunc())),
+        Version::V6 => Ipv6Net::new(address.into(), length)
+            .ok()
+            .map(|net| IpNet::V6(net.trunc())),
+    })
 }
 
 fn is_inside(prefix: IpNet, set: &PrefixSet) -> bool {
@@ -496,6 +532,28 @@ mod tests {
                 (SITE, Standing::ExpressRouteFirst, 1)
             ]
         );
+    }
+
+    #[test]
+    fn the_longest_route_is_that_of_the_longest_active_prefix() {
+        let rib = rib(&[
+            route("0.0.0.0/0", RouteSource::System, NextHop::Internet),
+            route("10.0.0.0/8", RouteSource::Bgp, CIRCUIT),
+            route("10.1.0.0/16", RouteSource::System, NextHop::Vnet),
+            route("10.1.7.0/24", RouteSource::Bgp, CIRCUIT),
+            route("fd00::/8", RouteSource::Static, SITE),
+        ]);
+        let longest = |address: &str| {
+            let (version, bits) = crate::packet::address_bits(address.parse().unwrap());
+            let route = rib.longest(version, bits)?;
+            Some(rib.route(route)?.first()?.candidate.prefix)
+        };
+        assert_eq!(longest("10.2.0.1"), Some(net("10.0.0.0/8")));
+        // Inside the virtual network BGP does not count.
+        assert_eq!(longest("10.1.7.1"), Some(net("10.1.0.0/16")));
+        assert_eq!(longest("192.0.2.1"), Some(net("0.0.0.0/0")));
+        assert_eq!(longest("fd00::1"), Some(net("fd00::/8")));
+        assert_eq!(longest("2001:db8::1"), None);
     }
 
     #[test]

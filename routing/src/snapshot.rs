@@ -136,20 +136,13 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 /// Where the forwarding table leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Hop {
     Nowhere,
     Vnet,
     Internet,
     None,
     Group(GroupId),
-}
-
-/// What stands in the forwarding table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leaf {
-    pub(crate) route: RouteId,
-    pub(crate) hop: Hop,
 }
 
 /// What a rule does, compiled.
@@ -184,7 +177,9 @@ pub struct Snapshot {
     paths: Box<[PathFacts]>,
     pub(crate) policy: Policy,
     rules: Box<[(String, RuleAction)]>,
-    pub(crate) fib: Fib<Leaf>,
+    /// Says only where packets go, not by which route: routes are many and places few, so the table
+    /// stays small. [`Rib::longest`] says by which.
+    pub(crate) fib: Fib<Hop>,
     rib: Rib,
     /// Where each route leads to.
     hops: Box<[Hop]>,
@@ -337,10 +332,10 @@ impl Builder {
 
         let mut groups = Groups::new(&self.paths, self.owners.len());
         let (mut entries, mut hops) = (Vec::new(), Vec::new());
-        for (route, same) in rib.routes() {
+        for (_, same) in rib.routes() {
             if let Some(first) = same.first() {
                 let hop = groups.hop(same)?;
-                entries.push((first.candidate.prefix, Leaf { route, hop }));
+                entries.push((first.candidate.prefix, hop));
                 hops.push(hop);
             }
         }
@@ -365,10 +360,6 @@ impl Builder {
             rules.push((rule.name, action));
             matches.push(rule.matches);
         }
-        let nowhere = Leaf {
-            route: RouteId(u32::MAX),
-            hop: Hop::Nowhere,
-        };
         let groups = groups.finish(usability);
         let (own_v4, own_v6) = by_family(&self.own_addresses);
         Ok(Snapshot {
@@ -393,7 +384,7 @@ impl Builder {
                 .collect(),
             policy: Policy::new(&matches),
             rules: rules.into(),
-            fib: Fib::new(entries, nowhere),
+            fib: Fib::new(entries, Hop::Nowhere),
             rib,
             hops: hops.into(),
             groups,

@@ -82,6 +82,50 @@ fn a_flow_without_a_path_finds_one_when_there_is_one() {
     assert_eq!(verdict(), Verdict::Path(ONPREM));
 }
 
+#[test]
+fn when_epochs_are_used_up_flows_are_asked_again_and_stay_where_they_were() {
+    let snapshots = [1, 2].map(|generation| {
+        let mut builder = builder();
+        builder.generation = NonZeroU32::new(generation).unwrap();
+        builder.build(|path| full(path != PRIMARY)).unwrap()
+    });
+    let mut cache = FlowCache::new(1024, 1);
+    let packets: Vec<Headers> = (0..64)
+        .map(|port| headers("10.1.0.4", "10.2.0.1", port))
+        .collect();
+    for packet in &packets {
+        cache.decide(&snapshots[0], Ingress::Vnet, packet);
+    }
+    for snapshot in &snapshots {
+        snapshot.update(|_| full(true));
+    }
+    let other = headers("10.1.0.4", "10.3.0.1", 80);
+    for turn in 1..=usize::from(u16::MAX) {
+        cache.decide(&snapshots[turn % 2], Ingress::Vnet, &other);
+    }
+    assert_eq!(cache.hits_and_misses().0, 0);
+    for packet in &packets {
+        let decision = cache.decide(&snapshots[1], Ingress::Vnet, packet);
+        assert_eq!(decision.verdict, Verdict::Path(SECONDARY));
+    }
+    assert_eq!(cache.hits_and_misses().0, 0);
+}
+
+#[test]
+fn as_many_flows_as_the_cache_is_for_are_nearly_all_remembered() {
+    let snapshot = snapshot();
+    let mut cache = FlowCache::new(4096, 3);
+    for round in 0..3 {
+        let (_, before) = cache.hits_and_misses();
+        for port in 0..4096 {
+            let packet = headers("10.1.0.4", "10.3.0.1", port);
+            cache.decide(&snapshot, Ingress::Vnet, &packet);
+        }
+        let misses = cache.hits_and_misses().1 - before;
+        assert!(round == 0 || misses < 4096 / 10, "{misses}");
+    }
+}
+
 proptest! {
     // A cache of 16 entries for 60 flows, so that they push each other out.
     #[test]
@@ -105,7 +149,7 @@ proptest! {
             builder.build(|path| full(health >> path.0 & 1 != 0)).unwrap()
         };
         let (mut generation, mut current) = (1, build(1, 0xff));
-        let mut cache = FlowCache::new(16, 5);
+        let mut cache = FlowCache::new(8, 5);
         let mut last = HashMap::new();
         for (what, flow, health, dscp) in steps {
             match what {
@@ -126,7 +170,7 @@ proptest! {
             packet.traffic_class = dscp << 2;
             let cached = cache.decide(&current, ingress, &packet);
             let fresh = current.decide(ingress, &packet);
-            prop_assert_eq!((cached.group, cached.rule, cached.route), (fresh.group, fresh.rule, fresh.route));
+            prop_assert_eq!((cached.group, cached.rule, cached.is_routed), (fresh.group, fresh.rule, fresh.is_routed));
             if cached.verdict != fresh.verdict {
                 // Only another member, and only the one that the flow was on before.
                 let before = last.get(&(flow, if uses_dscp { dscp } else { 0 }));

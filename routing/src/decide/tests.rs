@@ -596,7 +596,7 @@ fn equal_groups_are_one_and_a_route_knows_its_group() {
     assert_eq!(group.tiers(), [0b011, 0b100]);
     assert_eq!(group.tier_of(2), Some(1));
     assert_eq!(
-        snapshot.fib.find(Version::V4, 0x0a02_0001).hop,
+        snapshot.fib.find(Version::V4, 0x0a02_0001),
         Hop::Group(groups[0])
     );
 }
