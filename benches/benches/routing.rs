@@ -21,6 +21,9 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// As many places as routes lead to: a gateway has few, however many routes.
+const PLACES: u64 = 16;
+
 /// A fixed sequence of words (xorshift64).
 struct Words(u64);
 
@@ -200,8 +203,9 @@ fn forwarding_table(c: &mut Criterion) {
     let mut group = c.benchmark_group("fib");
     for count in [1_000, 100_000, 1_000_000] {
         for (family, prefixes) in [("v4", v4_prefixes(count)), ("v6", v6_prefixes(count / 5))] {
-            let entries = (0_u64..).zip(&prefixes).map(|(value, &net)| (net, value));
-            let fib = Fib::new(entries, 0);
+            let entries = (0_u64..).zip(&prefixes);
+            let fib = Fib::new(entries.map(|(value, &net)| (net, value % PLACES)), 0);
+            eprintln!("fib/{family}/{count}: {} KB", fib.memory() / 1024);
             for hot in [1_024, 262_144] {
                 let packets = flows(&prefixes, hot);
                 let name = format!("{family}_to_{hot}_addresses");
@@ -403,7 +407,9 @@ fn build(c: &mut Criterion) {
             .collect();
         b.iter(|| {
             Fib::new(
-                (0_u64..).zip(&prefixes).map(|(value, &net)| (net, value)),
+                (0_u64..)
+                    .zip(&prefixes)
+                    .map(|(value, &net)| (net, value % PLACES)),
                 0,
             )
         });

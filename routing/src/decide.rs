@@ -91,6 +91,8 @@ impl Snapshot {
                 Ingress::Vnet | Ingress::Path(_) => decision,
             };
         }
+        // Asked first, needed last: while memory answers, the policy is gone through.
+        let hop = self.fib.lookup(key);
         if ingress != Ingress::Local {
             decision.rule = self.policy.first_match(ingress, headers);
             match decision.rule.map(|rule| self.rule_action(rule)) {
@@ -107,7 +109,7 @@ impl Snapshot {
             }
         }
         decision.is_routed = true;
-        match self.fib.lookup(key) {
+        match hop {
             Hop::Group(group) => self.take_group(decision, group, ingress, headers, keep),
             Hop::Vnet if ingress == Ingress::Vnet => decision.drop(DropReason::Hairpin),
             Hop::Vnet => Decision {

@@ -9,8 +9,9 @@
 //! 3. IPv6 tables are sparse: where at most four prefixes are left, they stand in a list, longest first,
 //!    instead of a chain of nodes with one child each.
 //!
-//! 4. Equal runs of leaves stand once. A gateway has a million routes but few places to send packets to:
-//!    its leaves stay in the first cache, and a lookup waits for memory once or twice, not three times.
+//! 4. A node is one piece of memory with its links and the numbers of its leaves' values. A gateway has a
+//!    million routes but few places to send packets to, so the values themselves stay in the first cache:
+//!    a lookup waits for memory once for the first table and once for each node, mostly one.
 //!
 //! The table is immutable and built in one go from a list. The crate poptrie 0.2.1 has the same shape,
 //! but inserts one by one and moves all nodes each time: 30,000 sorted routes took 1.6 s, growing with
@@ -26,10 +27,10 @@ use std::hash::Hash;
 
 /// Bits that a node consumes: one per slot of a 64-bit map.
 const STRIDE: u32 = 6;
-/// Marks an entry of the first table as an index into the leaves.
+/// Marks a link as the number of a value.
 const LEAF: u32 = 1 << 31;
-/// At most so many different runs of leaves are remembered while building.
-const RUNS: usize = 1 << 16;
+/// Words of a node's head.
+const HEAD: usize = 4;
 
 /// Longest-prefix match for both IP versions. `V` is what a prefix leads to: a small value, copied out.
 #[derive(Clone, Debug)]
@@ -153,18 +154,6 @@ impl<A, V> Entry<A, V> {
     }
 }
 
-/// 64 slots for the next six bits. A node with neither children nor runs is a list: `first_child` is its
-/// place among the listed prefixes, and the list ends with a prefix of length 0.
-#[derive(Clone, Copy, Debug, Default)]
-struct Node {
-    /// Slots that lead to a child node.
-    children: u64,
-    /// Slots, of those without a child, where a run of equal leaves begins.
-    runs: u64,
-    first_child: u32,
-    first_leaf: u32,
-}
-
 /// A prefix in a list, with what it leads to.
 #[derive(Clone, Copy, Debug)]
 struct Listed<A, V> {
@@ -173,11 +162,19 @@ struct Listed<A, V> {
     value: V,
 }
 
+/// Where lookups lead: a *link* is the place of a node among the words, or [`LEAF`] and a value's number.
 #[derive(Clone, Debug)]
 struct Trie<A, V> {
     first: Box<[u32]>,
-    nodes: Box<[Node]>,
-    leaves: Box<[V]>,
+    /// Nodes of 64 slots for the next six bits, each in one piece, so that it is in one or two lines of
+    /// memory. A node's place is that of its head: two words of bits for the slots that lead to a child,
+    /// two for those, of the others, where a run of equal leaves begins. Links to the children stand
+    /// before it, the first one nearest; the numbers of the runs' values behind it. A node with neither
+    /// children nor runs is a list: behind its head stands the place among the listed prefixes, and the
+    /// list ends with a prefix of length 0.
+    words: Box<[u32]>,
+    /// The different values.
+    values: Box<[V]>,
     lists: Box<[Listed<A, V>]>,
     nothing: V,
 }
@@ -185,33 +182,36 @@ struct Trie<A, V> {
 impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
     #[inline]
     fn find(&self, address: A) -> V {
-        let leaf = |index: u32| {
-            self.leaves
-                .get(index as usize)
-                .copied()
-                .unwrap_or(self.nothing)
-        };
-        let Some(&entry) = self.first.get(address.bits(0, A::FIRST)) else {
+        let Some(&(mut link)) = self.first.get(address.bits(0, A::FIRST)) else {
             return self.nothing;
         };
-        if entry & LEAF != 0 {
-            return leaf(entry & !LEAF);
-        }
-        let (mut index, mut offset) = (entry, A::FIRST);
-        while let Some(node) = self.nodes.get(index as usize) {
+        let mut offset = A::FIRST;
+        while link & LEAF == 0 {
+            let place = link as usize;
+            let head = self.words.get(place..).and_then(<[u32]>::first_chunk);
+            let Some(&[child_low, child_high, run_low, run_high]) = head else {
+                return self.nothing;
+            };
+            let children = u64::from(child_low) | u64::from(child_high) << 32;
+            let runs = u64::from(run_low) | u64::from(run_high) << 32;
             let slot = 1_u64 << address.bits(offset, STRIDE);
             let below = slot - 1;
-            if node.children & slot == 0 {
-                if A::LIST != 0 && node.children | node.runs == 0 {
-                    return self.find_in_list(node.first_child, address);
-                }
-                let run = (node.runs & (slot | below)).count_ones();
-                return leaf(node.first_leaf.wrapping_add(run).wrapping_sub(1));
-            }
-            index = node.first_child + (node.children & below).count_ones();
+            let next = if children & slot != 0 {
+                place.wrapping_sub(1 + (children & below).count_ones() as usize)
+            } else if A::LIST != 0 && children | runs == 0 {
+                let list = self.words.get(place + HEAD).copied();
+                return self.find_in_list(list.unwrap_or(u32::MAX), address);
+            } else {
+                place + HEAD - 1 + (runs & (slot | below)).count_ones() as usize
+            };
+            let Some(&next) = self.words.get(next) else {
+                return self.nothing;
+            };
+            link = next;
             offset += STRIDE;
         }
-        self.nothing
+        let value = self.values.get((link & !LEAF) as usize);
+        value.copied().unwrap_or(self.nothing)
     }
 
     #[inline]
@@ -227,8 +227,8 @@ impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
 
     fn memory(&self) -> usize {
         size_of_val(&*self.first)
-            + size_of_val(&*self.nodes)
-            + size_of_val(&*self.leaves)
+            + size_of_val(&*self.words)
+            + size_of_val(&*self.values)
             + size_of_val(&*self.lists)
     }
 
@@ -238,40 +238,34 @@ impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
             entries.sort_by_key(|e| (e.address, e.length));
         }
         let mut builder = Builder {
-            nodes: Vec::new(),
-            leaves: vec![nothing],
+            words: Vec::new(),
+            values: Vec::new(),
+            numbers: HashMap::new(),
             lists: Vec::new(),
-            pending: Vec::new(),
-            runs: HashMap::from([([nothing].into(), 0)]),
         };
-        let mut first = vec![LEAF; 1 << A::FIRST];
+        let mut first = vec![builder.leaf(nothing); 1 << A::FIRST];
         let mut rest = entries.as_slice();
         while let Some((entry, behind)) = rest.split_first() {
             let slot = entry.address.bits(0, A::FIRST);
             if entry.length() <= A::FIRST {
-                let index = LEAF | builder.run(&[entry.value]);
+                let link = builder.leaf(entry.value);
                 let span = 1 << (A::FIRST - entry.length());
                 if let Some(slots) = first.get_mut(slot..slot + span) {
-                    slots.fill(index);
+                    slots.fill(link);
                 }
                 rest = behind;
             } else {
                 let (inside, behind) = split_at_slot(rest, 0, A::FIRST);
-                if let Some(entry) = first.get_mut(slot) {
-                    let above = builder.leaves.get((*entry & !LEAF) as usize);
-                    let default = above.copied().unwrap_or(nothing);
-                    *entry = builder.add_node(inside, A::FIRST, default);
+                if let Some(link) = first.get_mut(slot) {
+                    *link = builder.node(inside, A::FIRST, *link);
                 }
                 rest = behind;
             }
         }
-        while let Some(pending) = builder.pending.pop() {
-            builder.fill(&pending);
-        }
         Self {
             first: first.into(),
-            nodes: builder.nodes.into(),
-            leaves: builder.leaves.into(),
+            words: builder.words.into(),
+            values: builder.values.into(),
             lists: builder.lists.into(),
             nothing,
         }
@@ -295,112 +289,100 @@ fn split_at_slot<A: Address, V>(
     entries.split_at(same)
 }
 
-struct Builder<'a, A, V> {
-    nodes: Vec<Node>,
-    leaves: Vec<V>,
+struct Builder<A, V> {
+    words: Vec<u32>,
+    values: Vec<V>,
+    /// The numbers of the values.
+    numbers: HashMap<V, u32>,
     lists: Vec<Listed<A, V>>,
-    pending: Vec<Pending<'a, A, V>>,
-    /// Where runs of leaves are that stand already.
-    runs: HashMap<Box<[V]>, u32>,
 }
 
-/// A node that is allocated but not filled yet: the entries inside it, and what holds where they do not.
-struct Pending<'a, A, V> {
-    node: usize,
-    offset: u32,
-    entries: Entries<'a, A, V>,
-    default: V,
-}
-
-impl<'a, A: Address, V: Copy + Eq + Hash> Builder<'a, A, V> {
-    fn add_node(&mut self, entries: Entries<'a, A, V>, offset: u32, default: V) -> u32 {
-        let node = self.nodes.len();
-        if entries.len() <= A::LIST {
-            self.nodes.push(Node {
-                first_child: self.lists.len() as u32,
-                ..Node::default()
-            });
-            // Inner prefixes stand behind outer ones, and later ones count.
-            let inside = entries.iter().rev().map(|entry| Listed {
-                prefix: entry.address,
-                mask: A::mask(entry.length),
-                value: entry.value,
-            });
-            self.lists.extend(inside);
-            if let Some(entry) = entries.first() {
-                self.lists.push(Listed {
-                    prefix: entry.address,
-                    mask: A::mask(0),
-                    value: default,
-                });
-            }
-            return node as u32;
-        }
-        self.nodes.push(Node::default());
-        self.pending.push(Pending {
-            node,
-            offset,
-            entries,
-            default,
+impl<A: Address, V: Copy + Eq + Hash> Builder<A, V> {
+    /// The link to a value.
+    fn leaf(&mut self, value: V) -> u32 {
+        let number = *self.numbers.entry(value).or_insert_with(|| {
+            self.values.push(value);
+            self.values.len() as u32 - 1
         });
-        node as u32
+        LEAF | number
     }
 
-    /// Where these leaves stand, side by side.
-    fn run(&mut self, leaves: &[V]) -> u32 {
-        if let Some(&place) = self.runs.get(leaves) {
-            return place;
+    /// The link to what these entries say of the bits from `offset` on; where they say nothing, the link
+    /// to `default` holds. At most 20 nodes stand above one another.
+    fn node(&mut self, entries: Entries<'_, A, V>, offset: u32, default: u32) -> u32 {
+        if entries.len() <= A::LIST {
+            return self.list(entries, default);
         }
-        let place = self.leaves.len() as u32;
-        self.leaves.extend(leaves);
-        if self.runs.len() < RUNS {
-            self.runs.insert(leaves.into(), place);
-        }
-        place
-    }
-
-    fn fill(&mut self, pending: &Pending<'a, A, V>) {
-        let offset = pending.offset;
-        let mut values = [pending.default; 64];
-        let mut children = 0_u64;
-        let first_child = self.nodes.len() as u32;
-        let mut rest = pending.entries;
+        let mut links = [default; 64];
+        let mut rest = entries;
         while let Some((entry, behind)) = rest.split_first() {
             let slot = entry.address.bits(offset, STRIDE);
             if entry.length() <= offset + STRIDE {
+                let link = self.leaf(entry.value);
                 let span = 1 << (offset + STRIDE - entry.length());
-                if let Some(slots) = values.get_mut(slot..slot + span) {
-                    slots.fill(entry.value);
+                if let Some(slots) = links.get_mut(slot..slot + span) {
+                    slots.fill(link);
                 }
                 rest = behind;
             } else {
                 let (inside, behind) = split_at_slot(rest, offset, STRIDE);
-                let default = values.get(slot).copied().unwrap_or(pending.default);
-                // Sorted entries: children are allocated side by side, in slot order.
-                self.add_node(inside, offset + STRIDE, default);
-                children |= 1 << slot;
+                if let Some(link) = links.get_mut(slot) {
+                    *link = self.node(inside, offset + STRIDE, *link);
+                }
                 rest = behind;
             }
         }
-        let (mut runs, mut last) = (0_u64, None);
-        let mut leaves = Vec::with_capacity(values.len());
-        for (slot, &value) in values.iter().enumerate() {
-            let bit = 1 << slot;
-            if children & bit == 0 && last != Some(value) {
-                runs |= bit;
-                last = Some(value);
-                leaves.push(value);
+        let (mut children, mut runs, mut last) = (0_u64, 0_u64, None);
+        let mut leaves = Vec::with_capacity(links.len());
+        for (slot, &link) in links.iter().enumerate() {
+            if link & LEAF == 0 {
+                children |= 1 << slot;
+            } else if last != Some(link) {
+                runs |= 1 << slot;
+                last = Some(link);
+                leaves.push(link);
             }
         }
-        let first_leaf = self.run(&leaves);
-        if let Some(node) = self.nodes.get_mut(pending.node) {
-            *node = Node {
-                children,
-                runs,
-                first_child,
-                first_leaf,
-            };
+        if let (0, [one]) = (children, leaves.as_slice()) {
+            return *one;
         }
+        let to_children = links.iter().rev().filter(|&link| link & LEAF == 0);
+        self.words.extend(to_children);
+        let place = self.head(children, runs);
+        self.words.extend(leaves);
+        place
+    }
+
+    /// A list of a few entries.
+    fn list(&mut self, entries: Entries<'_, A, V>, default: u32) -> u32 {
+        let place = self.head(0, 0);
+        self.words.push(self.lists.len() as u32);
+        // Inner prefixes stand behind outer ones, and later ones count.
+        let inside = entries.iter().rev().map(|entry| Listed {
+            prefix: entry.address,
+            mask: A::mask(entry.length),
+            value: entry.value,
+        });
+        self.lists.extend(inside);
+        if let (Some(entry), Some(&value)) =
+            (entries.first(), self.values.get((default & !LEAF) as usize))
+        {
+            self.lists.push(Listed {
+                prefix: entry.address,
+                mask: A::mask(0),
+                value,
+            });
+        }
+        place
+    }
+
+    /// Begins a node; its place.
+    fn head(&mut self, children: u64, runs: u64) -> u32 {
+        let place = self.words.len() as u32;
+        let halves = |bits: u64| [bits as u32, (bits >> 32) as u32];
+        self.words.extend(halves(children));
+        self.words.extend(halves(runs));
+        place
     }
 }
 
