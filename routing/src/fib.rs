@@ -8,17 +8,15 @@
 //!    so a lookup never goes back.
 //! 3. IPv6 tables are sparse: where at most four prefixes are left, they stand in a list, longest first,
 //!    instead of a chain of nodes with one child each.
-//!
 //! 4. A node is one piece of memory with its links and the numbers of its leaves' values. A gateway has a
 //!    million routes but few places to send packets to, so the values themselves stay in the first cache:
 //!    a lookup waits for memory once for the first table and once for each node, mostly one.
 //!
-//! The table is immutable and built in one go from a list. The crate poptrie 0.2.1 has the same shape,
-//! but inserts one by one and moves all nodes each time: 30,000 sorted routes took 1.6 s, growing with
-//! the square, where this table takes 0.4 to 0.75 s for 1,000,000 IPv4 and 200,000 IPv6 routes in any
-//! order, and 44 MB. prefix-trie 0.10.1 builds as fast, but looked up random addresses in 164 and 495 ns
-//! at 100,000 and 1,000,000 routes, where this table took 68 and 81 (and 5 to 8 while 1,024 addresses are
-//! in use; 2.6 GHz Xeon, shared with other work).
+//! The table is immutable and built in one go from a list: 0.16 s and 35 MB for 1,000,000 IPv4 and 200,000
+//! IPv6 routes to 16 places. The crate poptrie 0.2.1 has the same shape, but inserts one by one and moves
+//! all nodes each time: 30,000 sorted routes took 1.6 s, growing with the square. prefix-trie 0.10.1 builds
+//! as fast, but looked up random addresses in 164 and 495 ns at 100,000 and 1,000,000 routes.
+//! docs/benchmarks.md has this table's figures.
 
 use crate::packet::{FlowKey, Version};
 use ipnet::IpNet;
