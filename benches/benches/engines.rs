@@ -21,7 +21,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use zeroize::Zeroizing;
 
 const MTU: usize = 1420;
@@ -203,7 +203,11 @@ fn silent(_: Option<PeerId>, _: SocketAddr, _: &[u8]) {}
 
 criterion_group! {
     name = group;
-    config = Criterion::default().with_measurement(CpuTime);
+    config = Criterion::default()
+        .with_measurement(CpuTime)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30);
     targets = engines
 }
 criterion_main!(group);

@@ -1,39 +1,44 @@
-//! What splitting, coalescing and their checksums cost. A segment is 1,368 bytes of TCP payload, what a
-//! tunnel MTU of 1420 leaves; 45 of them are one train.
+//! What splitting, coalescing and their checksums cost, in CPU time. A segment is 1,368 bytes of TCP
+//! payload, what a tunnel MTU of 1420 leaves; 45 of them are one train.
 
 // A benchmark that cannot be set up has nothing to report.
 #![allow(missing_docs, clippy::expect_used)]
 
+use benches::cpu_time::CpuTime;
 use benches::packet::tcp_super_packet;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crypto::train::Train;
+use gateway::device::offload::Offload;
 use gateway::pipeline::checksum::{Sum, copy_and_sum, verify};
 use gateway::pipeline::coalesce::{Coalescer, SuperPacket};
 use gateway::pipeline::forward::{clamp_mss, decrement_hop_limit};
 use gateway::pipeline::split::{Segments, split_into};
 use routing::packet::Headers;
 use std::hint::black_box;
+use std::time::Duration;
 
 const SIZE: u16 = 1368;
 const MTU: usize = 1420;
 const SEGMENTS: u16 = 45;
 
-fn checksums(criterion: &mut Criterion) {
-    let from: Vec<u8> = (0..SIZE).map(|index| (index * 7) as u8).collect();
-    let mut to = vec![0; from.len()];
-    let mut group = criterion.benchmark_group("checksum/1368");
-    group.throughput(Throughput::Bytes(u64::from(SIZE)));
-    group.bench_function("copy", |bencher| {
-        bencher.iter(|| black_box(&mut to[..]).copy_from_slice(black_box(&from)));
-    });
-    group.bench_function("sum", |bencher| bencher.iter(|| Sum::of(black_box(&from))));
-    group.bench_function("copy and sum", |bencher| {
-        bencher.iter(|| copy_and_sum(black_box(&mut to), black_box(&from)));
-    });
-    group.finish();
+fn checksums(criterion: &mut Criterion<CpuTime>) {
+    for size in [64, 512, SIZE] {
+        let from: Vec<u8> = (0..size).map(|index| (index * 7) as u8).collect();
+        let mut to = vec![0; from.len()];
+        let mut group = criterion.benchmark_group(format!("checksum/{size}"));
+        group.throughput(Throughput::Bytes(u64::from(size)));
+        group.bench_function("copy", |bencher| {
+            bencher.iter(|| black_box(&mut to[..]).copy_from_slice(black_box(&from)));
+        });
+        group.bench_function("sum", |bencher| bencher.iter(|| Sum::of(black_box(&from))));
+        group.bench_function("copy and sum", |bencher| {
+            bencher.iter(|| copy_and_sum(black_box(&mut to), black_box(&from)));
+        });
+        group.finish();
+    }
 }
 
-fn splits(criterion: &mut Criterion) {
+fn splits(criterion: &mut Criterion<CpuTime>) {
     let (packet, headers, offload) =
         tcp_super_packet(40_000, SIZE * SEGMENTS, SIZE).expect("it fits");
     let mut group = criterion.benchmark_group("split/45 segments");
@@ -53,6 +58,27 @@ fn splits(criterion: &mut Criterion) {
             while segments.next_into(black_box(&mut buffer)).is_some() {}
         });
     });
+    group.finish();
+
+    // Packets that were no super-packet: each is looked at by itself.
+    let (packet, headers, mut offload) = tcp_super_packet(40_000, SIZE, SIZE).expect("it fits");
+    offload.gso = None;
+    let mut group = criterion.benchmark_group("split/45 packets");
+    group.throughput(Throughput::Elements(u64::from(SEGMENTS)));
+    for (name, checksum) in [("whole", None), ("partial checksum", offload.checksum)] {
+        let offload = Offload {
+            checksum,
+            ..Offload::default()
+        };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                train.clear(MTU);
+                for _ in 0..SEGMENTS {
+                    let _ = split_into(black_box(&packet), &headers, &offload, &mut train, 0);
+                }
+            });
+        });
+    }
     group.finish();
 }
 
@@ -85,7 +111,7 @@ fn batch(flows: u16) -> (Vec<u8>, Vec<(usize, Headers)>) {
     (bytes, packets)
 }
 
-fn coalesces(criterion: &mut Criterion) {
+fn coalesces(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("coalesce/45 segments");
     group.throughput(Throughput::Elements(u64::from(SEGMENTS)));
     for flows in [1, 5, 15, 45] {
@@ -115,7 +141,7 @@ fn coalesces(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn edits(criterion: &mut Criterion) {
+fn edits(criterion: &mut Criterion<CpuTime>) {
     let (mut packet, headers, _) = tcp_super_packet(40_000, SIZE, SIZE).expect("it fits");
     let mut group = criterion.benchmark_group("edit");
     group.bench_function("hop limit", |bencher| {
@@ -142,5 +168,13 @@ fn edits(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(pipeline, checksums, splits, coalesces, edits);
+criterion_group! {
+    name = pipeline;
+    config = Criterion::default()
+        .with_measurement(CpuTime)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(30);
+    targets = checksums, splits, coalesces, edits
+}
 criterion_main!(pipeline);

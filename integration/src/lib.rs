@@ -24,7 +24,7 @@ pub mod peer;
 mod plan;
 pub mod process;
 pub mod program;
-mod report;
+pub mod report;
 pub mod scratch;
 pub mod standing;
 pub mod traffic;

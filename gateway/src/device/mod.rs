@@ -2,8 +2,8 @@
 //! the project stands in this module's files, each block with its SAFETY line.
 //!
 //! `tun` is the virtual network's side, `link` (with `filter` and `vlan`) an ExpressRoute link's, `udp`
-//! the tunnels'; `steering` shares packets out over workers; `offload` is the virtio-net header that the first two share; `error` says what can go
-//! wrong with any of them.
+//! the tunnels'; `steering` shares packets out over workers; `offload` is the virtio-net header
+//! that the first two share; `sink` is all three as traits; `error` says what can go wrong with any of them.
 #![allow(unsafe_code)]
 
 pub mod error;
@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod offload;
 pub mod signal;
+pub mod sink;
 pub mod steering;
 pub mod tun;
 pub mod udp;

@@ -10,6 +10,7 @@ use crate::device::filter;
 use crate::device::interface::Interface;
 use crate::device::link::{LinkOptions, LinkSocket};
 use crate::device::offload::Offload;
+use crate::device::sink::FrameSink;
 use crate::device::steering::FlowProgram;
 use crate::device::vlan::Tags;
 use crate::device::{DeviceError, SendError};
@@ -108,7 +109,7 @@ impl LinkRecipe {
 }
 
 /// One link of one worker.
-pub struct LinkPort {
+pub struct LinkPort<L = LinkSocket> {
     path: PathId,
     /// The number of the worker that this is.
     worker: usize,
@@ -118,7 +119,7 @@ pub struct LinkPort {
     /// Generation of the interface that `socket` was opened on.
     generation: u32,
     /// The packet socket and how its frames look; `None` while the interface is gone.
-    socket: Option<(LinkSocket, Framing)>,
+    socket: Option<(L, Framing)>,
     /// Next hops: IPv4, IPv6.
     neighbors: [Option<Arc<NeighborWord>>; 2],
     waiting: VecDeque<Waiting>,
@@ -128,30 +129,6 @@ pub struct LinkPort {
 }
 
 impl LinkPort {
-    /// A link without a socket yet: [`LinkPort::refresh`] opens it.
-    pub fn new(
-        (path, worker): (PathId, usize),
-        recipe: LinkRecipe,
-        word: Arc<LinkWord>,
-        neighbors: [Option<Arc<NeighborWord>>; 2],
-        control: Arc<Waker>,
-        ledger: Arc<Ledger>,
-    ) -> Self {
-        Self {
-            path,
-            worker,
-            recipe,
-            word,
-            generation: 0,
-            socket: None,
-            neighbors,
-            waiting: VecDeque::with_capacity(MAX_WAITING),
-            control,
-            ledger,
-            scratch: vec![0; MAX_SEGMENT].into_boxed_slice(),
-        }
-    }
-
     /// Opens the socket anew if another interface has the link's name now, or closes it if none has.
     /// True if the socket changed. One relaxed load on the common way.
     #[inline]
@@ -180,6 +157,32 @@ impl LinkPort {
         }
         true
     }
+}
+
+impl<L: FrameSink> LinkPort<L> {
+    /// A link without a socket yet: [`LinkPort::refresh`] opens it.
+    pub fn new(
+        (path, worker): (PathId, usize),
+        recipe: LinkRecipe,
+        word: Arc<LinkWord>,
+        neighbors: [Option<Arc<NeighborWord>>; 2],
+        control: Arc<Waker>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self {
+            path,
+            worker,
+            recipe,
+            word,
+            generation: 0,
+            socket: None,
+            neighbors,
+            waiting: VecDeque::with_capacity(MAX_WAITING),
+            control,
+            ledger,
+            scratch: vec![0; MAX_SEGMENT].into_boxed_slice(),
+        }
+    }
 
     /// The path that this link is.
     pub fn path(&self) -> PathId {
@@ -187,8 +190,13 @@ impl LinkPort {
     }
 
     /// The packet socket, while the interface is there.
-    pub fn socket(&self) -> Option<&(LinkSocket, Framing)> {
+    pub fn socket(&self) -> Option<&(L, Framing)> {
         self.socket.as_ref()
+    }
+
+    /// Gives it a socket that is open already.
+    pub fn attach(&mut self, socket: L, framing: Framing) {
+        self.socket = Some((socket, framing));
     }
 
     /// Sends one IP packet to the next hop of its family.

@@ -11,13 +11,11 @@ use crate::device::ReceiveError;
 use crate::device::event::Poller;
 use crate::device::link::MAX_FRAME;
 use crate::device::udp::{MAX_BATCH, ReceiveBatch};
-use crate::pipeline::ecn;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
 use crate::worker::backlog::Backlog;
 use crate::worker::polling::Patience;
 use crate::worker::switch::{Round, Switch};
-use crate::worker::tunnels::Arrival;
 use arc_swap::ArcSwap;
 use crypto::tunnel::Endpoint;
 use routing::path::Ingress;
@@ -29,11 +27,11 @@ use std::time::{Duration, Instant};
 
 /// Super-packets from one device in a round. Few keep everything behind them from waiting: with one TCP flow
 /// through two gateways the median round trip was 1.4 ms with 8, and 0.8 ms with 4, at the same rate.
-const SUPER_PACKETS: usize = 4;
+pub const SUPER_PACKETS: usize = 4;
 /// Small packets from one device in a round.
-const PACKETS: usize = 64;
+pub const PACKETS: usize = 64;
 /// Bytes from one device in a round: the bound that super-packets meet first.
-const BYTES: usize = SUPER_PACKETS * 65_536;
+pub const BYTES: usize = SUPER_PACKETS * 65_536;
 /// Trains from the underlay that are this long on average, bytes, come few to a round.
 const LONG_TRAIN: usize = 4096;
 /// Bytes that may wait in a tunnel's socket without the queue being called a standing one: two trains.
@@ -50,6 +48,16 @@ const TOKEN_BELL: u64 = 2;
 const TOKEN_UDP4: u64 = 3;
 const TOKEN_UDP6: u64 = 4;
 const TOKEN_LINK: u64 = 16;
+
+/// How many trains a worker takes next from the underlay, after as many of so many bytes in all: a round of
+/// a few trains is as long as one of many single datagrams.
+pub fn next_batch(trains: usize, bytes: usize) -> usize {
+    if bytes > trains * LONG_TRAIN {
+        SUPER_PACKETS
+    } else {
+        MAX_BATCH
+    }
+}
 
 /// What a worker shares with the rest of the gateway.
 pub struct Shared {
@@ -231,11 +239,11 @@ impl<E: Endpoint> Worker<E> {
     fn read_link(&mut self, round: Round<'_>, index: usize) -> bool {
         let mut bytes = 0;
         for _ in 0..PACKETS {
-            let Some(link) = self.switch.links.get_mut(index) else {
+            let Some(link) = self.switch.links.get(index) else {
                 return true;
             };
             let path = link.path();
-            let Some((socket, framing)) = link.socket() else {
+            let Some((socket, _)) = link.socket() else {
                 return true;
             };
             let (port, ledger) = (Port::path(path), &self.switch.ledger);
@@ -249,20 +257,8 @@ impl<E: Endpoint> Worker<E> {
                 // Down: control watches the interface and will say when it is back.
                 Ok(None) | Err(_) => return true,
             };
-            match framing.ip(&frame, &self.buffer) {
-                Ok(ip) => {
-                    let Some(packet) = self.buffer.get_mut(ip.range) else {
-                        return true;
-                    };
-                    let ingress = Ingress::Path(path);
-                    self.switch
-                        .handle(round, ingress, Some(port), packet, &ip.offload);
-                }
-                Err(reason) => {
-                    ledger.received(port, 1, frame.len as u64);
-                    ledger.dropped(reason, 1, frame.len as u64);
-                }
-            }
+            self.switch
+                .handle_frame(round, index, &frame, &mut self.buffer);
             bytes += frame.len;
             if bytes >= BYTES {
                 break;
@@ -288,48 +284,10 @@ impl<E: Endpoint> Worker<E> {
         }
         let (buffer, trains) = self.batch.split();
         let mut bytes = 0;
-        for train in trains {
-            bytes += train.len;
-            let end = train.at + train.len;
-            for at in (train.at..end).step_by(train.stride) {
-                let Some(datagram) = buffer.get_mut(at..end.min(at + train.stride)) else {
-                    break;
-                };
-                let begin = datagram.as_ptr().addr();
-                let arrival = self
-                    .switch
-                    .tunnels
-                    .receive(round.now, train.source, datagram);
-                let (path, plaintext) = match arrival {
-                    Arrival::Packet(path, plaintext) => (path, plaintext),
-                    Arrival::Done => continue,
-                    Arrival::Foreign => {
-                        let datagram = buffer.get(at..end.min(at + train.stride));
-                        self.switch
-                            .hand_on(train.source, datagram.unwrap_or_default());
-                        continue;
-                    }
-                };
-                let at = at + (plaintext.as_ptr().addr() - begin);
-                let length = plaintext.len();
-                if train.traffic_class & ecn::ECN != 0
-                    && let Err(reason) = ecn::combine(plaintext, train.traffic_class)
-                {
-                    self.switch
-                        .ledger
-                        .received(Port::path(path), 1, length as u64);
-                    self.switch.ledger.dropped(reason, 1, length as u64);
-                    continue;
-                }
-                self.switch.handle_opened(round, path, buffer, at, length);
-            }
-        }
-        self.switch.write_merged(buffer);
+        let trains = trains.inspect(|train| bytes += train.len);
+        self.switch.handle_trains(round, buffer, trains);
         self.switch.tell = false;
-        // A round of a few trains is as long as one of many single datagrams.
-        let long = bytes > received * LONG_TRAIN;
-        self.batch
-            .limit(if long { SUPER_PACKETS } else { MAX_BATCH });
+        self.batch.limit(next_batch(received, bytes));
     }
 
     /// Opens the sockets of links whose interface has come, or come back.

@@ -6,8 +6,11 @@
 //! 4. or drop it for its reason, with an ICMP error where one is due
 
 use crate::device::event::Waker;
+use crate::device::link::Frame;
 use crate::device::offload::Offload;
+use crate::device::sink::{Devices, Kernel, PacketSink};
 use crate::device::tun::TunQueue;
+use crate::device::udp::TrainPlace;
 use crate::device::{MAX_PARTS, SendError};
 use crate::pipeline::coalesce::{Coalescer, SuperPacket};
 use crate::pipeline::fragment::Fragments;
@@ -41,9 +44,9 @@ pub enum Way {
 }
 
 /// The TUN queue with what it can take.
-pub struct VnetPort {
+pub struct VnetPort<V = TunQueue> {
     /// The queue.
-    pub queue: TunQueue,
+    pub queue: V,
     /// Whether it has a virtio-net header: TCP super-packets and partial checksums.
     pub offload: bool,
     /// Whether it takes UDP super-packets too (USO, Linux 6.2).
@@ -74,13 +77,13 @@ impl Packet<'_> {
 }
 
 /// All ports of one worker and the state of its pipeline.
-pub struct Switch<E> {
+pub struct Switch<E, D: Devices = Kernel> {
     /// The virtual network.
-    pub vnet: VnetPort,
+    pub vnet: VnetPort<D::Vnet>,
     /// ExpressRoute links.
-    pub links: Vec<LinkPort>,
+    pub links: Vec<LinkPort<D::Link>>,
     /// Tunnels.
-    pub tunnels: Tunnels<E>,
+    pub tunnels: Tunnels<E, D::Underlay>,
     /// What each [`PathId`] is.
     pub ways: Vec<Way>,
     /// The ways to the other workers, by number; none to itself.
@@ -109,7 +112,7 @@ pub struct Switch<E> {
     pub piece: Box<[u8]>,
 }
 
-impl<E: Endpoint> Switch<E> {
+impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Handles one packet from `ingress`. `port`: where it is booked as received; `None` if that was done
     /// (by control).
     #[inline]
@@ -169,6 +172,76 @@ impl<E: Endpoint> Switch<E> {
                 .dropped(DropReason::QueueDelay, tally.packets, tally.bytes);
         }
         true
+    }
+
+    /// Handles one frame of the link at `index`; it begins at the start of `buffer`.
+    #[inline]
+    pub fn handle_frame(
+        &mut self,
+        round: Round<'_>,
+        index: usize,
+        frame: &Frame,
+        buffer: &mut [u8],
+    ) {
+        let Some(link) = self.links.get(index) else {
+            return;
+        };
+        let (path, Some((_, framing))) = (link.path(), link.socket()) else {
+            return;
+        };
+        let port = Port::path(path);
+        match framing.ip(frame, buffer) {
+            Ok(ip) => {
+                let Some(packet) = buffer.get_mut(ip.range) else {
+                    return;
+                };
+                self.handle(round, Ingress::Path(path), Some(port), packet, &ip.offload);
+            }
+            Err(reason) => {
+                self.ledger.received(port, 1, frame.len as u64);
+                self.ledger.dropped(reason, 1, frame.len as u64);
+            }
+        }
+    }
+
+    /// Opens one batch of trains in place, and merges over the whole batch what is for the virtual network.
+    #[inline]
+    pub fn handle_trains(
+        &mut self,
+        round: Round<'_>,
+        buffer: &mut [u8],
+        trains: impl Iterator<Item = TrainPlace>,
+    ) {
+        for train in trains {
+            let end = train.at + train.len;
+            for at in (train.at..end).step_by(train.stride) {
+                let Some(datagram) = buffer.get_mut(at..end.min(at + train.stride)) else {
+                    break;
+                };
+                let begin = datagram.as_ptr().addr();
+                let arrival = self.tunnels.receive(round.now, train.source, datagram);
+                let (path, plaintext) = match arrival {
+                    Arrival::Packet(path, plaintext) => (path, plaintext),
+                    Arrival::Done => continue,
+                    Arrival::Foreign => {
+                        let datagram = buffer.get(at..end.min(at + train.stride));
+                        self.hand_on(train.source, datagram.unwrap_or_default());
+                        continue;
+                    }
+                };
+                let at = at + (plaintext.as_ptr().addr() - begin);
+                let length = plaintext.len();
+                if train.traffic_class & ecn::ECN != 0
+                    && let Err(reason) = ecn::combine(plaintext, train.traffic_class)
+                {
+                    self.ledger.received(Port::path(path), 1, length as u64);
+                    self.ledger.dropped(reason, 1, length as u64);
+                    continue;
+                }
+                self.handle_opened(round, path, buffer, at, length);
+            }
+        }
+        self.write_merged(buffer);
     }
 
     /// Handles one packet that came out of a tunnel: `length` bytes at `at` of the batch that it was
@@ -598,7 +671,7 @@ impl<E: Endpoint> Switch<E> {
     }
 }
 
-impl VnetPort {
+impl<V> VnetPort<V> {
     fn takes(&self, offload: &Offload) -> bool {
         use crate::device::offload::GsoKind;
         self.offload && (self.uso || offload.gso.is_none_or(|gso| gso.kind != GsoKind::Udp))
@@ -607,7 +680,12 @@ impl VnetPort {
 
 /// Writes one merged packet, or its parts one by one where the device refuses it.
 #[inline]
-fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &SuperPacket<'_>) {
+fn write_merged<V: PacketSink>(
+    vnet: &VnetPort<V>,
+    ledger: &Ledger,
+    piece: &mut [u8],
+    merged: &SuperPacket<'_>,
+) {
     let mut parts = [IoSlice::new(&[]); MAX_PARTS];
     let mut count = 0;
     for (part, slice) in parts.iter_mut().zip(merged.slices()) {
@@ -642,7 +720,12 @@ fn write_merged(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], merged: &Sup
 }
 
 /// Cuts a packet that the device does not take whole, and writes its segments.
-fn write_segments(vnet: &VnetPort, ledger: &Ledger, piece: &mut [u8], packet: Packet<'_>) {
+fn write_segments<V: PacketSink>(
+    vnet: &VnetPort<V>,
+    ledger: &Ledger,
+    piece: &mut [u8],
+    packet: Packet<'_>,
+) {
     let Packet {
         bytes,
         headers,

@@ -11,6 +11,7 @@
 
 use crate::device::SendError;
 use crate::device::offload::Offload;
+use crate::device::sink::TrainSink;
 use crate::device::udp::{SendOutcome, UdpSocket};
 use crate::pipeline::ecn;
 use crate::pipeline::split::{self, Split};
@@ -34,15 +35,21 @@ const MAX_WAITING: usize = 4;
 const MAX_WAIT: Duration = Duration::from_secs(6);
 
 /// The UDP sockets that tunnels are carried over, one per family that is there.
-#[derive(Debug, Default)]
-pub struct Underlay {
+#[derive(Debug)]
+pub struct Underlay<U = UdpSocket> {
     /// IPv4.
-    pub v4: Option<UdpSocket>,
+    pub v4: Option<U>,
     /// IPv6.
-    pub v6: Option<UdpSocket>,
+    pub v6: Option<U>,
 }
 
-impl Underlay {
+impl<U> Default for Underlay<U> {
+    fn default() -> Self {
+        Self { v4: None, v6: None }
+    }
+}
+
+impl<U: TrainSink> Underlay<U> {
     fn send(&self, to: SocketAddr, bytes: &[u8], stride: usize, class: u8) -> SendOutcome {
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         match socket {
@@ -84,13 +91,13 @@ struct Waiting {
 
 /// Sends the engine's own messages and books them: the gateway made them, so they come in at its host
 /// port and go out at the tunnel's.
-struct Outbox<'a> {
-    underlay: &'a Underlay,
+struct Outbox<'a, U> {
+    underlay: &'a Underlay<U>,
     sites: &'a [Option<Site>],
     ledger: &'a Ledger,
 }
 
-impl Transmit for Outbox<'_> {
+impl<U: TrainSink> Transmit for Outbox<'_, U> {
     fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]) {
         let length = datagram.len() as u64;
         // Handshakes ask for low latency and must not be remarked: CS6, as kernel WireGuard sends them.
@@ -108,11 +115,11 @@ impl Transmit for Outbox<'_> {
 }
 
 /// All tunnels of one worker.
-pub struct Tunnels<E> {
+pub struct Tunnels<E, U = UdpSocket> {
     endpoint: E,
     sites: Vec<Option<Site>>,
     by_path: Vec<Option<PeerId>>,
-    underlay: Underlay,
+    underlay: Underlay<U>,
     ledger: Arc<Ledger>,
     started: Instant,
     train: Train,
@@ -127,12 +134,12 @@ pub struct Tunnels<E> {
     is_last: bool,
 }
 
-impl<E: Endpoint> Tunnels<E> {
+impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// Tunnels over these sockets; `started` is time zero of the [`TunnelWord`]s. `is_last`: no other worker
     /// is behind this one, to be offered what nobody here knows.
     pub fn new(
         endpoint: E,
-        underlay: Underlay,
+        underlay: Underlay<U>,
         ledger: Arc<Ledger>,
         started: Instant,
         is_last: bool,
@@ -200,7 +207,7 @@ impl<E: Endpoint> Tunnels<E> {
     }
 
     /// The sockets to wait on.
-    pub fn sockets(&self) -> [Option<&UdpSocket>; 2] {
+    pub fn sockets(&self) -> [Option<&U>; 2] {
         [self.underlay.v4.as_ref(), self.underlay.v6.as_ref()]
     }
 

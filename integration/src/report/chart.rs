@@ -3,25 +3,30 @@
 use std::fmt::Write as _;
 
 /// A line.
-pub(crate) struct Line<'a> {
+#[derive(Debug)]
+pub struct Line<'a> {
     /// In the legend.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// CSS class; it sets the colour.
-    pub(crate) class: &'a str,
+    pub class: &'a str,
     /// In order of x.
-    pub(crate) points: &'a [(f64, f64)],
+    pub points: &'a [(f64, f64)],
     /// Points farther apart than this in x are not joined: nothing is known of what lies between.
-    pub(crate) joined: f64,
+    pub joined: f64,
 }
 
 /// A moment, as a vertical line with a word.
-pub(crate) struct Mark {
-    pub(crate) x: f64,
-    pub(crate) text: &'static str,
+#[derive(Debug)]
+pub struct Mark {
+    /// When.
+    pub x: f64,
+    /// The word.
+    pub text: &'static str,
 }
 
 /// How an axis is divided.
-pub(crate) enum Scale {
+#[derive(Debug)]
+pub enum Scale {
     /// From, to; at round numbers.
     Linear(f64, f64),
     /// From, to; powers of ten.
@@ -31,17 +36,24 @@ pub(crate) enum Scale {
 }
 
 /// A chart.
-pub(crate) struct Chart<'a> {
+#[derive(Debug)]
+pub struct Chart<'a> {
     /// What a reader who does not see it is told.
-    pub(crate) label: &'a str,
-    pub(crate) x: Scale,
-    pub(crate) y: Scale,
-    pub(crate) x_unit: &'a str,
-    pub(crate) y_unit: &'a str,
-    pub(crate) lines: Vec<Line<'a>>,
-    pub(crate) marks: Vec<Mark>,
+    pub label: &'a str,
+    /// How x is divided.
+    pub x: Scale,
+    /// How y is divided.
+    pub y: Scale,
+    /// What x is in.
+    pub x_unit: &'a str,
+    /// What y is in.
+    pub y_unit: &'a str,
+    /// The lines, in the order of the legend.
+    pub lines: Vec<Line<'a>>,
+    /// Moments.
+    pub marks: Vec<Mark>,
     /// A stretch of x that is shaded.
-    pub(crate) shade: Option<(f64, f64)>,
+    pub shade: Option<(f64, f64)>,
 }
 
 const WIDTH: f64 = 960.0;
@@ -53,19 +65,32 @@ const BOTTOM: f64 = 44.0;
 
 impl Chart<'_> {
     /// The SVG element.
-    pub(crate) fn svg(&self) -> String {
+    pub fn svg(&self) -> String {
+        self.element("", "")
+    }
+
+    /// A file of its own: the element with its size and the reports' style in it.
+    pub fn document(&self) -> String {
+        let attributes =
+            format!(r#" xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}""#);
+        let style = format!("<style>\n{}</style>\n", include_str!("style.css"));
+        self.element(&attributes, &style)
+    }
+
+    fn element(&self, attributes: &str, style: &str) -> String {
         let mut svg = String::new();
         // Writing to a string does not fail.
-        let _ = self.write(&mut svg);
+        let _ = self.write(&mut svg, attributes, style);
         svg
     }
 
-    fn write(&self, to: &mut String) -> std::fmt::Result {
+    fn write(&self, to: &mut String, attributes: &str, style: &str) -> std::fmt::Result {
         writeln!(
             to,
-            r#"<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+            r#"<svg{attributes} class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
             escape(self.label)
         )?;
+        write!(to, "{style}")?;
         self.write_grid(to)?;
         self.write_marks(to)?;
         for line in &self.lines {
@@ -197,7 +222,7 @@ impl Chart<'_> {
 
 impl Scale {
     /// A linear scale from 0 to a round number not below `highest`.
-    pub(crate) fn from_zero(highest: f64) -> Self {
+    pub fn from_zero(highest: f64) -> Self {
         let step = step(highest.max(1.0), 5);
         Self::Linear(0.0, (highest.max(1.0) / step).ceil() * step)
     }
@@ -243,7 +268,7 @@ fn step(range: f64, parts: u32) -> f64 {
 }
 
 /// A number as people write it: thousands apart, no more digits behind the point than it has, three at most.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let text = format!("{:.3}", value.abs());
     let text = text.trim_end_matches('0').trim_end_matches('.');
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
@@ -264,7 +289,7 @@ pub(crate) fn number(value: f64) -> String {
 }
 
 /// Text as HTML and SVG take it.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,7 +1,7 @@
 //! What the reports of the lab's commands are made of: pages that need nothing else, charts, tables and
 //! lines of progress.
 
-pub(crate) mod chart;
+pub mod chart;
 pub(crate) mod page;
 pub(crate) mod terminal;
 

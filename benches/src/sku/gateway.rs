@@ -1,0 +1,476 @@
+//! A gateway in memory: a worker's switch, forwarding table, flow cache, links and tunnels as `vng run`
+//! has them, between devices that take what is sent and forget it.
+//!
+//! 10,000 routes (9,000 of a circuit with two QinQ links, 1,000 of a site) and 100 policy rules that the
+//! traffic does not match.
+
+use super::Failure;
+use super::rate::{Moved, from_vnet};
+use super::traffic::{Form, Net, Size, Words, packets};
+use crypto::key::PrivateKey;
+use crypto::limiter::{Limiter, Limits};
+use crypto::tunnel::Peer;
+use crypto::wireguard::{Endpoint, Epoch};
+use gateway::config::schema::FragmentPolicy;
+use gateway::device::SendError;
+use gateway::device::event::Waker;
+use gateway::device::offload::Offload;
+use gateway::device::sink::{Devices, FrameSink, PacketSink, TrainSink};
+use gateway::device::udp::{SendOutcome, TrainPlace};
+use gateway::device::vlan::Tags;
+use gateway::pipeline::coalesce::Coalescer;
+use gateway::pipeline::icmp::RateLimit;
+use gateway::pipeline::process::{Forwarding, Side};
+use gateway::telemetry::ledger::{Ledger, Port, Totals};
+use gateway::worker::bell::Bell;
+use gateway::worker::ethernet::Framing;
+use gateway::worker::handover::{HostPort, NeighborWord};
+use gateway::worker::link::{LinkPort, LinkRecipe};
+use gateway::worker::switch::{Round, Switch, VnetPort, Way};
+use gateway::worker::tunnels::{Tunnels, Underlay};
+use ipnet::{IpNet, Ipv4Net};
+use routing::cache::FlowCache;
+use routing::health::Usability;
+use routing::path::{PathId, PathKind};
+use routing::policy::Match;
+use routing::rib::{Candidate, NextHop, OwnerId, RouteSource};
+use routing::snapshot::{Action, Builder, Owner, Path, Rule};
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// MTU of a link and of the virtual network, bytes.
+pub const MTU: u16 = 1_500;
+/// MTU of a tunnel, bytes.
+pub const TUNNEL_MTU: u16 = 1_420;
+/// The virtual network's hosts: 10.1.0.0/20.
+pub const VNET: Net = Net {
+    first: 0x0a01_0000,
+    count: 4_096,
+};
+/// Routes of the circuit, learned by BGP.
+pub const CIRCUIT_ROUTES: usize = 9_000;
+/// Routes of the site; Azure allows as many prefixes in one local network gateway.
+pub const SITE_ROUTES: usize = 1_000;
+/// Policy rules, none of which matches.
+pub const RULES: usize = 100;
+
+/// The tags of both links: QinQ.
+const TAGS: [u16; 2] = [100, 10];
+/// The link's outer tag, which the kernel takes off, as it says so.
+pub const OUTER_TAG: (u16, u16) = (0x8100, TAGS[0]);
+/// MAC address of the gateway, and of the other end of its links.
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+/// The tunnel's place among the paths, behind the links.
+const TUNNEL: u16 = 2;
+/// Flows whose decision a worker remembers, as `vng run` has it.
+const REMEMBERED: usize = 65_536;
+
+/// The circuit's prefixes: /24 in 100.0.0.0/8 and up, in no order.
+pub fn circuit_nets() -> Vec<Net> {
+    let mut words = Words::new();
+    let mut places: Vec<u32> = (0..CIRCUIT_ROUTES as u32 * 4).collect();
+    // A quarter of the places, drawn without repeating one.
+    for place in 0..CIRCUIT_ROUTES {
+        let other = place + words.next() as usize % (places.len() - place);
+        places.swap(place, other);
+    }
+    let nets = places.into_iter().take(CIRCUIT_ROUTES);
+    nets.map(|place| Net {
+        first: 0x6400_0000 + (place << 8),
+        count: 256,
+    })
+    .collect()
+}
+
+/// The site's prefixes: 1,000 times /24 from 10.4.0.0 on.
+pub fn site_nets() -> Vec<Net> {
+    let nets = 0..SITE_ROUTES as u32;
+    nets.map(|place| Net {
+        first: 0x0a04_0000 + (place << 8),
+        count: 256,
+    })
+    .collect()
+}
+
+/// Devices that are memory.
+#[derive(Debug)]
+pub struct Memory;
+
+impl Devices for Memory {
+    type Vnet = Discard;
+    type Link = Discard;
+    type Underlay = Wire;
+}
+
+/// Takes packets as a TUN queue and frames as a packet socket does, but for the system call.
+#[derive(Debug)]
+pub struct Discard;
+
+impl PacketSink for Discard {
+    #[inline]
+    fn write(
+        &self,
+        offload: &Offload,
+        hdr_len: u16,
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), SendError> {
+        black_box((offload.encode(hdr_len, 0), parts));
+        Ok(())
+    }
+}
+
+impl FrameSink for Discard {
+    #[inline]
+    fn send(
+        &self,
+        offload: &Offload,
+        hdr_len: u16,
+        layer2: &[u8],
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), SendError> {
+        black_box((offload.encode(hdr_len, layer2.len() as u16), layer2, parts));
+        Ok(())
+    }
+}
+
+/// What lies on the wire between two gateways.
+#[derive(Debug, Default)]
+pub struct Laid {
+    /// The datagrams, one train behind another.
+    pub bytes: Vec<u8>,
+    /// The trains.
+    pub trains: Vec<TrainPlace>,
+}
+
+/// Takes trains as a UDP socket does, and keeps them while it is asked to.
+#[derive(Debug)]
+pub struct Wire {
+    source: SocketAddr,
+    keeps: Cell<bool>,
+    laid: RefCell<Laid>,
+}
+
+impl Wire {
+    fn from(source: SocketAddr) -> Self {
+        Self {
+            source,
+            keeps: Cell::new(false),
+            laid: RefCell::default(),
+        }
+    }
+}
+
+impl TrainSink for Wire {
+    #[inline]
+    fn send_train(
+        &self,
+        _: &SocketAddr,
+        bytes: &[u8],
+        stride: usize,
+        traffic_class: u8,
+    ) -> SendOutcome {
+        if self.keeps.get() {
+            let mut laid = self.laid.borrow_mut();
+            let at = laid.bytes.len();
+            laid.bytes.extend_from_slice(bytes);
+            laid.trains.push(TrainPlace {
+                source: self.source,
+                traffic_class,
+                stride,
+                at,
+                len: bytes.len(),
+            });
+        }
+        SendOutcome {
+            sent: black_box(bytes).len().div_ceil(stride.max(1)),
+            ..SendOutcome::default()
+        }
+    }
+}
+
+/// One gateway.
+pub struct Gateway {
+    switch: Switch<Endpoint, Memory>,
+    forwarding: Forwarding,
+    now: Instant,
+}
+
+impl Gateway {
+    /// Does one round of a worker's.
+    #[inline]
+    pub fn round(&mut self, work: impl FnOnce(&mut Switch<Endpoint, Memory>, Round<'_>)) {
+        let round = Round {
+            now: self.now,
+            forwarding: &self.forwarding,
+        };
+        self.switch.ledger.begin();
+        work(&mut self.switch, round);
+        self.switch.tunnels.flush(self.now);
+        self.switch.ledger.end();
+    }
+
+    /// Begins or ends to keep what goes out through tunnels.
+    pub fn keep(&self, keeps: bool) {
+        if let [Some(wire), _] = self.switch.tunnels.sockets() {
+            wire.keeps.set(keeps);
+        }
+    }
+
+    /// Takes what has been kept, into `laid`.
+    pub fn take(&self, laid: &mut Laid) {
+        laid.bytes.clear();
+        laid.trains.clear();
+        if let [Some(wire), _] = self.switch.tunnels.sockets() {
+            std::mem::swap(laid, &mut wire.laid.borrow_mut());
+        }
+    }
+
+    /// Its books so far.
+    pub fn totals(&self) -> Totals {
+        let names = ["vnet", "local", "underlay", "primary", "secondary", "site"];
+        Totals::of([&*self.switch.ledger], &names.map(str::to_owned))
+    }
+
+    /// Decisions that the flow cache had, and that it had not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        self.switch.cache.hits_and_misses()
+    }
+}
+
+/// A gateway of the virtual network, and the site's: between them a tunnel that stands.
+pub fn pair() -> Result<[Gateway; 2], Failure> {
+    let now = Instant::now();
+    let [near_key, far_key] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+    let [near_at, far_at] = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)].map(SocketAddr::from);
+    let peer = |key: &PrivateKey, at| Peer {
+        public_key: key.public_key().0,
+        preshared_key: zeroize::Zeroizing::default(),
+        endpoint: Some(at),
+        keepalive: None,
+        mtu: TUNNEL_MTU,
+    };
+    let site: Vec<IpNet> = prefixes(&site_nets()).collect();
+    let vnet = prefixes(&[VNET]).collect::<Vec<_>>();
+    let near = builder(
+        vnet.clone(),
+        prefixes(&circuit_nets()).collect(),
+        site.clone(),
+    )?;
+    let far = builder(site, Vec::new(), vnet)?;
+    let near = gateway(now, near, (&near_key, near_at), &peer(&far_key, far_at))?;
+    let far = gateway(now, far, (&far_key, far_at), &peer(&near_key, near_at))?;
+    let mut pair = [near, far];
+    shake_hands(&mut pair)?;
+    Ok(pair)
+}
+
+fn prefixes(nets: &[Net]) -> impl Iterator<Item = IpNet> {
+    let prefix = |net: &Net| {
+        let length = 32 - net.count.ilog2() as u8;
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(net.first), length))
+    };
+    nets.iter().map(prefix)
+}
+
+/// Two links of a circuit and a tunnel to a site, with these prefixes.
+fn builder(vnet: Vec<IpNet>, circuit: Vec<IpNet>, site: Vec<IpNet>) -> Result<Builder, Failure> {
+    let mut builder = Builder::new(NonZeroU32::MIN);
+    builder.address_space = vnet;
+    builder.own_addresses = vec!["192.0.2.254".parse()?];
+    builder.owners = vec![
+        Owner {
+            name: "circuit".to_owned(),
+            ..Owner::default()
+        },
+        Owner {
+            name: "site".to_owned(),
+            allowed_sources: site.iter().copied().collect(),
+        },
+    ];
+    let path = |name: &str, kind, owner| Path {
+        name: name.to_owned(),
+        kind,
+        owner: OwnerId(owner),
+        subnets: Vec::new(),
+        v4: true,
+        v6: false,
+    };
+    builder.paths = vec![
+        path("primary", PathKind::ExpressRoute, 0),
+        path("secondary", PathKind::ExpressRoute, 0),
+        path("site", PathKind::Vpn, 1),
+    ];
+    let route = |source, owner| {
+        move |prefix| Candidate::new(prefix, source, NextHop::Owner(OwnerId(owner)))
+    };
+    builder.routes = circuit
+        .into_iter()
+        .map(route(RouteSource::Bgp, 0))
+        .collect();
+    builder
+        .routes
+        .extend(site.into_iter().map(route(RouteSource::Site, 1)));
+    let rule = |number: u16| -> Result<Rule, Failure> {
+        Ok(Rule {
+            name: format!("rule-{number}"),
+            matches: Match {
+                destination: vec![format!("172.16.{number}.0/24").parse()?],
+                protocol: vec![6],
+                destination_port: vec![(1_000 + number, 1_000 + number)],
+                ..Match::default()
+            },
+            action: Action::Drop,
+        })
+    };
+    builder.policy = (0..RULES as u16).map(rule).collect::<Result<_, _>>()?;
+    Ok(builder)
+}
+
+fn gateway(
+    now: Instant,
+    builder: Builder,
+    (key, at): (&PrivateKey, SocketAddr),
+    peer: &Peer,
+) -> Result<Gateway, Failure> {
+    let snapshot = builder
+        .build(|_| Usability::Full)
+        .map_err(|error| format!("no snapshot: {error:?}"))?;
+    let side = |mtu: u16, fragments| Side {
+        mtu: mtu.into(),
+        fragments,
+        v4: Some(Ipv4Addr::new(192, 0, 2, 254)),
+        v6: None,
+    };
+    let forwarding = Forwarding {
+        snapshot: Arc::new(snapshot),
+        vnet: side(MTU, FragmentPolicy::Forward),
+        paths: [MTU, MTU, TUNNEL_MTU]
+            .map(|mtu| side(mtu, FragmentPolicy::Drop))
+            .into(),
+    };
+    let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
+    let control = Arc::new(Waker::new()?);
+
+    let epoch = Epoch {
+        instant: now,
+        calendar: SystemTime::now(),
+    };
+    let limiter = Limiter::new(now, Limits::default()).map_err(|_| "no random bytes")?;
+    let endpoint = Endpoint::new(key.clone(), Arc::new(limiter), 0, epoch);
+    let underlay = Underlay {
+        v4: Some(Wire::from(at)),
+        v6: None,
+    };
+    let mut tunnels = Tunnels::new(endpoint, underlay, Arc::clone(&ledger), now, true);
+    if !tunnels.add(now, PathId(TUNNEL), peer, Arc::default()) {
+        return Err("the peer's key is refused".into());
+    }
+
+    let tags = Tags::new(&TAGS, OUTER_TAG.0).ok_or("tags out of range")?;
+    let [own, other] = MACS;
+    let mut links = Vec::new();
+    for path in [PathId(0), PathId(1)] {
+        let neighbor = NeighborWord::default();
+        neighbor.publish(Some(other));
+        let recipe = LinkRecipe {
+            interface: "memory".to_owned(),
+            tags,
+            mac: Some(own),
+            offload: true,
+            fanout: None,
+        };
+        let neighbors = [Some(Arc::new(neighbor)), None];
+        let (control, ledger) = (Arc::clone(&control), Arc::clone(&ledger));
+        let mut link = LinkPort::new(
+            (path, 0),
+            recipe,
+            Arc::default(),
+            neighbors,
+            control,
+            ledger,
+        );
+        link.attach(Discard, Framing::new(tags, own));
+        links.push(link);
+    }
+    let switch = Switch {
+        vnet: VnetPort {
+            queue: Discard,
+            offload: true,
+            uso: true,
+        },
+        links,
+        tunnels,
+        ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel],
+        exits: Vec::new(),
+        entrances: Vec::new(),
+        next: None,
+        host: Arc::new(HostPort::new(Arc::new(Bell::new()?))),
+        control,
+        merge: Coalescer::new(true),
+        cache: FlowCache::new(REMEMBERED, 7),
+        complaints: RateLimit::new(1_000, 50),
+        ledger,
+        tell: false,
+        message: vec![0; 2_048].into(),
+        piece: vec![0; 65_600].into(),
+    };
+    Ok(Gateway {
+        switch,
+        forwarding,
+        now,
+    })
+}
+
+/// The layer 2 header of a frame that comes in: the outer tag has been taken off.
+pub fn received_layer2() -> Vec<u8> {
+    let [own, other] = MACS;
+    let mut header = own.to_vec();
+    header.extend(other);
+    header.extend(OUTER_TAG.0.to_be_bytes());
+    header.extend(TAGS[1].to_be_bytes());
+    header.extend([8, 0]);
+    header
+}
+
+/// The site's gateway knocks, and every datagram is carried to and fro until none is left.
+fn shake_hands([near, far]: &mut [Gateway; 2]) -> Result<(), Failure> {
+    let ends = [&site_nets()[..], &[VNET]];
+    let knock = packets(ends, Size::Small, Form::Single, TUNNEL_MTU, 0);
+    let mut buffer = vec![0; usize::from(MTU)];
+    near.keep(true);
+    far.keep(true);
+    let mut knocks = knock.iter().take(1);
+    from_vnet(far, &mut knocks, &mut buffer, &mut Moved::default());
+    let mut laid = Laid::default();
+    let mut to = [near, far];
+    let mut quiet = 0;
+    while quiet < 2 {
+        let [here, there] = &mut to;
+        there.take(&mut laid);
+        quiet = if laid.trains.is_empty() { quiet + 1 } else { 0 };
+        let Laid { bytes, trains } = &mut laid;
+        here.round(|switch, round| switch.handle_trains(round, bytes, trains.drain(..)));
+        to.reverse();
+    }
+    let [near, far] = to;
+    near.keep(false);
+    far.keep(false);
+    // The packet that knocked has come through, whichever of the two stands first now.
+    let through = |gateway: &Gateway| {
+        gateway
+            .totals()
+            .sent
+            .get("vnet")
+            .is_some_and(|sum| sum.packets > 0)
+    };
+    if through(near) || through(far) {
+        Ok(())
+    } else {
+        Err("no tunnel between the two gateways".into())
+    }
+}
