@@ -227,14 +227,14 @@ impl Report {
                 .rates
                 .iter()
                 .filter(move |rate| rate.way == way && rate.form == Form::Single);
-            points(singles.map(|rate| (rate.packet_bytes, rate.packets_per_second)))
+            points(singles.map(|rate| (rate.packet_bytes, rate.packets_per_second / 1e3)))
         };
         let of_tier = |scope, bits| {
             let rows = self
                 .skus
                 .iter()
                 .filter(move |row| row.tier.scope == scope && row.tier.bits_per_second == bits);
-            points(rows.map(|row| (row.packet_bytes, row.allowed_packets_per_second)))
+            points(rows.map(|row| (row.packet_bytes, row.allowed_packets_per_second / 1e3)))
         };
         let ways = Way::ALL
             .iter()
@@ -261,7 +261,7 @@ impl Report {
             "What one core moves in memory, and what two tiers allow",
             Scale::Linear(0.0, 1_500.0),
             "bytes of an IP packet",
-            "packets/s",
+            "thousand packets/s",
             &lines,
         )
     }
