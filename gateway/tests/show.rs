@@ -42,6 +42,7 @@ impl Gateway for Fixed {
                 bits_in_per_second: 345_600_000.0,
                 bits_out_per_second: 12_300.0,
                 packets_per_second: 31_000.0,
+                limit_used: Some(0.346),
                 active_flows: 42,
             }],
             paths: vec![

@@ -352,6 +352,7 @@ fn gateway(
         paths: [MTU, MTU, TUNNEL_MTU]
             .map(|mtu| side(mtu, FragmentPolicy::Drop))
             .into(),
+        limits: None,
     };
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);
@@ -412,6 +413,8 @@ fn gateway(
         host: Arc::new(HostPort::new(Arc::new(Bell::new()?))),
         control,
         merge: Coalescer::new(true),
+        merging: PathId(0),
+        shaper: None,
         cache: FlowCache::new(REMEMBERED, 7),
         complaints: RateLimit::new(1_000, 50),
         ledger,

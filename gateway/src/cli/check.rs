@@ -175,7 +175,7 @@ impl Summary {
         }
         text += &heading(
             style,
-            "Limits of the SKU; this version does not enforce rates and flows",
+            "Limits of the SKU, rates for both directions together; this version does not enforce flows",
         );
         let header = [
             "gateway",

@@ -98,6 +98,7 @@ fn status(style: Style, status: &Status) -> String {
         "of",
         "packets/s",
         "of",
+        "in use",
         "flows",
         "of",
     ];
@@ -110,6 +111,9 @@ fn status(style: Style, status: &Status) -> String {
             bandwidth_limit(gateway.limit_bits_per_second),
             thousands(gateway.packets_per_second as u64),
             limit(gateway.limit_packets_per_second),
+            gateway
+                .limit_used
+                .map_or_else(|| "-".to_owned(), |used| format!("{:.0} %", used * 100.0)),
             thousands(gateway.active_flows),
             limit(gateway.limit_flows),
         ]
@@ -286,6 +290,7 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
         "state",
         "endpoint",
         "handshake",
+        "limit",
         "ingress",
         "egress",
         "prefixes",
@@ -304,6 +309,13 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
             state(&tunnel.state, tunnel.reason.as_deref()),
             or_dash(tunnel.endpoint.as_ref()),
             ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago))),
+            match (
+                tunnel.limit_bits_per_second,
+                tunnel.limit_packets_per_second,
+            ) {
+                (None, None) => "-".to_owned(),
+                (bits, packets) => format!("{}, {}/s", bandwidth_limit(bits), limit(packets)),
+            },
             sum(tunnel.ingress),
             sum(tunnel.egress),
             list(&tunnel.prefixes),

@@ -25,6 +25,7 @@ use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
 use crate::pipeline::process::{Forwarding, Side};
+use crate::pipeline::shape;
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
@@ -182,7 +183,12 @@ impl Parts {
     }
 
     /// What workers read, for this plan and the interfaces' MTUs as they are.
-    pub(crate) fn forwarding(&self, config: &Config, plan: &Plan) -> Forwarding {
+    pub(crate) fn forwarding(
+        &self,
+        config: &Config,
+        plan: &Plan,
+        limits: Option<Arc<shape::Limits>>,
+    ) -> Forwarding {
         let paths = plan.paths.iter().map(|path| {
             let vpn_mtu = config
                 .vpn
@@ -210,6 +216,7 @@ impl Parts {
                 &config.vnet.address,
             ),
             paths: paths.collect(),
+            limits,
         }
     }
 
@@ -253,6 +260,8 @@ impl Parts {
         }
         Ok(Switch {
             merge: Coalescer::new(vnet.uso),
+            merging: PathId(0),
+            shaper: None,
             vnet,
             links,
             tunnels,

@@ -2,13 +2,14 @@
 //! gateway and the offline `vng check` and `vng explain` say it with the same functions.
 
 use super::api::Refusal;
-use super::plan::{Plan, PlanError};
+use super::limit;
+use super::plan::{PathPlan, Plan, PlanError};
 use super::view::{
     Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected, RouteView,
 };
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::{Action, Config, From as Origin, Match, PolicyRule};
-use crate::sku;
+use crate::pipeline::shape::Rates;
 use routing::explain;
 use routing::group::Group;
 use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits, protocol};
@@ -71,10 +72,7 @@ fn carriers(plan: &Plan, group: &Group, next_hop: NextHop) -> Vec<String> {
         .collect()
 }
 
-fn active<'a>(
-    plan: &'a Plan,
-    group: &'a Group,
-) -> impl Iterator<Item = &'a super::plan::PathPlan> + 'a {
+fn active<'a>(plan: &'a Plan, group: &'a Group) -> impl Iterator<Item = &'a PathPlan> + 'a {
     let word = group.active().load();
     let members = (0_u32..).zip(group.members());
     members
@@ -82,7 +80,7 @@ fn active<'a>(
         .filter_map(|(_, id)| path(plan, *id))
 }
 
-fn path(plan: &Plan, id: PathId) -> Option<&super::plan::PathPlan> {
+fn path(plan: &Plan, id: PathId) -> Option<&PathPlan> {
     plan.paths.get(usize::from(id.0))
 }
 
@@ -181,18 +179,26 @@ pub fn explain(
         .member
         .as_deref()
         .and_then(|name| plan.path_named(name));
-    // A packet that comes in by a path is shaped by that path's gateway.
-    let shaped = match ingress {
+    let from = match ingress {
         Ingress::Path(id) => path(plan, id),
-        Ingress::Vnet | Ingress::Local => out,
+        Ingress::Vnet | Ingress::Local => None,
     };
-    let forwarded = told.verdict == "forward";
-    let shaper = shaped
-        .filter(|_| forwarded)
-        .and_then(|path| shaper(config, path.kind));
+    // From branch to branch a packet is held to the limits of both, to those they share once.
+    let mut limits: Vec<String> = Vec::new();
+    if told.verdict == "forward" {
+        for line in [from, out]
+            .into_iter()
+            .flatten()
+            .flat_map(|p| shaper(config, p))
+        {
+            if !limits.contains(&line) {
+                limits.push(line);
+            }
+        }
+    }
     Ok(Explanation {
         health: out.and_then(|path| health(path.id)),
-        shaper: shaper.unwrap_or_default(),
+        shaper: limits,
         ..Explanation::from(told)
     })
 }
@@ -297,56 +303,33 @@ fn headers(query: &Query) -> Result<Headers, Refusal> {
     })
 }
 
-/// What the SKU of a gateway lets through; `None` where nothing is shaped.
-fn shaper(config: &Config, kind: PathKind) -> Option<Vec<String>> {
-    let words = |name: &str, limits: [(Option<u64>, &str); 3]| {
-        let limits: Vec<String> = limits
-            .into_iter()
-            .filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)))
-            .collect();
-        (!limits.is_empty()).then(|| {
-            format!(
-                "{name}: {}; not enforced by this version",
-                limits.join(", ")
-            )
-        })
-    };
-    let mbps = |bits: Option<u64>| bits.map(|bits| bits / 1_000_000);
-    match kind {
+/// The limits in force that a packet over this path is held to, one line each; none where nothing is
+/// shaped.
+fn shaper(config: &Config, path: &PathPlan) -> Vec<String> {
+    let limits = match path.kind {
         PathKind::ExpressRoute => {
-            let sku = sku::expressroute(&config.expressroute.as_ref()?.sku)?;
-            let gateway = words(
-                &format!("ExpressRoute {}", sku.name),
-                [
-                    (mbps(sku.bits_per_second), "Mbps"),
-                    (sku.packets_per_second, "packets/s"),
-                    (sku.flows, "flows"),
-                ],
-            );
-            Some(gateway.into_iter().collect())
+            let sku = config.expressroute.as_ref().map_or("", |e| e.sku.as_str());
+            vec![(format!("ExpressRoute {sku}"), limit::expressroute(config))]
         }
         PathKind::Vpn => {
-            let vpn = config.vpn.as_ref()?;
-            let sku = sku::vpn(&vpn.sku, vpn.generation).ok()?;
-            let gateway = words(
-                &format!("Vpn {}", sku.name),
-                [
-                    (mbps(sku.bits_per_second), "Mbps"),
-                    (None, ""),
-                    (sku.flows, "flows"),
-                ],
-            );
-            let tunnel = words(
-                "each tunnel",
-                [
-                    (mbps(sku.tunnel_bits_per_second), "Mbps"),
-                    (sku.tunnel_packets_per_second, "packets/s"),
-                    (None, ""),
-                ],
-            );
-            Some(gateway.into_iter().chain(tunnel).collect())
+            let sku = config.vpn.as_ref().map_or("", |vpn| vpn.sku.as_str());
+            let (gateway, tunnel) = limit::vpn(config);
+            vec![
+                (format!("Vpn {sku}"), gateway),
+                (format!("tunnel {}", path.name), tunnel),
+            ]
         }
-    }
+    };
+    let words = |(name, rates): (String, Rates)| {
+        let mbps = rates.bits_per_second.map(|bits| bits / 1_000_000);
+        let rates = [(mbps, "Mbps"), (rates.packets_per_second, "packets/s")];
+        let rates: Vec<String> = rates
+            .into_iter()
+            .filter_map(|(rate, unit)| Some(format!("{} {unit}", rate?)))
+            .collect();
+        (!rates.is_empty()).then(|| format!("{name}: {}, both directions", rates.join(", ")))
+    };
+    limits.into_iter().filter_map(words).collect()
 }
 
 #[cfg(test)]
@@ -441,10 +424,7 @@ mod tests {
         assert_eq!(forward.health.as_deref(), Some("up"));
         assert_eq!(
             forward.shaper,
-            [
-                "ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, 200000 flows; \
-              not enforced by this version"
-            ]
+            ["ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, both directions"]
         );
         let telnet = told(
             &[],
@@ -462,7 +442,13 @@ mod tests {
             &query("10.1.0.4", "10.2.0.5"),
         );
         assert_eq!(failed.member.as_deref(), Some("onprem"));
-        assert_eq!(failed.shaper.len(), 2);
+        assert_eq!(
+            failed.shaper,
+            [
+                "Vpn VpnGw2: 1000 Mbps, both directions",
+                "tunnel onprem: 1200 Mbps, 100000 packets/s, both directions"
+            ]
+        );
     }
 
     #[test]

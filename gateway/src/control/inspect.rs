@@ -4,11 +4,13 @@
 use crate::config::schema::{Circuit, Config, ConnectionModel, NextHop, Site, SiteKind};
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
+use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::view::{
     BgpView, CircuitView, Event, GatewayStatus, LinkView, NeighborView, PathStatus, ProbeStatus,
     Status, TunnelView,
 };
+use crate::pipeline::shape::Rates;
 use crate::sku;
 use crate::telemetry::ledger::{Sum, Totals};
 use base64::Engine as _;
@@ -133,19 +135,14 @@ pub fn status(
     if let Some(expressroute) = &config.expressroute {
         let mut status = gateway(PathKind::ExpressRoute);
         status.sku.clone_from(&expressroute.sku);
-        if let Some(sku) = sku::expressroute(&expressroute.sku) {
-            status.limit_bits_per_second = sku.bits_per_second;
-            status.limit_packets_per_second = sku.packets_per_second;
-            status.limit_flows = sku.flows;
-        }
+        status.limit_flows = sku::expressroute(&expressroute.sku).and_then(|sku| sku.flows);
+        set_limit(&mut status, limit::expressroute(config));
         gateways.push(status);
     }
     if let Some(vpn) = &config.vpn {
         let mut status = gateway(PathKind::Vpn);
         status.sku.clone_from(&vpn.sku);
-        if let Ok(sku) = sku::vpn(&vpn.sku, vpn.generation) {
-            status.limit_bits_per_second = sku.bits_per_second;
-        }
+        set_limit(&mut status, limit::vpn(config).0);
         gateways.push(status);
     }
     Status {
@@ -161,6 +158,19 @@ pub fn status(
             .collect(),
         ..Status::default()
     }
+}
+
+/// What is there to use, and how much of it is.
+fn set_limit(status: &mut GatewayStatus, rates: Rates) {
+    let bits = status.bits_in_per_second + status.bits_out_per_second;
+    let used = |rate: f64, limit: Option<u64>| limit.map(|limit| rate / limit.max(1) as f64);
+    let used = [
+        used(bits, rates.bits_per_second),
+        used(status.packets_per_second, rates.packets_per_second),
+    ];
+    status.limit_used = used.into_iter().flatten().reduce(f64::max);
+    status.limit_bits_per_second = rates.bits_per_second;
+    status.limit_packets_per_second = rates.packets_per_second;
 }
 
 fn path_status(plan: &Plan, path: &PathPlan, views: &[PathView]) -> PathStatus {
@@ -264,6 +274,7 @@ pub(crate) fn tunnels(
     totals: &Totals,
     started: Instant,
 ) -> Vec<TunnelView> {
+    let (_, rates) = limit::vpn(config);
     let tunnel = |path: &PathPlan| {
         let Origin::Site { site } = path.origin else {
             return None;
@@ -291,6 +302,8 @@ pub(crate) fn tunnels(
             state,
             reason,
             prefixes: site.prefixes.clone(),
+            limit_bits_per_second: rates.bits_per_second,
+            limit_packets_per_second: rates.packets_per_second,
             ingress,
             egress,
         })
@@ -470,6 +483,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     changed("user-defined routes", hops(old) == hops(new));
     changed("failover", old.failover == new.failover);
+    let rates = |config: &Config| (limit::expressroute(config), limit::vpn(config));
+    changed("the rates of the SKUs", rates(old) == rates(new));
     changed(
         "vnet.host_routes",
         old.vnet.host_routes == new.vnet.host_routes,

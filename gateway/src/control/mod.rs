@@ -4,7 +4,7 @@
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
-//!   [`describe`]: the plan in words, for the running gateway and offline
+//!   [`describe`]: the plan in words, for the running gateway and offline; [`limit`]: the SKUs' rates
 //! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
@@ -21,6 +21,7 @@ pub mod echo;
 pub mod handle;
 pub mod host;
 pub mod inspect;
+mod limit;
 pub mod link;
 pub mod neighbor;
 mod notify;

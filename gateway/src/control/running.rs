@@ -7,6 +7,7 @@ use crate::control::assembly::{self, Parts};
 use crate::control::board::PathView;
 use crate::control::describe;
 use crate::control::inspect;
+use crate::control::limit;
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::run::ControlHandle;
 use crate::control::view::{
@@ -291,8 +292,10 @@ impl Gateway for Running {
         // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
         // forwarding state does not know.
         let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
-        self.forwarding
-            .store(Arc::new(self.parts.forwarding(&new, &plan)));
+        let old = self.forwarding.load().limits.clone();
+        let limits = limit::limits(&new, &plan, self.workers.len(), old.as_ref());
+        let forwarding = self.parts.forwarding(&new, &plan, limits);
+        self.forwarding.store(Arc::new(forwarding));
         let device = &new.vnet.device;
         let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);
         if let Err(error) = assembly::set_host_routes(&mut netlink, device, old, wanted) {

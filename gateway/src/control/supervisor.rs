@@ -11,6 +11,7 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::{self, Parts};
 use crate::control::crew;
+use crate::control::limit;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
@@ -78,7 +79,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let control_ledger = Arc::new(Ledger::new(plan.ports.len()));
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
     let control = Arc::new(control);
-    let forwarding = Arc::new(ArcSwap::from_pointee(parts.forwarding(&config, &plan)));
+    let limits = limit::limits(&config, &plan, bells.len(), None);
+    let forwarding = parts.forwarding(&config, &plan, limits);
+    let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
     let limiter = assembly::limiter(started)?;
     let vnets = assembly::vnet_ports(&config, &plan)?;
     let (mut handles, mut workers) = (Vec::new(), Vec::new());

@@ -75,6 +75,10 @@ pub struct GatewayStatus {
     pub bits_out_per_second: f64,
     /// Azure's PacketsPerSecond, both ways.
     pub packets_per_second: f64,
+    /// How much of its limit passes it, both directions together, of bits or packets whichever is nearer
+    /// to it: 1 is all of it. `null`: no limit.
+    #[serde(default)]
+    pub limit_used: Option<f64>,
     /// Azure's ActiveFlows.
     pub active_flows: u64,
 }
@@ -214,6 +218,12 @@ pub struct TunnelView {
     pub reason: Option<String>,
     /// What is behind it.
     pub prefixes: Vec<IpNet>,
+    /// Limit of both directions together, bits/s; `null`: none of its own.
+    #[serde(default)]
+    pub limit_bits_per_second: Option<u64>,
+    /// Limit of both directions together, packets/s; `null`: none of its own.
+    #[serde(default)]
+    pub limit_packets_per_second: Option<u64>,
     /// TunnelIngressPackets and TunnelIngressBytes.
     pub ingress: Sum,
     /// TunnelEgressPackets and TunnelEgressBytes.

@@ -53,7 +53,7 @@ impl<'a> SuperPacket<'a> {
 
     /// The packet in order, without a copy: the header, then at most [`MAX_PIECES`] pieces of payload.
     #[inline]
-    pub fn slices(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn slices(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let batch = self.batch;
         let pieces = self.pieces.iter().map(move |piece| piece.of(batch));
         std::iter::once(self.header).chain(pieces)

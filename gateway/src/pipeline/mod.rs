@@ -4,6 +4,7 @@
 //! - [`forward`]: hop limit, MSS clamp, traffic class; how large it is on the wire.
 //! - [`icmp`]: the error that its sender gets instead.
 //! - [`fragment`]: IPv4 packets that may be cut to fit.
+//! - [`shape`]: the rates of the SKU; what waits for them, in order.
 //! - [`split`]: super-packets into a train's slots, or into single packets.
 //! - [`ecn`]: the congestion mark of a tunnel's outer header.
 //! - [`coalesce`]: what comes out of a tunnel back into super-packets.
@@ -20,4 +21,5 @@ pub mod fragment;
 pub mod icmp;
 mod merge;
 pub mod process;
+pub mod shape;
 pub mod split;

@@ -13,6 +13,7 @@ use crate::config::schema::FragmentPolicy;
 use crate::device::offload::Offload;
 use crate::pipeline::forward;
 use crate::pipeline::icmp::Complaint;
+use crate::pipeline::shape::Limits;
 use routing::cache::FlowCache;
 use routing::decide::Verdict;
 use routing::packet::{Fragment, Headers, Version};
@@ -57,6 +58,8 @@ pub struct Forwarding {
     pub vnet: Side,
     /// The side of each path, by [`PathId`].
     pub paths: Box<[Side]>,
+    /// Rates that packets are held to; `None` without such.
+    pub limits: Option<Arc<Limits>>,
 }
 
 impl Forwarding {

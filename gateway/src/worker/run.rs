@@ -4,7 +4,7 @@
 //! 2. one clock reading and one look at the forwarding state for the whole round
 //! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
 //!    a bound, so that none starves another and no queue grows long; then what other workers have laid out
-//! 4. send the open train and the open parcels, write what was merged, run the timers
+//! 4. send what waited for its rate, the open train and the open parcels, run the timers
 
 use crate::config::schema::Polling;
 use crate::device::ReceiveError;
@@ -150,6 +150,7 @@ impl<E: Endpoint> Worker<E> {
                 now,
                 forwarding: &forwarding,
             };
+            self.switch.begin(round);
             self.refresh_links();
             // 3. every device that has something
             let mut worked = count > 0;
@@ -164,7 +165,8 @@ impl<E: Endpoint> Worker<E> {
             }
             worked |= self.switch.drain_host(round, HOST_PACKETS);
             worked |= self.switch.take_parcels(round);
-            // 4. nothing stays behind
+            // 4. nothing stays behind but what waits for its rate
+            self.switch.send_shaped(now);
             self.switch.tunnels.flush(now);
             self.switch.send_parcels();
             let due = self.run_timers(now);
@@ -313,6 +315,14 @@ impl<E: Endpoint> Worker<E> {
                 link.poll(now);
                 sooner(now + NEIGHBOR_POLL);
             }
+        }
+        if let Some(at) = self
+            .switch
+            .shaper
+            .as_ref()
+            .and_then(|shaper| shaper.deadline())
+        {
+            sooner(at);
         }
         if now >= self.published + PUBLISH {
             self.switch.tunnels.publish();

@@ -2,8 +2,9 @@
 //!
 //! 1. [`Switch::handle`]: the pipeline decides about a packet and edits it
 //! 2. book what came in
-//! 3. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
-//! 4. or drop it for its reason, with an ICMP error where one is due
+//! 3. shape: what is beyond the SKU's rates waits until [`Switch::send_shaped`]
+//! 4. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
+//! 5. or drop it for its reason, with an ICMP error where one is due
 
 use crate::device::event::Waker;
 use crate::device::link::Frame;
@@ -16,8 +17,9 @@ use crate::pipeline::coalesce::{Coalescer, SuperPacket};
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint, RateLimit};
 use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
+use crate::pipeline::shape::{Release, Shaper};
 use crate::pipeline::{checksum, ecn, forward};
-use crate::telemetry::ledger::{Ledger, Port};
+use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::link::{LinkPort, Tally, each_segment};
@@ -74,6 +76,11 @@ impl Packet<'_> {
     fn tally(&self) -> Tally {
         Tally::of(self.headers, self.offload)
     }
+
+    fn sum(&self) -> Sum {
+        let Tally { packets, bytes } = self.tally();
+        Sum { packets, bytes }
+    }
 }
 
 /// All ports of one worker and the state of its pipeline.
@@ -98,6 +105,10 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub control: Arc<Waker>,
     /// Packets on their way from tunnels into the virtual network.
     pub merge: Coalescer,
+    /// The path that they came in by: while packets are shaped, only those of one are merged at a time.
+    pub merging: PathId,
+    /// Holds packets to the rates of the SKU; `None` without such.
+    pub shaper: Option<Box<Shaper>>,
     /// Decisions of known flows.
     pub cache: FlowCache,
     /// ICMP errors per second.
@@ -157,6 +168,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             return false;
         }
         let tally = Tally::of(headers, offload);
+        if tally.packets > 1 && self.shaper.is_some() {
+            // The rest of it would pass what waits for its rate; a queue that is full there tells as well.
+            return false;
+        }
         self.book(port, tally);
         let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
         if let Egress::Path(path) = to
@@ -273,9 +288,19 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         } = outcome
         {
             self.book(port, Tally::of(&headers, &plain));
-            let (vnet, ledger, piece) = (&self.vnet, &self.ledger, &mut self.piece);
-            let mut write = |merged: SuperPacket<'_>| write_merged(vnet, ledger, piece, &merged);
-            self.merge.push(batch, at, &headers, &mut write);
+            if self.merging != path && self.shaper.is_some() {
+                self.write_merged(batch);
+                self.merging = path;
+            }
+            let mut way = MergedWay {
+                vnet: &self.vnet,
+                ledger: &self.ledger,
+                piece: &mut self.piece,
+                shaper: self.shaper.as_deref_mut(),
+                path,
+            };
+            self.merge
+                .push(batch, at, &headers, &mut |merged| way.send(&merged));
         } else {
             self.follow(round, ingress, port, bytes, &plain, outcome);
         }
@@ -284,9 +309,14 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Writes everything of `batch` that is still being merged.
     #[inline]
     pub fn write_merged(&mut self, batch: &[u8]) {
-        let (vnet, ledger, piece) = (&self.vnet, &self.ledger, &mut self.piece);
-        let mut write = |merged: SuperPacket<'_>| write_merged(vnet, ledger, piece, &merged);
-        self.merge.flush(batch, &mut write);
+        let mut way = MergedWay {
+            vnet: &self.vnet,
+            ledger: &self.ledger,
+            piece: &mut self.piece,
+            shaper: self.shaper.as_deref_mut(),
+            path: self.merging,
+        };
+        self.merge.flush(batch, &mut |merged| way.send(&merged));
     }
 
     /// Books a packet and does with it what the pipeline has decided.
@@ -351,9 +381,61 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// Hands a packet that is ready to its way out.
+    /// Begins a round: the limits in force now. A shaper that comes or goes lets out what waits.
+    #[inline]
+    pub fn begin(&mut self, round: Round<'_>) {
+        let limits = round.forwarding.limits.as_ref();
+        let stays = match &mut self.shaper {
+            None => limits.is_none(),
+            Some(shaper) => !shaper.begin(round.now, limits),
+        };
+        if stays {
+            return;
+        }
+        if let Some(mut old) = self.shaper.take() {
+            let ledger = Arc::clone(&self.ledger);
+            old.release(&ledger, |release| self.send_released(round.now, &release));
+        }
+        self.shaper = limits.map(|limits| Box::new(Shaper::new(round.now, Arc::clone(limits))));
+    }
+
+    /// Sends what waited for its rate and may go now; at the end of every round.
+    #[inline]
+    pub fn send_shaped(&mut self, now: Instant) {
+        if let Some(mut shaper) = self.shaper.take() {
+            let ledger = Arc::clone(&self.ledger);
+            shaper.drain(&ledger, |release| self.send_released(now, &release));
+            self.shaper = Some(shaper);
+        }
+    }
+
+    fn send_released(&mut self, now: Instant, release: &Release<'_>) {
+        let packet = Packet {
+            bytes: release.bytes,
+            headers: &release.headers,
+            offload: &release.offload,
+        };
+        // Only what goes to the virtual network or a path ever waits: no host asks where it came from.
+        self.send(now, Ingress::Vnet, release.to, packet);
+    }
+
+    /// Sends a packet that is ready, unless its rate makes it wait.
     #[inline]
     fn emit(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
+        if let Some(shaper) = &mut self.shaper {
+            let tally = packet.sum();
+            if let Some(lane) = shaper.admit(ingress, to, tally) {
+                let what = (Some(packet.headers), packet.offload, tally);
+                shaper.wait(lane, to, std::iter::once(packet.bytes), what, &self.ledger);
+                return;
+            }
+        }
+        self.send(now, ingress, to, packet);
+    }
+
+    /// Hands a packet that is ready to its way out.
+    #[inline]
+    fn send(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
         let Packet {
             bytes,
             headers,
@@ -620,6 +702,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Drops everything that is still held, before the worker ends.
     pub fn shut_down(&mut self, now: Instant) {
+        if let Some(shaper) = &mut self.shaper {
+            shaper.shut_down(&self.ledger);
+        }
         self.tunnels.shut_down(now);
         for link in &mut self.links {
             link.shut_down();
@@ -675,6 +760,35 @@ impl<V> VnetPort<V> {
     fn takes(&self, offload: &Offload) -> bool {
         use crate::device::offload::GsoKind;
         self.offload && (self.uso || offload.gso.is_none_or(|gso| gso.kind != GsoKind::Udp))
+    }
+}
+
+/// The way of merged packets into the virtual network.
+struct MergedWay<'a, V> {
+    vnet: &'a VnetPort<V>,
+    ledger: &'a Ledger,
+    piece: &'a mut [u8],
+    shaper: Option<&'a mut Shaper>,
+    /// The path that they came in by.
+    path: PathId,
+}
+
+impl<V: PacketSink> MergedWay<'_, V> {
+    #[inline]
+    fn send(&mut self, merged: &SuperPacket<'_>) {
+        if let Some(shaper) = &mut self.shaper {
+            let tally = Sum {
+                packets: merged.segments as u64,
+                bytes: merged.wire_len() as u64,
+            };
+            let (from, to) = (Ingress::Path(self.path), Egress::Vnet);
+            if let Some(lane) = shaper.admit(from, to, tally) {
+                let what = (None, &merged.offload, tally);
+                shaper.wait(lane, to, merged.slices(), what, self.ledger);
+                return;
+            }
+        }
+        write_merged(self.vnet, self.ledger, self.piece, merged);
     }
 }
 

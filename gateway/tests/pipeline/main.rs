@@ -9,4 +9,5 @@ mod forward;
 mod fragment;
 mod icmp;
 mod packets;
+mod shape;
 mod split;

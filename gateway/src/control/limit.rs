@@ -1,0 +1,118 @@
+//! The limits of the SKUs, as the shaper takes them and as `vng explain` and `vng show` say them.
+
+use super::plan::{PathPlan, Plan};
+use crate::config::schema::Config;
+use crate::pipeline::shape::{Limit, Limits, Rates, Scope};
+use crate::sku;
+use routing::path::PathKind;
+use std::sync::Arc;
+
+/// What the ExpressRoute gateway lets through, both directions and all links together.
+pub(crate) fn expressroute(config: &Config) -> Rates {
+    let gateway = config.expressroute.as_ref();
+    let sku = gateway.and_then(|gateway| sku::expressroute(&gateway.sku));
+    sku.map_or_else(Rates::default, |sku| Rates {
+        bits_per_second: sku.bits_per_second,
+        packets_per_second: sku.packets_per_second,
+    })
+}
+
+/// What the VPN gateway lets through, both directions and all tunnels together; and one tunnel.
+pub(crate) fn vpn(config: &Config) -> (Rates, Rates) {
+    let vpn = config.vpn.as_ref();
+    let sku = vpn.and_then(|vpn| sku::vpn(&vpn.sku, vpn.generation).ok());
+    sku.map_or_else(Default::default, |sku| {
+        let gateway = Rates {
+            bits_per_second: sku.bits_per_second,
+            packets_per_second: None,
+        };
+        let tunnel = Rates {
+            bits_per_second: sku.tunnel_bits_per_second,
+            packets_per_second: sku.tunnel_packets_per_second,
+        };
+        (gateway, tunnel)
+    })
+}
+
+/// The limits that this many workers share; `None` if nothing is limited. `old` are those in force.
+pub(crate) fn limits(
+    config: &Config,
+    plan: &Plan,
+    workers: usize,
+    old: Option<&Arc<Limits>>,
+) -> Option<Arc<Limits>> {
+    let (gateway, tunnel) = vpn(config);
+    let limit = |name: String, scope, rates| Limit { name, scope, rates };
+    let mut limits = vec![
+        limit("ExpressRoute".into(), Scope::Gateway, expressroute(config)),
+        limit("Vpn".into(), Scope::Gateway, gateway),
+    ];
+    let of_path = |path: &PathPlan| match path.kind {
+        PathKind::ExpressRoute => vec![0],
+        PathKind::Vpn => {
+            limits.push(limit(
+                format!("tunnel {}", path.name),
+                Scope::Tunnel,
+                tunnel,
+            ));
+            vec![1, limits.len() - 1]
+        }
+    };
+    let paths: Vec<_> = plan.paths.iter().map(of_path).collect();
+    Limits::new(workers, &limits, &paths, old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, KeyFiles};
+    use routing::health::Usability;
+    use std::num::NonZeroU32;
+    use std::path::Path;
+
+    fn example(change: impl FnOnce(&mut Config)) -> (Config, Plan) {
+        let text = include_str!("../../../docs/examples/coexist.toml").to_owned();
+        let loaded = config::parse(Path::new("f"), text, Path::new(""), KeyFiles::Skipped);
+        let mut config = loaded.unwrap().config;
+        change(&mut config);
+        let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full).unwrap();
+        (config, plan)
+    }
+
+    fn unlimited(config: &mut Config) {
+        config.expressroute.as_mut().unwrap().sku = "Unlimited".into();
+        config.vpn.as_mut().unwrap().sku = "Unlimited".into();
+    }
+
+    #[test]
+    fn unlimited_is_no_limit_at_all() {
+        let (config, plan) = example(unlimited);
+        assert!(limits(&config, &plan, 1, None).is_none());
+    }
+
+    #[test]
+    fn a_reload_that_changes_no_rate_leaves_the_limits_in_force() {
+        let (config, plan) = example(|_| {});
+        let old = limits(&config, &plan, 2, None);
+        assert!(old.is_some());
+        let same = limits(&config, &plan, 2, old.as_ref());
+        assert!(Arc::ptr_eq(&old.clone().unwrap(), &same.unwrap()));
+        let (config, plan) = example(|config| {
+            config.expressroute.as_mut().unwrap().sku = "ErGw2Az".into();
+        });
+        let new = limits(&config, &plan, 2, old.as_ref());
+        assert!(!Arc::ptr_eq(&old.unwrap(), &new.unwrap()));
+    }
+
+    #[test]
+    fn a_tunnel_has_its_own_rate_below_the_gateways() {
+        let (config, _) = example(|_| {});
+        let (gateway, tunnel) = vpn(&config);
+        assert_eq!(gateway.bits_per_second, Some(1_000_000_000));
+        assert_eq!(
+            (tunnel.bits_per_second, tunnel.packets_per_second),
+            (Some(1_200_000_000), Some(100_000))
+        );
+        assert_eq!(expressroute(&config).packets_per_second, Some(100_000));
+    }
+}
