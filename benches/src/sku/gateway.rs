@@ -2,7 +2,8 @@
 //! has them, between devices that take what is sent and forget it.
 //!
 //! 10,000 routes (9,000 of a circuit with two QinQ links, 1,000 of a site) and 100 policy rules that the
-//! traffic does not match.
+//! traffic does not match. It is held to the rates of the largest tier and the largest tunnel, by a clock
+//! that moves on as fast as packets conform: [`PACE`] for each.
 
 use super::Failure;
 use super::rate::{Moved, from_vnet};
@@ -21,6 +22,8 @@ use gateway::device::vlan::Tags;
 use gateway::pipeline::coalesce::Coalescer;
 use gateway::pipeline::icmp::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
+use gateway::pipeline::shape::{self, Limit, Rates};
+use gateway::sku;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
 use gateway::worker::ethernet::Framing;
@@ -41,7 +44,7 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// MTU of a link and of the virtual network, bytes.
 pub const MTU: u16 = 1_500;
@@ -69,6 +72,9 @@ const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 const TUNNEL: u16 = 2;
 /// Flows whose decision a worker remembers, as `vng run` has it.
 const REMEMBERED: usize = 65_536;
+
+/// What the gateway's clock moves on by for each packet: longer than the slowest limit takes for one.
+pub const PACE: Duration = Duration::from_micros(10);
 
 /// The circuit's prefixes: /24 in 100.0.0.0/8 and up, in no order.
 pub fn circuit_nets() -> Vec<Net> {
@@ -201,17 +207,20 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Does one round of a worker's.
+    /// Does one round of a worker's; `work` says how many packets it handled.
     #[inline]
-    pub fn round(&mut self, work: impl FnOnce(&mut Switch<Endpoint, Memory>, Round<'_>)) {
+    pub fn round(&mut self, work: impl FnOnce(&mut Switch<Endpoint, Memory>, Round<'_>) -> u64) {
         let round = Round {
             now: self.now,
             forwarding: &self.forwarding,
         };
         self.switch.ledger.begin();
-        work(&mut self.switch, round);
+        self.switch.begin(round);
+        let packets = work(&mut self.switch, round);
+        self.switch.send_shaped(self.now);
         self.switch.tunnels.flush(self.now);
         self.switch.ledger.end();
+        self.now += PACE * packets as u32;
     }
 
     /// Begins or ends to keep what goes out through tunnels.
@@ -352,7 +361,7 @@ fn gateway(
         paths: [MTU, MTU, TUNNEL_MTU]
             .map(|mtu| side(mtu, FragmentPolicy::Drop))
             .into(),
-        limits: None,
+        limits: limits()?,
     };
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);
@@ -425,8 +434,36 @@ fn gateway(
     Ok(Gateway {
         switch,
         forwarding,
-        now,
+        // Behind every bucket's beginning: they are full.
+        now: now + Duration::from_secs(1),
     })
+}
+
+/// The largest ExpressRoute tier for both links, the largest VPN gateway and one of its tunnels.
+fn limits() -> Result<Option<Arc<shape::Limits>>, Failure> {
+    let expressroute = sku::expressroute("UltraPerformance").ok_or("no such SKU")?;
+    let vpn = sku::vpn("VpnGw5", 2).map_err(|error| error.to_string())?;
+    let limit = |name: &str, scope, bits_per_second, packets_per_second| Limit {
+        name: name.to_owned(),
+        scope,
+        rates: Rates {
+            bits_per_second,
+            packets_per_second,
+        },
+    };
+    let gateway = shape::Scope::Gateway;
+    let (bits, packets) = (
+        expressroute.bits_per_second,
+        expressroute.packets_per_second,
+    );
+    let (tunnel_bits, tunnel_packets) = (vpn.tunnel_bits_per_second, vpn.tunnel_packets_per_second);
+    let limits = [
+        limit("ExpressRoute", gateway, bits, packets),
+        limit("Vpn", gateway, vpn.bits_per_second, None),
+        limit("site", shape::Scope::Tunnel, tunnel_bits, tunnel_packets),
+    ];
+    let of_paths = [vec![0], vec![0], vec![1, 2]];
+    Ok(shape::Limits::new(1, &limits, &of_paths, None))
 }
 
 /// The layer 2 header of a frame that comes in: the outer tag has been taken off.
@@ -457,7 +494,10 @@ fn shake_hands([near, far]: &mut [Gateway; 2]) -> Result<(), Failure> {
         there.take(&mut laid);
         quiet = if laid.trains.is_empty() { quiet + 1 } else { 0 };
         let Laid { bytes, trains } = &mut laid;
-        here.round(|switch, round| switch.handle_trains(round, bytes, trains.drain(..)));
+        here.round(|switch, round| {
+            switch.handle_trains(round, bytes, trains.drain(..));
+            1
+        });
         to.reverse();
     }
     let [near, far] = to;

@@ -1,10 +1,12 @@
 //! What one core moves, by CPU time of the thread: wall time of a shared machine measures the neighbours
 //! too. A figure is the median of the samples; the fastest stands beside it.
 //!
-//! - ExpressRoute out: virtio-net header read, parse, decide, hop limit, ledger, next hop, layer 2 header
-//! - ExpressRoute in: tags and addresses, parse, decide, hop limit, ledger
+//! - ExpressRoute out: virtio-net header read, parse, decide, hop limit, ledger, shaper, next hop, layer 2
+//!   header
+//! - ExpressRoute in: tags and addresses, parse, decide, hop limit, ledger, shaper
 //! - VPN out: as out, then split into a train with checksums, padded and sealed
-//! - VPN in: opened, source check, decide, hop limit, ledger, coalesced over the batch with checksums
+//! - VPN in: opened, source check, decide, hop limit, ledger, coalesced over the batch with
+//!   checksums, shaper
 //!
 //! The system calls of devices, and the kernel's copies in them, are left out.
 
@@ -285,7 +287,7 @@ impl Bench {
         moved: &mut Moved,
     ) {
         gateway.round(|switch, round| {
-            let mut read = 0;
+            let (before, mut read) = (moved.packets, 0);
             for packet in stream.take(PACKETS) {
                 if let Some(ip) = self.buffer.get_mut(self.layer2..) {
                     packet.lay(ip);
@@ -300,9 +302,10 @@ impl Bench {
                 moved.add(packet);
                 read += frame.len;
                 if read >= BYTES {
-                    return;
+                    break;
                 }
             }
+            moved.packets - before
         });
     }
 
@@ -326,7 +329,11 @@ impl Bench {
         let Laid { bytes, trains } = &mut self.laid;
         let size = next_batch(trains.len(), bytes.len());
         for batch in trains.chunks(size) {
-            near.round(|switch, round| switch.handle_trains(round, bytes, batch.iter().copied()));
+            near.round(|switch, round| {
+                switch.handle_trains(round, bytes, batch.iter().copied());
+                let datagrams = batch.iter().map(|train| train.len.div_ceil(train.stride));
+                datagrams.sum::<usize>() as u64
+            });
         }
     }
 }
@@ -339,22 +346,23 @@ pub(super) fn from_vnet<'a>(
     moved: &mut Moved,
 ) {
     gateway.round(|switch, round| {
-        let mut read = 0;
+        let (before, mut read) = (moved.packets, 0);
         for packet in stream.take(PACKETS) {
             packet.lay(buffer);
             let length = usize::from(packet.len);
             let (Some(bytes), Some(offload)) =
                 (buffer.get_mut(..length), Offload::decode(&packet.virtio, 0))
             else {
-                return;
+                break;
             };
             let port = Some(Port::VNET);
             switch.handle(round, Ingress::Vnet, port, bytes, &offload);
             moved.add(packet);
             read += length;
             if read >= BYTES {
-                return;
+                break;
             }
         }
+        moved.packets - before
     });
 }
