@@ -123,7 +123,13 @@ fn coalesces(criterion: &mut Criterion<CpuTime>) {
                     black_box(&packet);
                 };
                 for (at, headers) in &packets {
-                    coalescer.push(black_box(&bytes), *at, headers, &mut emit);
+                    coalescer.push(
+                        black_box(&bytes),
+                        *at,
+                        headers,
+                        &Offload::default(),
+                        &mut emit,
+                    );
                 }
                 coalescer.flush(&bytes, &mut emit);
             });

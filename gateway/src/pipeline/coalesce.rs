@@ -1,7 +1,8 @@
 //! Packets that came out of a tunnel, back into super-packets, without copying a byte of payload.
 //!
 //! 1. whether the packet may be merged at all ([`Candidate::of`]): TCP or UDP with payload, no fragment,
-//!    nothing but data in its flags, and a transport checksum that holds. A corrupt packet must not be
+//!    nothing but data in its flags, and a transport checksum that holds, or that is still to be made or
+//!    has been verified by a device. A corrupt packet must not be
 //!    laundered into a valid one: the super-packet's checksum is computed anew by whoever splits it
 //! 2. find its flow among the open ones; the rules of Linux' GRO (`inet_gro_receive`,
 //!    `ipv6_gro_receive`, `tcp_gro_receive`, `udp_gro_receive_segment`, 6.18) say whether it goes on there
@@ -13,6 +14,7 @@
 //! be opened in place. All tables have fixed sizes.
 
 use super::merge::{Candidate, Flow};
+use crate::device::offload::Offload;
 use routing::packet::{FlowKey, Fragment, Headers};
 
 pub use super::merge::{MAX_PIECES, SuperPacket};
@@ -54,14 +56,21 @@ impl Coalescer {
         self.open == 0
     }
 
-    /// Takes the packet at `at` of `batch` (its length is in `headers`) and sends out what cannot wait:
-    /// this packet, one that it completes, or one that has to go before it.
+    /// Takes the packet at `at` of `batch` (its length is in `headers`, what is left to do for it in
+    /// `offload`) and sends out what cannot wait: this packet, one that it completes, or one that has to go
+    /// before it.
     ///
     /// `batch` is the same buffer from the first packet to the flush; packets that were pushed stay as
     /// they are in it. A packet that does not lie inside it is left out.
     #[inline]
-    pub fn push<E>(&mut self, batch: &[u8], at: usize, headers: &Headers, emit: &mut E)
-    where
+    pub fn push<E>(
+        &mut self,
+        batch: &[u8],
+        at: usize,
+        headers: &Headers,
+        offload: &Offload,
+        emit: &mut E,
+    ) where
         E: FnMut(SuperPacket<'_>),
     {
         let Some(packet) = batch
@@ -71,13 +80,13 @@ impl Coalescer {
             return;
         };
         let found = self.find(&headers.key);
-        let Some(candidate) = Candidate::of(packet, at, headers, self.udp) else {
-            self.pass(batch, packet, headers, found, emit);
+        let Some(candidate) = Candidate::of(packet, at, headers, offload, self.udp) else {
+            self.pass(batch, packet, (headers, offload), found, emit);
             return;
         };
         let Some(place) = found else {
             if candidate.closes {
-                emit(SuperPacket::single(packet, true));
+                emit(SuperPacket::single(packet, candidate.offload));
             } else {
                 self.begin(batch, headers, &candidate, emit);
             }
@@ -97,7 +106,7 @@ impl Coalescer {
             flow.emit(batch, emit);
             self.close(place);
             if candidate.closes {
-                emit(SuperPacket::single(packet, true));
+                emit(SuperPacket::single(packet, candidate.offload));
             } else {
                 self.begin(batch, headers, &candidate, emit);
             }
@@ -126,17 +135,38 @@ impl Coalescer {
             .position(|(&found, &index)| found == tag && self.flows[usize::from(index)].key == *key)
     }
 
-    /// Sends out a packet that is not merged, behind whatever is open of its flow. The ports of a
-    /// fragment are not known, so it goes behind all that is open between its two hosts.
+    /// Sends out whatever a packet that is not merged must go behind: what is open of its flow; or, since the
+    /// ports of a fragment are not known, all that is open between its two hosts.
+    #[inline]
+    pub fn make_way<E>(&mut self, batch: &[u8], headers: &Headers, emit: &mut E)
+    where
+        E: FnMut(SuperPacket<'_>),
+    {
+        if self.open > 0 {
+            let found = self.find(&headers.key);
+            self.clear_way(batch, headers, found, emit);
+        }
+    }
+
+    /// Sends out a packet that is not merged.
     #[inline(never)]
     fn pass<E>(
         &mut self,
         batch: &[u8],
         packet: &[u8],
-        headers: &Headers,
+        (headers, offload): (&Headers, &Offload),
         found: Option<usize>,
         emit: &mut E,
     ) where
+        E: FnMut(SuperPacket<'_>),
+    {
+        self.clear_way(batch, headers, found, emit);
+        emit(SuperPacket::single(packet, *offload));
+    }
+
+    #[inline]
+    fn clear_way<E>(&mut self, batch: &[u8], headers: &Headers, found: Option<usize>, emit: &mut E)
+    where
         E: FnMut(SuperPacket<'_>),
     {
         if let Some(place) = found {
@@ -157,7 +187,6 @@ impl Coalescer {
                 }
             }
         }
-        emit(SuperPacket::single(packet, false));
     }
 
     /// Opens a super-packet with this as its first packet.

@@ -37,13 +37,10 @@ pub struct SuperPacket<'a> {
 impl<'a> SuperPacket<'a> {
     /// A packet that goes out as it came in.
     #[inline]
-    pub(super) fn single(packet: &'a [u8], checksum_valid: bool) -> Self {
+    pub(super) fn single(packet: &'a [u8], offload: Offload) -> Self {
         Self {
             header: packet,
-            offload: Offload {
-                checksum_valid,
-                ..Offload::default()
-            },
+            offload,
             segments: 1,
             len: packet.len(),
             batch: &[],
@@ -81,7 +78,7 @@ impl Piece {
     }
 }
 
-/// A packet that may be merged: its checksum has been verified.
+/// A packet that may be merged: its checksum has been verified, or is still to be made.
 pub(super) struct Candidate {
     /// Where it begins in the batch.
     at: u32,
@@ -92,6 +89,8 @@ pub(super) struct Candidate {
     tcp: Option<Segment>,
     /// Whether nothing may follow it in its super-packet, whatever its length.
     pub(super) closes: bool,
+    /// What is left to do for it if it goes out alone.
+    pub(super) offload: Offload,
 }
 
 /// What of a TCP header is looked at while merging.
@@ -102,7 +101,15 @@ struct Segment {
 
 impl Candidate {
     #[inline]
-    pub(super) fn of(packet: &[u8], at: usize, headers: &Headers, udp: bool) -> Option<Self> {
+    pub(super) fn of(
+        packet: &[u8],
+        at: usize,
+        headers: &Headers,
+        offload: &Offload,
+        udp: bool,
+    ) -> Option<Self> {
+        // A super-packet is merged already.
+        offload.gso.is_none().then_some(())?;
         let payload = usize::from(headers.payload);
         let piece = Piece {
             at: u32::try_from(at + payload).ok()?,
@@ -139,8 +146,15 @@ impl Candidate {
             }
             _ => return None,
         };
-        let pseudo_header = checksum::pseudo_header(&headers.key, transport.len() as u32);
-        (pseudo_header + Sum::of(transport)).holds().then_some(())?;
+        // One that the sender's own kernel has left to a device is made, not carried: nothing can be corrupt.
+        if offload.checksum.is_none() && !offload.checksum_valid {
+            let pseudo_header = checksum::pseudo_header(&headers.key, transport.len() as u32);
+            (pseudo_header + Sum::of(transport)).holds().then_some(())?;
+        }
+        let offload = Offload {
+            checksum_valid: offload.checksum.is_none(),
+            ..*offload
+        };
         let closes = tcp
             .as_ref()
             .is_some_and(|segment| segment.flags & (flag::FIN | flag::PSH) != 0);
@@ -150,6 +164,7 @@ impl Candidate {
             id,
             tcp,
             closes,
+            offload,
         })
     }
 }
@@ -177,6 +192,8 @@ pub(super) struct Flow {
     /// FIN and PSH of the last packet.
     flags: u8,
     count: u8,
+    /// What is left to do for the first packet if it stays alone.
+    offload: Offload,
     pieces: [Piece; MAX_PIECES],
 }
 
@@ -199,6 +216,11 @@ impl Flow {
         id: 0,
         flags: 0,
         count: 0,
+        offload: Offload {
+            checksum: None,
+            gso: None,
+            checksum_valid: false,
+        },
         pieces: [Piece { at: 0, len: 0 }; MAX_PIECES],
     };
 
@@ -212,6 +234,7 @@ impl Flow {
         self.payload = 0;
         self.flags = 0;
         self.count = 0;
+        self.offload = candidate.offload;
         self.append(candidate);
     }
 
@@ -317,7 +340,7 @@ impl Flow {
                 .get(self.at as usize..)
                 .and_then(|rest| rest.get(..len))
             {
-                emit(SuperPacket::single(packet, true));
+                emit(SuperPacket::single(packet, self.offload));
             }
             return;
         }

@@ -300,7 +300,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 path,
             };
             self.merge
-                .push(batch, at, &headers, &mut |merged| way.send(&merged));
+                .push(batch, at, &headers, &plain, &mut |merged| way.send(&merged));
         } else {
             self.follow(round, ingress, port, bytes, &plain, outcome);
         }

@@ -47,7 +47,7 @@ fn coalesce_by(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<Out> {
     let mut emit = |packet: SuperPacket<'_>| out.push(Out::of(&packet));
     for &start in &starts {
         if let Ok(headers) = Headers::parse(&batch[start..]) {
-            coalescer.push(&batch, start, &headers, &mut emit);
+            coalescer.push(&batch, start, &headers, &Offload::default(), &mut emit);
         }
     }
     coalescer.flush(&batch, &mut emit);
