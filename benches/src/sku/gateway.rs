@@ -422,6 +422,7 @@ fn gateway(
         host: Arc::new(HostPort::new(Arc::new(Bell::new()?))),
         control,
         merge: Coalescer::new(true),
+        link_merges: links.iter().map(|_| Coalescer::new(true)).collect(),
         merging: PathId(0),
         shaper: None,
         cache: FlowCache::new(REMEMBERED, 7),

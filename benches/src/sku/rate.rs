@@ -19,8 +19,7 @@ use crate::cpu_time::CpuTime;
 use criterion::measurement::Measurement as _;
 use gateway::device::link::Frame;
 use gateway::device::offload::Offload;
-use gateway::telemetry::ledger::Port;
-use gateway::worker::run::{BYTES, PACKETS, next_batch};
+use gateway::worker::run::{ALIGNMENT, BYTES, PACKETS, next_batch};
 use routing::path::Ingress;
 use serde::Serialize;
 use std::time::Duration;
@@ -241,7 +240,7 @@ impl Bench {
         };
         let layer2 = buffer.len();
         // Bytes without a pattern that a checksum could profit from.
-        let payload = 0..65_600_u32;
+        let payload = 0..BYTES as u32 + 65_700;
         buffer.extend(payload.map(|index| (index.wrapping_mul(2_654_435_761) >> 15) as u8));
         Self {
             way,
@@ -287,9 +286,10 @@ impl Bench {
         moved: &mut Moved,
     ) {
         gateway.round(|switch, round| {
-            let (before, mut read) = (moved.packets, 0);
+            let (before, mut read, mut at) = (moved.packets, 0, 0);
             for packet in stream.take(PACKETS) {
-                if let Some(ip) = self.buffer.get_mut(self.layer2..) {
+                self.buffer.copy_within(..self.layer2, at);
+                if let Some(ip) = self.buffer.get_mut(at + self.layer2..) {
                     packet.lay(ip);
                 }
                 let frame = Frame {
@@ -298,13 +298,16 @@ impl Bench {
                     packet_type: 0,
                     stripped_tag: Some(OUTER_TAG),
                 };
-                switch.handle_frame(round, 0, &frame, &mut self.buffer);
+                if switch.handle_frame(round, 0, &frame, &mut self.buffer, at) {
+                    at += frame.len.next_multiple_of(ALIGNMENT);
+                }
                 moved.add(packet);
                 read += frame.len;
                 if read >= BYTES {
                     break;
                 }
             }
+            switch.write_merged(round.now, &self.buffer);
             moved.packets - before
         });
     }
@@ -346,23 +349,24 @@ pub(super) fn from_vnet<'a>(
     moved: &mut Moved,
 ) {
     gateway.round(|switch, round| {
-        let (before, mut read) = (moved.packets, 0);
+        let (before, mut read, mut at) = (moved.packets, 0, 0);
         for packet in stream.take(PACKETS) {
-            packet.lay(buffer);
+            packet.lay(buffer.get_mut(at..).unwrap_or_default());
             let length = usize::from(packet.len);
-            let (Some(bytes), Some(offload)) =
-                (buffer.get_mut(..length), Offload::decode(&packet.virtio, 0))
-            else {
+            let Some(offload) = Offload::decode(&packet.virtio, 0) else {
                 break;
             };
-            let port = Some(Port::VNET);
-            switch.handle(round, Ingress::Vnet, port, bytes, &offload);
+            let place = (at, length);
+            if switch.handle_batched(round, Ingress::Vnet, buffer, place, &offload) {
+                at += length.next_multiple_of(ALIGNMENT);
+            }
             moved.add(packet);
             read += length;
             if read >= BYTES {
                 break;
             }
         }
+        switch.write_merged(round.now, buffer);
         moved.packets - before
     });
 }

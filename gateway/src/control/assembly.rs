@@ -260,6 +260,7 @@ impl Parts {
         }
         Ok(Switch {
             merge: Coalescer::new(vnet.uso),
+            link_merges: links.iter().map(|_| Coalescer::new(true)).collect(),
             merging: PathId(0),
             shaper: None,
             vnet,

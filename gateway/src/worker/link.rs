@@ -13,7 +13,8 @@ use crate::device::offload::Offload;
 use crate::device::sink::FrameSink;
 use crate::device::steering::FlowProgram;
 use crate::device::vlan::Tags;
-use crate::device::{DeviceError, SendError};
+use crate::device::{DeviceError, MAX_PARTS, SendError};
+use crate::pipeline::coalesce::SuperPacket;
 use crate::pipeline::split::Segments;
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::bell::Bell;
@@ -216,6 +217,64 @@ impl<L: FrameSink> LinkPort<L> {
                 self.control.wake();
             }
             self.hold(now, packet, headers, offload);
+        }
+    }
+
+    /// Whether packets for this link are worth merging: whether it takes super-packets.
+    #[inline]
+    pub fn merges(&self) -> bool {
+        self.recipe.offload
+    }
+
+    /// Sends a merged packet: as [`LinkPort::send`], from the pieces in which it lies.
+    #[inline]
+    pub fn send_merged(&mut self, now: Instant, merged: &SuperPacket<'_>) {
+        let version = match merged.header.first() {
+            Some(first) if first >> 4 == 6 => Version::V6,
+            _ => Version::V4,
+        };
+        let family = usize::from(version == Version::V6);
+        let neighbor = self.neighbors.get(family).and_then(Option::as_ref);
+        let mac = neighbor.and_then(|neighbor| neighbor.mac());
+        if let (Some(mac), Some((socket, framing))) = (mac, &self.socket) {
+            let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+            let mut count = 0;
+            for (part, slice) in parts.iter_mut().zip(merged.slices()) {
+                *part = IoSlice::new(slice);
+                count += 1;
+            }
+            let parts = parts.get(..count).unwrap_or_default();
+            let prefix = framing.ip_prefix(mac, version);
+            let header_len = merged.header.len() as u16;
+            let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
+            match socket.send(&merged.offload, header_len, prefix.bytes(), parts) {
+                Ok(()) => {
+                    self.ledger.sent(Port::path(self.path), packets, bytes);
+                    return;
+                }
+                Err(SendError::GsoRefused) => {}
+                Err(error) => {
+                    self.ledger.dropped(error.reason(), packets, bytes);
+                    return;
+                }
+            }
+        }
+        self.send_laid_out(now, merged);
+    }
+
+    /// Lays a merged packet down in one piece and sends it as if it had come in so.
+    #[cold]
+    fn send_laid_out(&mut self, now: Instant, merged: &SuperPacket<'_>) {
+        let mut whole = Vec::with_capacity(merged.len);
+        merged
+            .slices()
+            .for_each(|slice| whole.extend_from_slice(slice));
+        match Headers::parse(&whole) {
+            Ok(headers) => self.send(now, &whole, &headers, &merged.offload),
+            Err(reason) => {
+                let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
+                self.ledger.dropped(reason, packets, bytes);
+            }
         }
     }
 

@@ -36,6 +36,8 @@ pub const BYTES: usize = SUPER_PACKETS * 65_536;
 const LONG_TRAIN: usize = 4096;
 /// Bytes that may wait in a tunnel's socket without the queue being called a standing one: two trains.
 const QUEUE_TARGET: usize = 128 << 10;
+/// Packets that lie in one buffer begin at multiples of this, bytes: a cache line.
+pub const ALIGNMENT: usize = 64;
 /// Packets of the gateway's own in a round.
 const HOST_PACKETS: usize = 32;
 /// How often tunnels tell the others how they are.
@@ -117,7 +119,7 @@ impl<E: Endpoint> Worker<E> {
             shared,
             poller,
             forwarding,
-            buffer: vec![0; MAX_FRAME].into_boxed_slice(),
+            buffer: vec![0; BYTES + MAX_FRAME].into_boxed_slice(),
             batch: ReceiveBatch::new(MAX_BATCH),
             patience: Patience::new(polling, now),
             published: now,
@@ -199,9 +201,13 @@ impl<E: Endpoint> Worker<E> {
 
     /// True if there is nothing left.
     fn read_vnet(&mut self, round: Round<'_>) -> bool {
-        let mut bytes = 0;
+        let (mut bytes, mut at, mut emptied) = (0, 0, false);
         for _ in 0..PACKETS {
-            let (offload, length) = match self.switch.vnet.queue.read(&mut self.buffer) {
+            // What is being merged stays where it lies until the end of the round.
+            let Some(room) = self.buffer.get_mut(at..at + MAX_FRAME) else {
+                break;
+            };
+            let (offload, length) = match self.switch.vnet.queue.read(room) {
                 Ok(Some(read)) => read,
                 Err(ReceiveError::Malformed) => {
                     self.switch.ledger.received(Port::VNET, 1, 0);
@@ -209,20 +215,26 @@ impl<E: Endpoint> Worker<E> {
                     continue;
                 }
                 // A device that is down or gone reads as an error each time.
-                Ok(None) | Err(_) => return true,
+                Ok(None) | Err(_) => {
+                    emptied = true;
+                    break;
+                }
             };
-            let Some(packet) = self.buffer.get_mut(..length) else {
-                return true;
-            };
-            let port = Some(Port::VNET);
-            self.switch
-                .handle(round, Ingress::Vnet, port, packet, &offload);
+            let place = (at, length);
+            let (ingress, buffer) = (Ingress::Vnet, &mut self.buffer);
+            if self
+                .switch
+                .handle_batched(round, ingress, buffer, place, &offload)
+            {
+                at += length.next_multiple_of(ALIGNMENT);
+            }
             bytes += length;
             if bytes >= BYTES {
                 break;
             }
         }
-        false
+        self.switch.write_merged(round.now, &self.buffer);
+        emptied
     }
 
     /// From one link: frames with their virtio header and the tag that the kernel took off.
@@ -239,17 +251,22 @@ impl<E: Endpoint> Worker<E> {
 
     /// True if there is nothing left.
     fn read_link(&mut self, round: Round<'_>, index: usize) -> bool {
-        let mut bytes = 0;
+        let (mut bytes, mut at, mut emptied) = (0, 0, false);
         for _ in 0..PACKETS {
             let Some(link) = self.switch.links.get(index) else {
                 return true;
             };
             let path = link.path();
             let Some((socket, _)) = link.socket() else {
-                return true;
+                emptied = true;
+                break;
             };
             let (port, ledger) = (Port::path(path), &self.switch.ledger);
-            let frame = match socket.receive(&mut self.buffer) {
+            // What is being merged stays where it lies until the end of the round.
+            let Some(room) = self.buffer.get_mut(at..at + MAX_FRAME) else {
+                break;
+            };
+            let frame = match socket.receive(room) {
                 Ok(Some(frame)) => frame,
                 Err(ReceiveError::Malformed) => {
                     ledger.received(port, 1, 0);
@@ -257,16 +274,24 @@ impl<E: Endpoint> Worker<E> {
                     continue;
                 }
                 // Down: control watches the interface and will say when it is back.
-                Ok(None) | Err(_) => return true,
+                Ok(None) | Err(_) => {
+                    emptied = true;
+                    break;
+                }
             };
-            self.switch
-                .handle_frame(round, index, &frame, &mut self.buffer);
+            if self
+                .switch
+                .handle_frame(round, index, &frame, &mut self.buffer, at)
+            {
+                at += frame.len.next_multiple_of(ALIGNMENT);
+            }
             bytes += frame.len;
             if bytes >= BYTES {
                 break;
             }
         }
-        false
+        self.switch.write_merged(round.now, &self.buffer);
+        emptied
     }
 
     /// From the tunnels: one batch of trains, opened in place, merged over the whole batch.

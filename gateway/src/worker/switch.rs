@@ -103,8 +103,10 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub host: Arc<HostPort>,
     /// Wakes control, which is the host.
     pub control: Arc<Waker>,
-    /// Packets on their way from tunnels into the virtual network.
+    /// Packets on their way into the virtual network.
     pub merge: Coalescer,
+    /// Packets on their way from the virtual network to each link.
+    pub link_merges: Vec<Coalescer>,
     /// The path that they came in by: while packets are shaped, only those of one are merged at a time.
     pub merging: PathId,
     /// Holds packets to the rates of the SKU; `None` without such.
@@ -189,32 +191,33 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         true
     }
 
-    /// Handles one frame of the link at `index`; it begins at the start of `buffer`.
+    /// Handles one frame of the link at `index`; it begins at `at` of `batch`. As
+    /// [`Switch::handle_batched`].
     #[inline]
     pub fn handle_frame(
         &mut self,
         round: Round<'_>,
         index: usize,
         frame: &Frame,
-        buffer: &mut [u8],
-    ) {
+        batch: &mut [u8],
+        at: usize,
+    ) -> bool {
         let Some(link) = self.links.get(index) else {
-            return;
+            return false;
         };
         let (path, Some((_, framing))) = (link.path(), link.socket()) else {
-            return;
+            return false;
         };
-        let port = Port::path(path);
-        match framing.ip(frame, buffer) {
+        match framing.ip(frame, batch.get(at..).unwrap_or_default()) {
             Ok(ip) => {
-                let Some(packet) = buffer.get_mut(ip.range) else {
-                    return;
-                };
-                self.handle(round, Ingress::Path(path), Some(port), packet, &ip.offload);
+                let place = (at + ip.range.start, ip.range.len());
+                self.handle_batched(round, Ingress::Path(path), batch, place, &ip.offload)
             }
             Err(reason) => {
+                let port = Port::path(path);
                 self.ledger.received(port, 1, frame.len as u64);
                 self.ledger.dropped(reason, 1, frame.len as u64);
+                false
             }
         }
     }
@@ -253,70 +256,125 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     self.ledger.dropped(reason, 1, length as u64);
                     continue;
                 }
-                self.handle_opened(round, path, buffer, at, length);
+                let (ingress, plain) = (Ingress::Path(path), Offload::default());
+                self.handle_batched(round, ingress, buffer, (at, length), &plain);
             }
         }
-        self.write_merged(buffer);
+        self.write_merged(round.now, buffer);
     }
 
-    /// Handles one packet that came out of a tunnel: `length` bytes at `at` of the batch that it was
-    /// opened in. Packets for the virtual network are merged until [`Switch::write_merged`].
+    /// Handles one packet of a batch: `length` bytes at `at`. Packets for the virtual network, and from there
+    /// for a link, are merged until [`Switch::write_merged`]; true if this one is, so that it has to stay
+    /// where it lies.
     #[inline]
-    pub fn handle_opened(
+    pub fn handle_batched(
         &mut self,
         round: Round<'_>,
-        path: PathId,
+        ingress: Ingress,
         batch: &mut [u8],
-        at: usize,
-        length: usize,
-    ) {
-        let (ingress, port) = (Ingress::Path(path), Some(Port::path(path)));
-        let Some(bytes) = batch.get_mut(at..at + length) else {
-            return;
+        (at, length): (usize, usize),
+        offload: &Offload,
+    ) -> bool {
+        let port = match ingress {
+            Ingress::Path(path) => Port::path(path),
+            Ingress::Vnet => Port::VNET,
+            Ingress::Local => Port::LOCAL,
         };
-        let plain = Offload::default();
-        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, &plain);
+        let Some(bytes) = batch.get_mut(at..at + length) else {
+            return false;
+        };
+        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
         if self.tell
             && let Outcome::Forward { to, headers } = &mut outcome
-            && self.tell_sender(round, port, (*to, headers), bytes, &plain)
+            && self.tell_sender(round, Some(port), (*to, headers), bytes, offload)
         {
-            return;
+            return false;
         }
-        if let Outcome::Forward {
-            to: Egress::Vnet,
-            headers,
-        } = outcome
+        if let Outcome::Forward { to, headers } | Outcome::Fragment { to, headers, .. } = &outcome
+            && let Some((merge, mut way)) = self.merged_way(round.now, ingress, *to, batch)
         {
-            self.book(port, Tally::of(&headers, &plain));
+            if offload.gso.is_none() && matches!(outcome, Outcome::Forward { .. }) {
+                way.ledger.received(port, 1, u64::from(headers.total_len));
+                merge.push(batch, at, headers, offload, &mut |merged| way.send(&merged));
+                return true;
+            }
+            merge.make_way(batch, headers, &mut |merged| way.send(&merged));
+        }
+        let bytes = batch.get(at..at + length).unwrap_or_default();
+        self.follow(round, ingress, Some(port), bytes, offload, outcome);
+        false
+    }
+
+    /// The merger of what goes from here to there, and the way of what it has merged; `None` where nothing
+    /// is merged. A merger that is shaped has packets of one path at a time: others go out first.
+    #[inline]
+    fn merged_way(
+        &mut self,
+        now: Instant,
+        ingress: Ingress,
+        to: Egress,
+        batch: &[u8],
+    ) -> Option<(&mut Coalescer, MergedWay<'_, D>)> {
+        let ((Ingress::Path(path), Egress::Vnet) | (Ingress::Vnet, Egress::Path(path))) =
+            (ingress, to)
+        else {
+            return None;
+        };
+        if to == Egress::Vnet {
             if self.merging != path && self.shaper.is_some() {
-                self.write_merged(batch);
+                self.write_merged(now, batch);
                 self.merging = path;
             }
-            let mut way = MergedWay {
-                vnet: &self.vnet,
+            let target = Target::Vnet(&self.vnet);
+            let way = MergedWay::<D> {
+                target,
                 ledger: &self.ledger,
                 piece: &mut self.piece,
                 shaper: self.shaper.as_deref_mut(),
                 path,
             };
-            self.merge
-                .push(batch, at, &headers, &plain, &mut |merged| way.send(&merged));
-        } else {
-            self.follow(round, ingress, port, bytes, &plain, outcome);
+            return Some((&mut self.merge, way));
         }
+        let Some(&Way::Link(index)) = self.ways.get(usize::from(path.0)) else {
+            return None;
+        };
+        let (link, merge) = (self.links.get_mut(index)?, self.link_merges.get_mut(index)?);
+        if !link.merges() {
+            return None;
+        }
+        let way = MergedWay::<D> {
+            target: Target::Link(link, now),
+            ledger: &self.ledger,
+            piece: &mut self.piece,
+            shaper: self.shaper.as_deref_mut(),
+            path,
+        };
+        Some((merge, way))
     }
 
     /// Writes everything of `batch` that is still being merged.
     #[inline]
-    pub fn write_merged(&mut self, batch: &[u8]) {
-        let mut way = MergedWay {
-            vnet: &self.vnet,
+    pub fn write_merged(&mut self, now: Instant, batch: &[u8]) {
+        let mut way = MergedWay::<D> {
+            target: Target::Vnet(&self.vnet),
             ledger: &self.ledger,
             piece: &mut self.piece,
             shaper: self.shaper.as_deref_mut(),
             path: self.merging,
         };
         self.merge.flush(batch, &mut |merged| way.send(&merged));
+        for (link, merge) in self.links.iter_mut().zip(&mut self.link_merges) {
+            if !merge.is_empty() {
+                let mut way = MergedWay::<D> {
+                    path: link.path(),
+                    target: Target::Link(link, now),
+                    ledger: &self.ledger,
+                    piece: &mut self.piece,
+                    shaper: self.shaper.as_deref_mut(),
+                };
+                merge.flush(batch, &mut |merged| way.send(&merged));
+            }
+        }
     }
 
     /// Books a packet and does with it what the pipeline has decided.
@@ -763,17 +821,23 @@ impl<V> VnetPort<V> {
     }
 }
 
-/// The way of merged packets into the virtual network.
-struct MergedWay<'a, V> {
-    vnet: &'a VnetPort<V>,
+/// Where merged packets go.
+enum Target<'a, D: Devices> {
+    Vnet(&'a VnetPort<D::Vnet>),
+    Link(&'a mut LinkPort<D::Link>, Instant),
+}
+
+/// The way of merged packets.
+struct MergedWay<'a, D: Devices> {
+    target: Target<'a, D>,
     ledger: &'a Ledger,
     piece: &'a mut [u8],
     shaper: Option<&'a mut Shaper>,
-    /// The path that they came in by.
+    /// The path that they came in by, or go out by.
     path: PathId,
 }
 
-impl<V: PacketSink> MergedWay<'_, V> {
+impl<D: Devices> MergedWay<'_, D> {
     #[inline]
     fn send(&mut self, merged: &SuperPacket<'_>) {
         if let Some(shaper) = &mut self.shaper {
@@ -781,14 +845,20 @@ impl<V: PacketSink> MergedWay<'_, V> {
                 packets: merged.segments as u64,
                 bytes: merged.wire_len() as u64,
             };
-            let (from, to) = (Ingress::Path(self.path), Egress::Vnet);
+            let (from, to) = match self.target {
+                Target::Vnet(_) => (Ingress::Path(self.path), Egress::Vnet),
+                Target::Link(..) => (Ingress::Vnet, Egress::Path(self.path)),
+            };
             if let Some(lane) = shaper.admit(from, to, tally) {
                 let what = (None, &merged.offload, tally);
                 shaper.wait(lane, to, merged.slices(), what, self.ledger);
                 return;
             }
         }
-        write_merged(self.vnet, self.ledger, self.piece, merged);
+        match &mut self.target {
+            Target::Vnet(vnet) => write_merged(vnet, self.ledger, self.piece, merged),
+            Target::Link(link, now) => link.send_merged(*now, merged),
+        }
     }
 }
 
