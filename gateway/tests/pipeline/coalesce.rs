@@ -1,6 +1,7 @@
 use crate::packets::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Spec, UDP, any_header, noise, parse};
 use crate::split::by_segments;
-use gateway::device::offload::Offload;
+use gateway::device::offload::{Offload, PartialChecksum};
+use gateway::pipeline::checksum::pseudo_header;
 use gateway::pipeline::coalesce::{Coalescer, MAX_FLOWS, MAX_PIECES, SuperPacket};
 use proptest::prelude::*;
 use routing::packet::Headers;
@@ -363,4 +364,95 @@ fn a_coalescer_is_as_new_after_a_flush() {
     let again = coalesce_by(&mut coalescer, &spec.segments(1000));
     assert_eq!(first, again);
     assert_eq!(parse(&again[0].packet).total_len, 5052);
+}
+
+/// The packet as a kernel hands it to a device that makes checksums, and what is left to do for it.
+fn unfinished(packet: &[u8]) -> (Vec<u8>, Offload) {
+    let headers = Headers::parse(packet).unwrap();
+    let offset = if headers.key.protocol == UDP { 6 } else { 16 };
+    let (start, mut packet) = (headers.transport, packet.to_vec());
+    let length = packet.len() - usize::from(start);
+    let sum = pseudo_header(&headers.key, length as u32).folded();
+    let field = usize::from(start) + offset;
+    packet[field..field + 2].copy_from_slice(&sum);
+    let offload = Offload {
+        checksum: Some(PartialChecksum {
+            start,
+            offset: offset as u16,
+        }),
+        ..Offload::default()
+    };
+    (packet, offload)
+}
+
+#[test]
+fn packets_without_a_checksum_yet_are_merged_and_a_lone_one_keeps_its_task() {
+    for spec in [Spec::tcp(2_500), Spec::udp(2_500)] {
+        let whole: Vec<_> = spec
+            .segments(1_000)
+            .iter()
+            .map(|one| unfinished(one))
+            .collect();
+        let (packet, offload) = spec.build_partial(1_000);
+        let mut batch = Vec::new();
+        let mut places = Vec::new();
+        for (packet, offload) in &whole {
+            places.push((batch.len(), *offload));
+            batch.extend(packet);
+        }
+        let run = |places: &[(usize, Offload)]| {
+            let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+            let mut emit = |packet: SuperPacket<'_>| out.push(Out::of(&packet));
+            for (at, offload) in places {
+                let headers = Headers::parse(&batch[*at..]).unwrap();
+                coalescer.push(&batch, *at, &headers, offload, &mut emit);
+            }
+            coalescer.flush(&batch, &mut emit);
+            out
+        };
+        let segments = 3;
+        assert_eq!(
+            run(&places),
+            [Out {
+                packet,
+                offload,
+                segments
+            }]
+        );
+        let (packet, offload) = whole[1].clone();
+        let segments = 1;
+        assert_eq!(
+            run(&places[1..2]),
+            [Out {
+                packet,
+                offload,
+                segments
+            }]
+        );
+    }
+}
+
+#[test]
+fn what_is_open_of_a_flow_goes_before_a_super_packet_of_it() {
+    let spec = Spec::tcp(1_000);
+    let (first, other) = (
+        spec.segments(1_000).concat(),
+        Spec {
+            source_port: 9,
+            ..spec.clone()
+        },
+    );
+    let second = other.segments(1_000).concat();
+    let batch = [first.clone(), second.clone()].concat();
+    let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+    let mut emit = |packet: SuperPacket<'_>| out.push(Out::of(&packet).packet);
+    for at in [0, first.len()] {
+        let headers = Headers::parse(&batch[at..]).unwrap();
+        coalescer.push(&batch, at, &headers, &Offload::default(), &mut emit);
+    }
+    let headers = Headers::parse(&second).unwrap();
+    coalescer.make_way(&batch, &headers, &mut emit);
+    coalescer.make_way(&batch, &headers, &mut emit);
+    coalescer.flush(&batch, &mut emit);
+    assert_eq!(out, [second, first]);
 }
