@@ -276,6 +276,7 @@ impl Parts {
             complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
             ledger: seat.ledger,
             tell: false,
+            exit_tells: false,
             message: vec![0; MAX_ERROR].into_boxed_slice(),
             piece: vec![0; MAX_SEGMENT].into_boxed_slice(),
         })

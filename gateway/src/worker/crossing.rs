@@ -11,6 +11,7 @@
 //! order.
 
 use crate::device::offload::Offload;
+use crate::worker::backlog::Backlog;
 use crate::worker::bell::Bell;
 use crossbeam::queue::ArrayQueue;
 use routing::packet::Headers;
@@ -18,12 +19,15 @@ use routing::path::PathId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Parcels from one worker to another: rounds of small packets in as many milliseconds, while the owner is
 /// kept from running. Only those that have been used take memory.
 pub const PARCELS: usize = 64;
-/// Bytes on their way from one worker to another: four rounds of super-packets, 2 ms at 4 Gbps.
-pub const MAX_QUEUED: usize = 16 * 65_536;
+/// Bytes on their way from one worker to another, 4 ms at 4 Gbps.
+pub const MAX_QUEUED: usize = 32 * 65_536;
+/// Bytes that may be on their way without the queue being called a standing one.
+const TARGET: usize = 4 * 65_536;
 /// Bytes of one parcel: the longest super-packet and a little.
 const PARCEL_BYTES: usize = 66_048;
 /// Packets of one parcel.
@@ -129,6 +133,9 @@ pub struct Exit {
     lanes: Arc<Lanes>,
     bell: Arc<Bell>,
     open: Option<Parcel>,
+    backlog: Backlog,
+    /// Whether the next packet that comes this way shall tell its sender to slow down.
+    pub tell: bool,
 }
 
 /// The taking end: one other worker's way to this one.
@@ -153,6 +160,8 @@ pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
         lanes: Arc::clone(&lanes),
         bell,
         open: None,
+        backlog: Backlog::default(),
+        tell: false,
     };
     (exit, Entrance { lanes })
 }
@@ -176,6 +185,15 @@ impl Exit {
         let laid = fresh.lay(bytes, cargo);
         self.open = Some(fresh);
         laid
+    }
+
+    /// At the end of a round: sends the open parcel, and sees whether the queue stands.
+    #[inline]
+    pub fn end_round(&mut self, round: u64, now: Instant) {
+        self.send();
+        let short = self.lanes.queued.load(Ordering::Relaxed) < TARGET;
+        self.backlog.seen(round, now, short);
+        self.tell = !short && self.backlog.is_due(round + 1, now);
     }
 
     /// Sends the open parcel, if there is one.

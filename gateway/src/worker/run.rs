@@ -170,7 +170,7 @@ impl<E: Endpoint> Worker<E> {
             // 4. nothing stays behind but what waits for its rate
             self.switch.send_shaped(now);
             self.switch.tunnels.flush(now);
-            self.switch.send_parcels();
+            self.switch.send_parcels(self.rounds, now);
             let due = self.run_timers(now);
             self.switch.ledger.end();
             timeout = if self.patience.looks_on(now, worked) {

@@ -119,6 +119,8 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub ledger: Arc<Ledger>,
     /// The next packet that is forwarded shall tell its sender to slow down.
     pub tell: bool,
+    /// Whether the next packet for some other worker shall.
+    pub exit_tells: bool,
     /// One packet that the switch makes itself: ICMP errors.
     pub message: Box<[u8]>,
     /// One packet cut out of another: segments, fragments.
@@ -138,7 +140,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         offload: &Offload,
     ) {
         let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
-        if self.tell
+        if (self.tell || self.exit_tells)
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, port, (*to, headers), bytes, offload)
         {
@@ -162,7 +164,21 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         if !matches!(headers.key.protocol, protocol::TCP | protocol::UDP) {
             return false;
         }
-        self.tell = false;
+        if self.tell {
+            self.tell = false;
+        } else {
+            // It is another worker that is behind: only what is for that one tells.
+            let Egress::Path(path) = to else {
+                return false;
+            };
+            let Some(&Way::Owner(worker)) = self.ways.get(usize::from(path.0)) else {
+                return false;
+            };
+            let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+            if !exit.is_some_and(|exit| std::mem::take(&mut exit.tell)) {
+                return false;
+            }
+        }
         let class = headers.traffic_class;
         if let Ok(marked) = ecn::inner_traffic_class(class, ecn::ECN) {
             forward::set_traffic_class(bytes, headers, marked);
@@ -284,7 +300,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             return false;
         };
         let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
-        if self.tell
+        if (self.tell || self.exit_tells)
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, Some(port), (*to, headers), bytes, offload)
         {
@@ -544,11 +560,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// Sends every parcel that is open. Called at the end of every round.
+    /// Sends every parcel that is open. Called at the end of every round, which has this number.
     #[inline]
-    pub fn send_parcels(&mut self) {
+    pub fn send_parcels(&mut self, number: u64, now: Instant) {
+        self.exit_tells = false;
         for exit in self.exits.iter_mut().flatten() {
-            exit.send();
+            exit.end_round(number, now);
+            self.exit_tells |= exit.tell;
         }
     }
 

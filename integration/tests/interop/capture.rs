@@ -58,15 +58,25 @@ impl<'a> Capture<'a> {
 
     /// The value of a field in every packet that passes a display filter.
     pub(crate) fn fields(&self, filter: &str, field: &str) -> Vec<String> {
+        let text = self.read(filter, &["-T", "fields", "-e", field]);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Every packet that passes a display filter, for a person to read.
+    pub(crate) fn describe(&self, filter: &str) -> String {
+        self.read(filter, &["-O", "ip,ipv6,tcp", "-x"])
+    }
+
+    fn read(&self, filter: &str, output: &[&str]) -> String {
         let checks = ["tcp", "udp", "ip"].map(|name| format!("{name}.check_checksum:TRUE"));
         let mut words = vec!["tshark", "-n", "-r", word(&self.file), "-2", "-R", filter];
         for check in &checks {
             words.extend(["-o", check]);
         }
-        words.extend(["-T", "fields", "-e", field]);
+        words.extend(output);
         let ended = program::run(self.stage, &self.host, Duration::from_mins(1), &words);
         assert!(ended.success, "tshark: {ended:?}");
-        ended.out.lines().map(str::to_owned).collect()
+        ended.out
     }
 
     /// How many packets pass a display filter.
