@@ -407,6 +407,7 @@ fn gateway(
         link.attach(Discard, Framing::new(tags, own));
         links.push(link);
     }
+    let link_merges = links.iter().map(|_| Coalescer::new(true)).collect();
     let switch = Switch {
         vnet: VnetPort {
             queue: Discard,
@@ -422,13 +423,14 @@ fn gateway(
         host: Arc::new(HostPort::new(Arc::new(Bell::new()?))),
         control,
         merge: Coalescer::new(true),
-        link_merges: links.iter().map(|_| Coalescer::new(true)).collect(),
+        link_merges,
         merging: PathId(0),
         shaper: None,
         cache: FlowCache::new(REMEMBERED, 7),
         complaints: RateLimit::new(1_000, 50),
         ledger,
         tell: false,
+        exit_tells: false,
         message: vec![0; 2_048].into(),
         piece: vec![0; 65_600].into(),
     };
