@@ -1,6 +1,7 @@
 //! Control: everything of the gateway that is not a packet's way.
 //!
-//! - [`supervisor`]: the life of a gateway; [`assembly`]: its parts out of configuration and [`plan`]
+//! - [`supervisor`]: the life of a gateway; [`assembly`], [`data_path`]: its parts and workers out of
+//!   configuration and [`plan`]
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
@@ -15,6 +16,7 @@ mod bystander;
 mod carrier;
 pub mod client;
 pub(crate) mod crew;
+pub mod data_path;
 pub mod describe;
 pub mod discovery;
 pub mod echo;

@@ -5,6 +5,7 @@ use crate::config::{self, KeyFiles};
 use crate::control::api::{Gateway, Refusal};
 use crate::control::assembly::{self, Parts};
 use crate::control::board::PathView;
+use crate::control::data_path::WorkerHandle;
 use crate::control::describe;
 use crate::control::inspect;
 use crate::control::limit;
@@ -17,8 +18,6 @@ use crate::control::view::{
 use crate::device::netlink::Netlink;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::{Ledger, Totals};
-use crate::worker::handover::HostPort;
-use crate::worker::run::Shared;
 use arc_swap::ArcSwap;
 use routing::health::Usability;
 use std::collections::BTreeMap;
@@ -27,13 +26,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-/// What the rest of the gateway holds of a worker.
-pub(crate) struct WorkerHandle {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) host: Arc<HostPort>,
-    pub(crate) ledger: Arc<Ledger>,
-}
 
 /// What is in force; a reload replaces it.
 struct Current {
@@ -144,8 +136,7 @@ impl Running {
     /// Tells every worker to end.
     pub(crate) fn stop_workers(&self) {
         for worker in &self.workers {
-            worker.shared.stop.store(true, Ordering::Release);
-            worker.host.bell.ring();
+            worker.stop();
         }
     }
 

@@ -9,20 +9,18 @@
 
 use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
-use crate::control::assembly::{self, Parts};
-use crate::control::crew;
-use crate::control::limit;
+use crate::control::assembly::Parts;
+use crate::control::data_path::DataPath;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
-use crate::control::running::{Running, WorkerHandle};
+use crate::control::running::Running;
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::ethernet::usable_mtu;
 use crate::worker::handover::LinkFacts;
-use crate::worker::run::{Shared, Worker};
 use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
@@ -30,7 +28,7 @@ use std::io::{IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,36 +71,16 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
 
     // 3. devices
-    let bells = crew::bells(usize::from(config.control.workers))?;
-    let parts = Arc::new(Parts::new(&config, &plan, &bells)?);
-    let _bystander = parts.keep_kernel_out();
-    let control_ledger = Arc::new(Ledger::new(plan.ports.len()));
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
     let control = Arc::new(control);
-    let limits = limit::limits(&config, &plan, bells.len(), None);
-    let forwarding = parts.forwarding(&config, &plan, limits);
-    let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
-    let limiter = assembly::limiter(started)?;
-    let vnets = assembly::vnet_ports(&config, &plan)?;
-    let (mut handles, mut workers) = (Vec::new(), Vec::new());
-    for (seat, vnet) in crew::seats(&bells, plan.ports.len()).into_iter().zip(vnets) {
-        let handle = WorkerHandle {
-            shared: Arc::new(Shared {
-                forwarding: Arc::clone(&forwarding),
-                kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
-                stop: AtomicBool::new(false),
-            }),
-            host: Arc::clone(&seat.host),
-            ledger: Arc::clone(&seat.ledger),
-        };
-        let tunnels = assembly::tunnels(&config, &plan, &parts, &seat, &limiter, started)?;
-        let switch = parts.switch(&plan, seat, vnet, tunnels, &control.waker)?;
-        let polling = config.control.polling;
-        let worker = Worker::new(switch, Arc::clone(&handle.shared), polling, started)
-            .map_err(|error| system("wait for the devices", &error))?;
-        workers.push(worker);
-        handles.push(handle);
-    }
+    let DataPath {
+        workers,
+        handles,
+        forwarding,
+        parts,
+    } = DataPath::assemble(&config, &plan, started, &control.waker)?;
+    let _bystander = parts.keep_kernel_out();
+    let control_ledger = Arc::new(Ledger::new(plan.ports.len()));
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
 

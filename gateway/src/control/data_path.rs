@@ -1,0 +1,111 @@
+//! The data path of a gateway, complete and not yet running: devices, words and workers, out of a
+//! configuration and its plan. The supervisor runs it beside control; tests run it alone.
+
+use crate::config::schema::Config;
+use crate::control::assembly::{self, Parts};
+use crate::control::crew;
+use crate::control::limit;
+use crate::control::plan::Plan;
+use crate::control::supervisor::RunError;
+use crate::device::event::Waker;
+use crate::pipeline::process::Forwarding;
+use crate::telemetry::ledger::Ledger;
+use crate::worker::handover::{HostPort, NeighborWord};
+use crate::worker::run::{Shared, Worker};
+use arc_swap::ArcSwap;
+use crypto::wireguard::Endpoint;
+use routing::path::PathId;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What the rest of the gateway holds of a worker.
+pub struct WorkerHandle {
+    /// The state that it reads, what the kernel dropped, and the word that ends it.
+    pub shared: Arc<Shared>,
+    /// The port between it and control.
+    pub host: Arc<HostPort>,
+    /// Its books.
+    pub ledger: Arc<Ledger>,
+}
+
+impl WorkerHandle {
+    /// Tells the worker to end.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.host.bell.ring();
+    }
+}
+
+/// Devices, words and workers of one gateway.
+pub struct DataPath {
+    /// The workers, each to be run on a thread of its own.
+    pub workers: Vec<Worker<Endpoint>>,
+    /// The other end of each.
+    pub handles: Vec<WorkerHandle>,
+    /// The forwarding state, which all of them read.
+    pub forwarding: Arc<ArcSwap<Forwarding>>,
+    pub(crate) parts: Arc<Parts>,
+}
+
+impl DataPath {
+    /// Opens all devices in the calling thread's network namespace. `started` is time zero of what tunnels
+    /// tell of themselves; workers wake `control` for what only it can do.
+    ///
+    /// # Errors
+    /// What the system lacks, with its remedy.
+    pub fn assemble(
+        config: &Config,
+        plan: &Plan,
+        started: Instant,
+        control: &Arc<Waker>,
+    ) -> Result<Self, RunError> {
+        let bells = crew::bells(usize::from(config.control.workers))?;
+        let parts = Arc::new(Parts::new(config, plan, &bells)?);
+        let limits = limit::limits(config, plan, bells.len(), None);
+        let forwarding = parts.forwarding(config, plan, limits);
+        let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
+        let limiter = assembly::limiter(started)?;
+        let vnets = assembly::vnet_ports(config, plan)?;
+        let (mut handles, mut workers) = (Vec::new(), Vec::new());
+        for (seat, vnet) in crew::seats(&bells, plan.ports.len()).into_iter().zip(vnets) {
+            let handle = WorkerHandle {
+                shared: Arc::new(Shared {
+                    forwarding: Arc::clone(&forwarding),
+                    kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
+                    stop: AtomicBool::new(false),
+                }),
+                host: Arc::clone(&seat.host),
+                ledger: Arc::clone(&seat.ledger),
+            };
+            let tunnels = assembly::tunnels(config, plan, &parts, &seat, &limiter, started)?;
+            let switch = parts.switch(plan, seat, vnet, tunnels, control)?;
+            let shared = Arc::clone(&handle.shared);
+            let worker =
+                Worker::new(switch, shared, config.control.polling, started).map_err(|error| {
+                    RunError::System(format!("cannot wait for the devices: {error}"))
+                })?;
+            workers.push(worker);
+            handles.push(handle);
+        }
+        Ok(Self {
+            workers,
+            handles,
+            forwarding,
+            parts,
+        })
+    }
+
+    /// The word of a next hop, which control writes once it has resolved the address.
+    pub fn neighbor(&self, path: PathId, next_hop: IpAddr) -> Option<&Arc<NeighborWord>> {
+        let neighbors = &self.parts.link(path)?.neighbors;
+        let found = neighbors.iter().find(|(address, _)| *address == next_hop);
+        found.map(|(_, word)| word)
+    }
+
+    /// The MAC address that a link answers with; `None`: the interface's, whatever it is.
+    pub fn mac(&self, path: PathId) -> Option<[u8; 6]> {
+        self.parts.link(path)?.recipe.mac
+    }
+}
