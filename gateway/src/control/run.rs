@@ -476,8 +476,15 @@ impl<'a> Control<'a> {
         self.carrier.watch(names.collect());
         self.read_interfaces(now)?;
         self.judge(now);
-        // Whatever was judged, the groups may be new.
+        // Whatever was judged, the groups and the paths' sides may be new, made of what was so before it.
         self.switch();
+        for link in self
+            .paths
+            .iter()
+            .filter_map(|path| Some((path.setup.path, path.link.as_ref()?)))
+        {
+            self.effects.link(link.0, link.1.facts());
+        }
         self.show(now);
         Ok(())
     }
