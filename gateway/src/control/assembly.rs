@@ -278,7 +278,7 @@ impl Parts {
             tell: false,
             exit_tells: false,
             message: vec![0; MAX_ERROR].into_boxed_slice(),
-            piece: vec![0; MAX_SEGMENT].into_boxed_slice(),
+            piece: vec![0; 2 * MAX_SEGMENT].into_boxed_slice(),
         })
     }
 

@@ -22,7 +22,7 @@ use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
-use crate::worker::link::{LinkPort, Tally, each_segment};
+use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment};
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
@@ -123,7 +123,7 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub exit_tells: bool,
     /// One packet that the switch makes itself: ICMP errors.
     pub message: Box<[u8]>,
-    /// One packet cut out of another: segments, fragments.
+    /// Room for a whole packet, and behind it for one cut out of another: segments, fragments.
     pub piece: Box<[u8]>,
 }
 
@@ -683,15 +683,19 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         packet: Packet<'_>,
         mtu: u16,
     ) {
-        let mut whole: Box<[u8]> = packet.bytes.into();
-        let mut piece = std::mem::take(&mut self.piece);
+        let mut room = std::mem::take(&mut self.piece);
+        let (whole, piece) = room.split_at_mut(MAX_SEGMENT.min(room.len()));
         let mut made = 0;
         let mut cut = || -> Result<(), DropReason> {
+            let whole = whole
+                .get_mut(..packet.bytes.len())
+                .ok_or(DropReason::TooBig)?;
+            whole.copy_from_slice(packet.bytes);
             if let Some(partial) = packet.offload.checksum {
-                checksum::finish(&mut whole, partial)?;
+                checksum::finish(whole, partial)?;
             }
-            let mut fragments = Fragments::new(&whole, packet.headers, usize::from(mtu))?;
-            while let Some(length) = fragments.next_into(&mut piece) {
+            let mut fragments = Fragments::new(whole, packet.headers, usize::from(mtu))?;
+            while let Some(length) = fragments.next_into(piece) {
                 let bytes = piece.get(..length?).ok_or(DropReason::TooBig)?;
                 let headers = Headers::parse(bytes)?;
                 made += 1;
@@ -709,7 +713,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             Ok(())
         };
         let result = cut();
-        self.piece = piece;
+        self.piece = room;
         if let (Err(reason), 0) = (result, made) {
             self.drop(reason, packet);
         }
@@ -901,14 +905,12 @@ fn write_merged<V: PacketSink>(
         Ok(()) => ledger.sent(Port::VNET, packets, bytes),
         Err(SendError::GsoRefused) => {
             // Lay it down in one piece, then cut it as if a device had merged it.
-            let mut whole = Vec::with_capacity(merged.len);
-            merged
-                .slices()
-                .for_each(|slice| whole.extend_from_slice(slice));
-            match Headers::parse(&whole) {
+            let (whole, piece) = piece.split_at_mut(MAX_SEGMENT.min(piece.len()));
+            let whole = lay_down(merged.slices(), whole);
+            match Headers::parse(whole) {
                 Ok(headers) => {
                     let packet = Packet {
-                        bytes: &whole,
+                        bytes: whole,
                         headers: &headers,
                         offload: &merged.offload,
                     };
@@ -919,6 +921,19 @@ fn write_merged<V: PacketSink>(
         }
         Err(error) => ledger.dropped(error.reason(), packets, bytes),
     }
+}
+
+/// Copies slices to the start of `room`, one behind the other; what has no room is left out.
+fn lay_down<'a, 'b>(slices: impl Iterator<Item = &'a [u8]>, room: &'b mut [u8]) -> &'b [u8] {
+    let mut used = 0;
+    for slice in slices {
+        let Some(place) = room.get_mut(used..used + slice.len()) else {
+            break;
+        };
+        place.copy_from_slice(slice);
+        used += slice.len();
+    }
+    room.get(..used).unwrap_or_default()
 }
 
 /// Cuts a packet that the device does not take whole, and writes its segments.
