@@ -6,5 +6,6 @@ pub mod control;
 pub mod device;
 pub mod pipeline;
 pub mod sku;
+mod sync;
 pub mod telemetry;
 pub mod worker;

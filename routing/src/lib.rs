@@ -36,3 +36,4 @@ pub mod probe;
 pub mod reason;
 pub mod rib;
 pub mod snapshot;
+mod sync;

@@ -7,7 +7,7 @@
 //! Which members are usable is not in the forwarding snapshot: it is one [`AtomicU64`] per group, so a
 //! failover is one store, whatever the number of routes (prefix-independent convergence).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Index of a path in the gateway: ExpressRoute links first, in file order, then tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ pub struct ActiveMembers(AtomicU64);
 
 impl ActiveMembers {
     /// A word with these members set.
-    pub const fn new(mask: u64) -> Self {
+    pub fn new(mask: u64) -> Self {
         Self(AtomicU64::new(mask))
     }
 

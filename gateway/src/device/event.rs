@@ -4,8 +4,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub use super::waker::Waker;
 
 /// The most descriptors that one wait tells of; the others come with the next.
 const MAX_READY: usize = 64;
@@ -76,44 +77,34 @@ pub fn readable(source: impl AsFd) -> bool {
     poll(&mut set, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Wakes a thread that sleeps in a [`Poller`]. Many wakes before the sleeper looks cost one system call.
+/// A counter of the kernel's that can be slept on (eventfd, Linux 2.6.22).
 #[derive(Debug)]
-pub struct Waker {
-    event: OwnedFd,
-    pending: AtomicBool,
-}
+pub(crate) struct EventFd(OwnedFd);
 
-impl Waker {
-    /// A waker that nobody has woken.
-    pub fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            event,
-            pending: AtomicBool::new(false),
-        })
+impl EventFd {
+    /// At zero, nonblocking.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?))
     }
 
-    /// Wakes the sleeper, unless it has been woken and has not looked yet.
-    pub fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            // The counter cannot overflow: at most one write stands between two `clear`s.
-            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
-        }
+    /// Adds one: it can be read from now on.
+    pub(crate) fn add(&self) {
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Called by the sleeper before it looks at what it was woken for.
-    pub fn clear(&self) {
+    /// Sets it back to zero.
+    pub(crate) fn take(&self) {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.event, &mut count);
-        // Read and written in one step: a plain store could be seen after what the sleeper reads next, and
-        // a wake that fell in between would be lost.
-        self.pending.swap(false, Ordering::AcqRel);
+        let _ = rustix::io::read(&self.0, &mut count);
     }
 }
 
-impl AsFd for Waker {
+impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.0.as_fd()
     }
 }
 

@@ -20,6 +20,7 @@ pub mod steering;
 pub mod tun;
 pub mod udp;
 pub mod vlan;
+pub mod waker;
 
 mod socket;
 

@@ -4,9 +4,10 @@
 //! counts its segments. Each thread that touches packets owns one [`Ledger`], writes it with plain
 //! relaxed stores (it is the only writer) and shares it with readers, which sum over all ledgers.
 
+use crate::telemetry::sequence::Sequence;
 use routing::reason::DropReason;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A port of the gateway in the ledger: index into [`Ledger`]'s port counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,8 +78,8 @@ pub struct Ledger {
     sent: Box<[Count]>,
     dropped: Box<[Count]>,
     held: AtomicU64,
-    /// Odd while the owner is in the middle of a round: then packets are between two entries.
-    round: AtomicU64,
+    /// The owner's rounds: in the middle of one packets are between two entries.
+    round: Sequence,
 }
 
 impl Ledger {
@@ -90,42 +91,21 @@ impl Ledger {
             sent: counts(ports),
             dropped: counts(DropReason::COUNT),
             held: AtomicU64::new(0),
-            round: AtomicU64::new(0),
+            round: Sequence::default(),
         }
     }
 
     /// The owner begins a round: until [`Ledger::end`] a packet may stand in one column and not yet in
-    /// the other. Two plain stores a round (a sequence lock) let readers see whole rounds only.
+    /// the other, and readers wait for the end.
     #[inline]
     pub fn begin(&self) {
-        let round = self.round.load(Ordering::Relaxed);
-        self.round.store(round | 1, Ordering::Relaxed);
-        fence(Ordering::Release);
+        self.round.begin();
     }
 
     /// The owner has ended its round: the books balance.
     #[inline]
     pub fn end(&self) {
-        let round = self.round.load(Ordering::Relaxed);
-        self.round
-            .store((round | 1).wrapping_add(1), Ordering::Release);
-    }
-
-    /// Runs `read` until no round began or was under way meanwhile; after many tries, whatever it saw.
-    fn consistently<T>(&self, read: impl Fn() -> T) -> T {
-        const TRIES: usize = 10_000;
-        for _ in 0..TRIES {
-            let before = self.round.load(Ordering::Acquire);
-            if before & 1 == 0 {
-                let seen = read();
-                fence(Ordering::Acquire);
-                if self.round.load(Ordering::Relaxed) == before {
-                    return seen;
-                }
-            }
-            std::thread::yield_now();
-        }
-        read()
+        self.round.end();
     }
 
     /// Counts packets that came in at `port`.
@@ -191,7 +171,7 @@ impl Totals {
         let mut totals = Self::default();
         for ledger in ledgers {
             let read = |counts: &[Count]| counts.iter().map(Count::read).collect::<Vec<_>>();
-            let (received, sent, dropped, held) = ledger.consistently(|| {
+            let (received, sent, dropped, held) = ledger.round.consistently(|| {
                 (
                     read(&ledger.received),
                     read(&ledger.sent),

@@ -1,3 +1,4 @@
 //! What the gateway counts and how it tells.
 
 pub mod ledger;
+pub mod sequence;

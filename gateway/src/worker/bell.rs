@@ -5,10 +5,10 @@
 //! 2. a worker that is awake takes note before it would sleep ([`Bell::doze`]) and runs another round
 //! 3. only a worker that sleeps costs an eventfd write, and only the first ring of many
 
-use crate::device::event::Waker;
+use crate::device::waker::Waker;
+use crate::sync::atomic::{AtomicU8, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
 
 /// In a round that began after the last ring.
 const AWAKE: u8 = 0;
@@ -19,7 +19,7 @@ const RUNG: u8 = 2;
 
 /// The state of a worker as ringers see it. All steps are read-modify-write operations on one word, so they
 /// have one order: a ring either comes before the worker's next look, which then sees what was put there, or
-/// finds it asleep and wakes it. (`tests/loom.rs` tries every order.)
+/// finds it asleep and wakes it. (`tests/loom` tries every order.)
 #[derive(Debug, Default)]
 pub struct Attention(AtomicU8);
 

@@ -11,14 +11,14 @@
 //! order.
 
 use crate::device::offload::Offload;
+use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::worker::backlog::Backlog;
 use crate::worker::bell::Bell;
-use crossbeam::queue::ArrayQueue;
 use routing::packet::Headers;
 use routing::path::PathId;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Parcels from one worker to another: rounds of small packets in as many milliseconds, while the owner is
