@@ -28,6 +28,7 @@ use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
 use gateway::worker::ethernet::Framing;
 use gateway::worker::handover::{HostPort, NeighborWord};
+use gateway::worker::lane::Lanes;
 use gateway::worker::link::{LinkPort, LinkRecipe};
 use gateway::worker::switch::{Round, Switch, VnetPort, Way};
 use gateway::worker::tunnels::{Tunnels, Underlay};
@@ -416,7 +417,8 @@ fn gateway(
         },
         links,
         tunnels,
-        ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel],
+        lanes: Vec::new(),
+        ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel(Lanes::ONE)],
         exits: Vec::new(),
         entrances: Vec::new(),
         next: None,
@@ -498,7 +500,7 @@ fn shake_hands([near, far]: &mut [Gateway; 2]) -> Result<(), Failure> {
         quiet = if laid.trains.is_empty() { quiet + 1 } else { 0 };
         let Laid { bytes, trains } = &mut laid;
         here.round(|switch, round| {
-            switch.handle_trains(round, bytes, trains.drain(..));
+            switch.handle_trains(round, 0, bytes, trains.drain(..));
             1
         });
         to.reverse();

@@ -333,7 +333,7 @@ impl Bench {
         let size = next_batch(trains.len(), bytes.len());
         for batch in trains.chunks(size) {
             near.round(|switch, round| {
-                switch.handle_trains(round, bytes, batch.iter().copied());
+                switch.handle_trains(round, 0, bytes, batch.iter().copied());
                 let datagrams = batch.iter().map(|train| train.len.div_ceil(train.stride));
                 datagrams.sum::<usize>() as u64
             });

@@ -8,7 +8,7 @@
 //! 5. the key agreement; a key that no peer has gets no answer.
 //! 6. the peer answers the initiation, or uses the new session.
 
-use super::handshake::Responder;
+use super::handshake::{Pattern, Responder};
 use super::local::Local;
 use super::mac::mac2_holds;
 use super::message::{self, COOKIE_NONCE_LEN, Kind, MAC_LEN, Macs};
@@ -55,6 +55,15 @@ impl Endpoint {
             by_key: HashMap::new(),
             wake: None,
         }
+    }
+
+    /// The same for this lane of its peers, which has a port of its own at both ends. The first one, 0, is
+    /// WireGuard's; the handshakes of the others differ by their prologue, so that only the same lane of
+    /// another `vng` takes them, and none can be played on another lane.
+    #[must_use]
+    pub fn on_lane(mut self, lane: u8) -> Self {
+        self.local.pattern = Pattern::new(lane);
+        self
     }
 
     /// Our public key.

@@ -25,6 +25,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+/// What stands behind [`PROLOGUE`] on a lane other than the first, and before the lane's number.
+const LANE: &[u8] = b" vng lane ";
 /// What a finished handshake is overwritten with: it needs no key pair, and so no curve arithmetic.
 const BLANK: &str = "Noise_NNpsk2_25519_ChaChaPoly_BLAKE2s";
 /// The place of the preshared key in `IKpsk2`.
@@ -52,10 +54,14 @@ pub(super) struct TransportKeys {
 pub(super) struct Pattern {
     handshake: NoiseParams,
     blank: NoiseParams,
+    /// What both ends take for granted: a handshake with one that takes another fails.
+    prologue: Vec<u8>,
 }
 
 impl Pattern {
-    pub(super) fn new() -> Self {
+    /// WireGuard's on the first lane, 0. The lanes of a peer share its key, but not what each has seen of
+    /// timestamps: an initiation of one lane must be worth nothing on another, or it could be played there.
+    pub(super) fn new(lane: u8) -> Self {
         let params = |name: &str, pattern| {
             let modifiers = HandshakeModifierList {
                 list: vec![HandshakeModifier::Psk(PSK_PLACE)],
@@ -72,10 +78,14 @@ impl Pattern {
         Self {
             handshake: params(PATTERN, HandshakePattern::IK),
             blank: params(BLANK, HandshakePattern::NN),
+            prologue: match lane {
+                0 => PROLOGUE.to_vec(),
+                lane => [PROLOGUE, LANE, &[lane]].concat(),
+            },
         }
     }
 
-    fn builder(&self) -> Builder<'static> {
+    fn builder(&self) -> Builder<'_> {
         Builder::with_resolver(self.handshake.clone(), Box::new(Primitives))
     }
 }
@@ -97,7 +107,7 @@ impl Initiator {
             .local_private_key(local.as_bytes())?
             .remote_public_key(&remote.0)?
             .psk(PSK_PLACE, preshared_key)?
-            .prologue(PROLOGUE)?
+            .prologue(&pattern.prologue)?
             .build_initiator()?;
         let mut state = Wiped::new(pattern, state);
         let mut message = [0; NOISE_INITIATION_LEN];
@@ -143,7 +153,7 @@ impl Responder {
         let state = pattern
             .builder()
             .local_private_key(local.as_bytes())?
-            .prologue(PROLOGUE)?
+            .prologue(&pattern.prologue)?
             .build_responder()?;
         let mut state = Wiped::new(pattern, state);
         let mut timestamp = [0; TIMESTAMP_LEN];
@@ -220,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_patterns_are_what_their_names_say() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::new(0);
         assert_eq!(pattern.handshake, PATTERN.parse().unwrap());
         assert_eq!(pattern.blank, BLANK.parse().unwrap());
     }
@@ -237,7 +247,7 @@ mod tests {
 
     #[test]
     fn both_ends_derive_the_same_keys() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
             Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
@@ -253,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_forged_response_does_not_end_the_handshake() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
             Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
@@ -269,8 +279,22 @@ mod tests {
     }
 
     #[test]
+    fn an_initiation_of_one_lane_is_worth_nothing_on_another() {
+        let (alice, bob) = keys();
+        for lane in [0, 1, 2] {
+            let own = Pattern::new(lane);
+            let (_, first) =
+                Initiator::write_initiation(&own, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
+            for other in [0, 1, 2] {
+                let read = Responder::read_initiation(&Pattern::new(other), &bob, &first);
+                assert_eq!(read.is_ok(), lane == other, "{lane} read by {other}");
+            }
+        }
+    }
+
+    #[test]
     fn another_preshared_key_ends_in_failure() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
             Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
@@ -281,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_bit_of_an_initiation_counts() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (_, first) =
             Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();

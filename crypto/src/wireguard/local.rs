@@ -37,7 +37,7 @@ impl Local {
             private_key,
             public_key,
             macs: MacKeys::of(&public_key),
-            pattern: Pattern::new(),
+            pattern: Pattern::new(0),
             calendar: Calendar::new(epoch),
             indices: Indices::new(worker),
             limiter,

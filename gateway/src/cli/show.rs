@@ -297,14 +297,14 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
         "public key",
     ];
     let row = |tunnel: &TunnelView| {
-        let lane = if tunnel.lane == 0 {
-            String::new()
-        } else {
-            format!(" lane {}", tunnel.lane)
+        let carrying = tunnel.lanes.iter().filter(|lane| lane.has_session);
+        let lanes = match tunnel.lanes.len() {
+            0 | 1 => String::new(),
+            all => format!(" ({} of {all} lanes)", carrying.count()),
         };
         let ago = tunnel.last_handshake_seconds;
         [
-            format!("{}{lane}", tunnel.name),
+            format!("{}{lanes}", tunnel.name),
             tunnel.kind.clone(),
             state(&tunnel.state, tunnel.reason.as_deref()),
             or_dash(tunnel.endpoint.as_ref()),

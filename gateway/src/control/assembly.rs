@@ -29,6 +29,7 @@ use crate::pipeline::shape;
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
+use crate::worker::lane;
 use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
 use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
@@ -63,7 +64,8 @@ pub(crate) struct LinkParts {
 #[derive(Clone, Debug)]
 pub(crate) enum PathParts {
     Link(LinkParts),
-    Tunnel(Arc<TunnelWord>),
+    /// One word a lane.
+    Tunnel(Vec<Arc<TunnelWord>>),
 }
 
 /// The words of every path, by [`PathId`].
@@ -107,7 +109,9 @@ impl Parts {
         let mut paths = Vec::new();
         for path in &plan.paths {
             let Some((circuit, link, _)) = link_of(config, path) else {
-                paths.push(PathParts::Tunnel(Arc::default()));
+                let lanes = site_of(config, path).map_or(1, |site| site.lanes.max(1));
+                let words = (0..lanes).map(|_| Arc::default());
+                paths.push(PathParts::Tunnel(words.collect()));
                 continue;
             };
             let interface = Interface::query(&link.interface)
@@ -174,11 +178,25 @@ impl Parts {
         }
     }
 
-    /// The word of a tunnel.
+    /// The words of a tunnel's lanes; none for a link.
+    pub(crate) fn lanes(&self, path: PathId) -> &[Arc<TunnelWord>] {
+        match self.get(path) {
+            Some(PathParts::Tunnel(words)) => words,
+            Some(PathParts::Link(_)) | None => &[],
+        }
+    }
+
+    /// The word of a tunnel: that of its lane 0, which says how the path is.
     pub(crate) fn tunnel(&self, path: PathId) -> Option<&Arc<TunnelWord>> {
-        match self.get(path)? {
-            PathParts::Tunnel(word) => Some(word),
-            PathParts::Link(_) => None,
+        self.lanes(path).first()
+    }
+
+    /// The worker that sends the gateway's own packets of a path: the owner of a tunnel's lane 0, the first
+    /// for a link.
+    fn owner(&self, path: &PathPlan, workers: usize) -> usize {
+        match path.origin {
+            Origin::Site { site } => crew::owner(site, self.lanes(path.id).len(), workers),
+            Origin::Link { .. } => 0,
         }
     }
 
@@ -226,19 +244,15 @@ impl Parts {
         plan: &Plan,
         seat: Seat,
         vnet: VnetPort,
-        tunnels: Tunnels<Endpoint>,
+        (tunnels, lanes): Ports,
         control: &Arc<Waker>,
     ) -> Result<Switch<Endpoint>, RunError> {
         let next = (!seat.is_last()).then_some(seat.number + 1);
         let (mut links, mut ways) = (Vec::new(), Vec::new());
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
-                let owner = owner_of(path, seat.count);
-                ways.push(if owner == seat.number {
-                    Way::Tunnel
-                } else {
-                    Way::Owner(owner)
-                });
+                let (owner, lanes) = (self.owner(path, seat.count), self.lanes(path.id).len());
+                ways.push(lane::way(lanes as u8, owner, seat.number, seat.count));
                 continue;
             };
             let next = |v4: bool| {
@@ -266,6 +280,7 @@ impl Parts {
             vnet,
             links,
             tunnels,
+            lanes,
             ways,
             exits: seat.exits,
             entrances: seat.entrances,
@@ -302,7 +317,7 @@ impl Parts {
                 path: path.id,
                 name: path.name.clone(),
                 kind: path.kind,
-                worker: owner_of(path, usize::from(config.control.workers)),
+                worker: self.owner(path, usize::from(config.control.workers)),
                 link,
                 tunnel: self.tunnel(path.id).cloned(),
                 probe: probe.map(|probe| ProbeSetup {
@@ -320,14 +335,6 @@ impl Parts {
             addresses: config.vnet.address.iter().map(IpNet::addr).collect(),
             paths: paths.collect(),
         }
-    }
-}
-
-/// The worker that sends the gateway's own packets of a path: a tunnel's owner, the first for a link.
-fn owner_of(path: &PathPlan, workers: usize) -> usize {
-    match path.origin {
-        Origin::Site { site } => crew::owner(site, workers),
-        Origin::Link { .. } => 0,
     }
 }
 
@@ -436,8 +443,11 @@ pub(crate) fn set_host_routes(
     Ok(())
 }
 
-/// Opens one worker's sockets for tunnels and adds every site that it owns. To be called in the order of the
-/// workers: the kernel numbers the sockets of a port as they come.
+/// One worker's tunnels on the base port, and on the port of each lane that it owns.
+type Ports = (Tunnels<Endpoint>, Vec<Tunnels<Endpoint>>);
+
+/// Opens one worker's sockets for tunnels and adds every site and lane that it owns. To be called in the order
+/// of the workers: the kernel numbers the sockets of a port as they come.
 pub(crate) fn tunnels(
     config: &Config,
     plan: &Plan,
@@ -445,13 +455,29 @@ pub(crate) fn tunnels(
     seat: &Seat,
     limiter: &Arc<Limiter>,
     started: Instant,
+) -> Result<Ports, RunError> {
+    let open = |lane| tunnels_of_port(config, plan, parts, seat, (limiter, started), lane);
+    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let most = sites.map(|site| site.lanes).max().unwrap_or(1);
+    let lanes = lane::owned(seat.number, seat.count, most).map(open);
+    Ok((open(0)?, lanes.collect::<Result<_, _>>()?))
+}
+
+/// The same for one port: the base port, or that of a lane above 0.
+fn tunnels_of_port(
+    config: &Config,
+    plan: &Plan,
+    parts: &Parts,
+    seat: &Seat,
+    (limiter, started): (&Arc<Limiter>, Instant),
+    lane: u8,
 ) -> Result<Tunnels<Endpoint>, RunError> {
     let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
     let (private_key, underlay) = match &config.vpn {
         Some(vpn) => {
             let key = key_file::read::<PrivateKey>(&vpn.private_key_file)
                 .map_err(|error| failed(&error))?;
-            (key, underlay(vpn, seat)?)
+            (key, underlay(vpn, seat, lane)?)
         }
         None => (
             PrivateKey::generate().map_err(|error| failed(&error))?,
@@ -463,24 +489,33 @@ pub(crate) fn tunnels(
         calendar: SystemTime::now(),
     };
     let number = seat.number as u8;
-    let endpoint = Endpoint::new(private_key, Arc::clone(limiter), number, epoch);
+    let endpoint = Endpoint::new(private_key, Arc::clone(limiter), number, epoch).on_lane(lane);
     let ledger = Arc::clone(&seat.ledger);
-    let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, seat.is_last());
-    let own = |path: &&PathPlan| owner_of(path, seat.count) == seat.number;
-    for path in plan.paths.iter().filter(own) {
-        let (Some(site), Some(word)) = (site_of(config, path), parts.tunnel(path.id)) else {
+    // A lane's port is its owner's alone: nobody else could know who calls there.
+    let is_last = lane > 0 || seat.is_last();
+    let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
+    for path in &plan.paths {
+        let word = parts.lanes(path.id).get(usize::from(lane));
+        let (Some(site), Some(word)) = (site_of(config, path), word) else {
             continue;
         };
+        if lane == 0 && parts.owner(path, seat.count) != seat.number {
+            continue;
+        }
         let preshared_key = match &site.preshared_key_file {
             Some(file) => key_file::read::<PresharedKey>(file)
                 .map_err(|error| failed(&error))?
                 .into_bytes(),
             None => zeroize::Zeroizing::default(),
         };
+        let above = |mut to: SocketAddr| {
+            to.set_port(to.port().saturating_add(u16::from(lane)));
+            to
+        };
         let peer = Peer {
             public_key: site.public_key,
             preshared_key,
-            endpoint: site.endpoint,
+            endpoint: site.endpoint.map(above),
             keepalive: site.keepalive,
             mtu: config
                 .vpn
@@ -502,21 +537,23 @@ pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
         .map_err(|error| RunError::System(error.to_string()))
 }
 
-/// One worker's sockets, one a family. A machine without IPv6 has none of it, unless a site asks for it.
-fn underlay(vpn: &Vpn, seat: &Seat) -> Result<Underlay, RunError> {
+/// One worker's sockets of a lane's port, one a family. A machine without IPv6 has none of it, unless a site asks for it.
+fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
+    let shared = lane == 0 && seat.count > 1;
+    let port = vpn.listen_port.saturating_add(u16::from(lane));
     let options = UdpOptions {
         offload: vpn.offload,
-        reuse_port: seat.count > 1,
+        reuse_port: shared,
         ..UdpOptions::default()
     };
     let bind = |address: IpAddr| -> Result<UdpSocket, DeviceError> {
-        let address = SocketAddr::new(address, vpn.listen_port);
-        if seat.count > 1 && seat.number == 0 {
+        let address = SocketAddr::new(address, port);
+        if shared && seat.number == 0 {
             // A port that is shared among workers could be shared with another program too, unnoticed.
             UdpSocket::bind(address, UdpOptions::default())?;
         }
         let socket = UdpSocket::bind(address, options)?;
-        if seat.count > 1 && seat.number == 0 {
+        if shared && seat.number == 0 {
             socket.steer_by_receiver_index()?;
         }
         Ok(socket)

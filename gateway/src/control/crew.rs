@@ -5,6 +5,7 @@ use crate::telemetry::ledger::Ledger;
 use crate::worker::bell::Bell;
 use crate::worker::crossing::{Entrance, Exit, crossing};
 use crate::worker::handover::HostPort;
+use crate::worker::lane::FIRST_OWNER;
 use std::sync::Arc;
 
 /// One worker's place.
@@ -70,7 +71,11 @@ pub(crate) fn seats(bells: &[Arc<Bell>], ports: usize) -> Vec<Seat> {
     seats
 }
 
-/// The worker that owns the tunnel of the site at this place of the configuration.
-pub(crate) fn owner(site: usize, workers: usize) -> usize {
-    site % workers.max(1)
+/// The worker that owns the tunnel of the site at this place of the configuration; with several lanes, lane 0.
+pub(crate) fn owner(site: usize, lanes: usize, workers: usize) -> usize {
+    if lanes > 1 {
+        FIRST_OWNER
+    } else {
+        site % workers.max(1)
+    }
 }

@@ -7,18 +7,20 @@ use crate::control::board::{self, HealthView, PathView};
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::view::{
-    BgpView, CircuitView, Event, GatewayStatus, LinkView, NeighborView, PathStatus, ProbeStatus,
-    Status, TunnelView,
+    BgpView, CircuitView, Event, GatewayStatus, LaneView, LinkView, NeighborView, PathStatus,
+    ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
 use crate::sku;
 use crate::telemetry::ledger::{Sum, Totals};
+use crate::worker::handover::TunnelWord;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipnet::IpNet;
 use routing::health::{Reachability, Usability};
 use routing::path::{PathId, PathKind};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -275,6 +277,16 @@ pub(crate) fn tunnels(
     started: Instant,
 ) -> Vec<TunnelView> {
     let (_, rates) = limit::vpn(config);
+    let port = config.vpn.as_ref().map_or(0, |vpn| vpn.listen_port);
+    let lane = |(lane, word): (u16, &Arc<TunnelWord>)| LaneView {
+        port: port.saturating_add(lane),
+        endpoint: word.endpoint.load().as_deref().copied(),
+        has_session: word.has_session.load(Ordering::Relaxed),
+        handshakes: word.handshakes.load(Ordering::Relaxed),
+        last_handshake_seconds: handshake_age(word, started),
+        packets_in: word.packets_in.load(Ordering::Relaxed),
+        packets_out: word.packets_out.load(Ordering::Relaxed),
+    };
     let tunnel = |path: &PathPlan| {
         let Origin::Site { site } = path.origin else {
             return None;
@@ -283,7 +295,6 @@ pub(crate) fn tunnels(
         let word = parts.tunnel(path.id)?;
         let (state, reason) = state_of(views, path);
         let (ingress, egress) = sums(totals, &path.name);
-        let handshake = word.last_handshake.load(Ordering::Relaxed);
         Some(TunnelView {
             name: site.name.clone(),
             kind: match site.kind {
@@ -291,13 +302,10 @@ pub(crate) fn tunnels(
                 SiteKind::VnetToVnet => "vnet-to-vnet",
             }
             .to_owned(),
-            lane: 0,
+            lanes: (0..).zip(parts.lanes(path.id)).map(lane).collect(),
             public_key: BASE64.encode(site.public_key),
             endpoint: word.endpoint.load().as_deref().copied(),
-            last_handshake_seconds: (handshake != 0).then(|| {
-                let at = Duration::from_millis(handshake - 1);
-                started.elapsed().saturating_sub(at).as_secs_f64()
-            }),
+            last_handshake_seconds: handshake_age(word, started),
             handshakes: word.handshakes.load(Ordering::Relaxed),
             state,
             reason,
@@ -309,6 +317,13 @@ pub(crate) fn tunnels(
         })
     };
     plan.paths.iter().filter_map(tunnel).collect()
+}
+
+/// Seconds since the session in use was established.
+fn handshake_age(word: &TunnelWord, started: Instant) -> Option<f64> {
+    let at = word.last_handshake.load(Ordering::Relaxed).checked_sub(1)?;
+    let age = started.elapsed().saturating_sub(Duration::from_millis(at));
+    Some(age.as_secs_f64())
 }
 
 /// The next hops of every link, with the gateway's own side.

@@ -202,11 +202,12 @@ pub struct TunnelView {
     pub name: String,
     /// `site-to-site`, `vnet-to-vnet` or `point-to-site`.
     pub kind: String,
-    /// Lane, from 0.
-    pub lane: u8,
+    /// Its lanes, from 0, on neighbouring ports.
+    #[serde(default)]
+    pub lanes: Vec<LaneView>,
     /// The far end's public key, base64.
     pub public_key: String,
-    /// Where its datagrams go now.
+    /// Where its datagrams go now; this and what follows is lane 0's.
     pub endpoint: Option<SocketAddr>,
     /// Seconds since the last handshake; `null`: none yet.
     pub last_handshake_seconds: Option<f64>,
@@ -228,6 +229,25 @@ pub struct TunnelView {
     pub ingress: Sum,
     /// TunnelEgressPackets and TunnelEgressBytes.
     pub egress: Sum,
+}
+
+/// One lane of a tunnel: a session of its own on a port of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneView {
+    /// UDP port on this side.
+    pub port: u16,
+    /// Where its datagrams go now.
+    pub endpoint: Option<SocketAddr>,
+    /// Whether it has a session.
+    pub has_session: bool,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// Seconds since the last handshake; `null`: none yet.
+    pub last_handshake_seconds: Option<f64>,
+    /// IP packets that came in through it.
+    pub packets_in: u64,
+    /// IP packets that went out through it.
+    pub packets_out: u64,
 }
 
 /// One next hop (`vng show neighbors`): Azure's ARP table of a path.

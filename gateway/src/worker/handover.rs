@@ -104,7 +104,7 @@ impl NeighborWord {
     }
 }
 
-/// What the owner of a tunnel tells others about it; written every 100 ms at most, never per packet.
+/// What the owner of a tunnel, or of one lane of it, tells others about it; written every 100 ms at most, never per packet.
 /// Times are milliseconds since the gateway started, plus 1; 0 means never.
 #[derive(Debug, Default)]
 pub struct TunnelWord {
@@ -121,6 +121,10 @@ pub struct TunnelWord {
     pub has_session: AtomicBool,
     /// Where the peer is reached.
     pub endpoint: ArcSwapOption<SocketAddr>,
+    /// IP packets that came in through it.
+    pub packets_in: AtomicU64,
+    /// IP packets that went out through it.
+    pub packets_out: AtomicU64,
 }
 
 /// What control knows of a link's interface.

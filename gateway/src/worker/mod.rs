@@ -3,7 +3,7 @@
 //! - [`run`]: the loop: who is read when, and how much in one round
 //! - [`switch`]: where packets change sides
 //! - [`link`], [`ethernet`]: ExpressRoute links, tags, next hops
-//! - [`tunnels`]: trains sealed and opened in place
+//! - [`tunnels`]: trains sealed and opened in place; [`lane`]: several sessions of one site side by side
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
 //! - [`handover`]: what workers and control hand each other
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
@@ -14,6 +14,7 @@ pub mod bell;
 pub mod crossing;
 pub mod ethernet;
 pub mod handover;
+pub mod lane;
 pub mod link;
 pub mod polling;
 pub mod run;

@@ -47,9 +47,10 @@ const NEIGHBOR_POLL: Duration = Duration::from_millis(5);
 
 const TOKEN_VNET: u64 = 1;
 const TOKEN_BELL: u64 = 2;
-const TOKEN_UDP4: u64 = 3;
-const TOKEN_UDP6: u64 = 4;
+/// And the link's index.
 const TOKEN_LINK: u64 = 16;
+/// And twice the place of the port among the worker's, and 1 for IPv6.
+const TOKEN_UDP: u64 = 1 << 32;
 
 /// How many trains a worker takes next from the underlay, after as many of so many bytes in all: a round of
 /// a few trains is as long as one of many single datagrams.
@@ -85,14 +86,15 @@ pub struct Worker<E> {
     /// How many rounds there have been.
     rounds: u64,
     vnet_backlog: Backlog,
-    tunnel_backlogs: [Backlog; 2],
+    /// As [`TOKEN_UDP`] counts.
+    tunnel_backlogs: Vec<Backlog>,
     link_backlogs: Vec<Backlog>,
 }
 
 impl<E: Endpoint> Worker<E> {
     /// A worker over these ports; its sockets are registered here.
     pub fn new(
-        switch: Switch<E>,
+        mut switch: Switch<E>,
         shared: Arc<Shared>,
         polling: Polling,
         now: Instant,
@@ -100,18 +102,17 @@ impl<E: Endpoint> Worker<E> {
         let poller = Poller::new()?;
         poller.add(&switch.vnet.queue, TOKEN_VNET)?;
         poller.add(&*switch.host.bell, TOKEN_BELL)?;
-        for (socket, token) in switch
-            .tunnels
-            .sockets()
-            .into_iter()
-            .zip([TOKEN_UDP4, TOKEN_UDP6])
-        {
-            if let Some(socket) = socket {
-                poller.add(socket, token)?;
+        let mut tunnel_backlogs = Vec::new();
+        for tunnels in switch.all_tunnels() {
+            for socket in tunnels.sockets() {
+                if let Some(socket) = socket {
+                    poller.add(socket, TOKEN_UDP + tunnel_backlogs.len() as u64)?;
+                }
+                tunnel_backlogs.push(Backlog::default());
             }
+            // Control looks before the worker runs: a configured endpoint must be there to be seen.
+            tunnels.publish(now);
         }
-        // Control looks before the worker runs: a configured endpoint must be there to be seen.
-        switch.tunnels.publish();
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
         Ok(Self {
@@ -125,7 +126,7 @@ impl<E: Endpoint> Worker<E> {
             published: now,
             rounds: 0,
             vnet_backlog: Backlog::default(),
-            tunnel_backlogs: Default::default(),
+            tunnel_backlogs,
             link_backlogs,
         })
     }
@@ -159,8 +160,10 @@ impl<E: Endpoint> Worker<E> {
             for &token in ready.iter().take(count) {
                 match token {
                     TOKEN_BELL => self.switch.host.bell.clear(),
-                    TOKEN_UDP4 | TOKEN_UDP6 => self.receive_tunnels(round, token),
                     TOKEN_VNET => self.receive_vnet(round),
+                    udp if udp >= TOKEN_UDP => {
+                        self.receive_tunnels(round, (udp - TOKEN_UDP) as usize);
+                    }
                     link => self.receive_link(round, (link - TOKEN_LINK) as usize),
                 }
                 self.switch.drain_host(round, HOST_PACKETS);
@@ -169,7 +172,7 @@ impl<E: Endpoint> Worker<E> {
             worked |= self.switch.take_parcels(round);
             // 4. nothing stays behind but what waits for its rate
             self.switch.send_shaped(now);
-            self.switch.tunnels.flush(now);
+            self.switch.all_tunnels().for_each(|t| t.flush(now));
             self.switch.send_parcels(self.rounds, now);
             let due = self.run_timers(now);
             self.switch.ledger.end();
@@ -295,24 +298,29 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// From the tunnels: one batch of trains, opened in place, merged over the whole batch.
-    fn receive_tunnels(&mut self, round: Round<'_>, token: u64) {
-        let [v4, v6] = self.switch.tunnels.sockets();
-        let Some(socket) = (if token == TOKEN_UDP4 { v4 } else { v6 }) else {
+    fn receive_tunnels(&mut self, round: Round<'_>, index: usize) {
+        let place = index / 2;
+        let sockets = self.switch.tunnels_at(place).map(|t| t.sockets());
+        let [v4, v6] = sockets.unwrap_or_default();
+        let (Some(socket), Some(backlog)) = (
+            if index.is_multiple_of(2) { v4 } else { v6 },
+            self.tunnel_backlogs.get_mut(index),
+        ) else {
             return;
         };
         // An error here is an ICMP message about something sent before; it is consumed by being read.
         let received = socket.receive(&mut self.batch).unwrap_or(0);
-        let backlog = &mut self.tunnel_backlogs[usize::from(token == TOKEN_UDP6)];
-        self.switch.tell = backlog.is_due(self.rounds, round.now);
+        let tell = backlog.is_due(self.rounds, round.now);
         let emptied = received < self.batch.limited_to() || socket.queued() < QUEUE_TARGET;
         backlog.seen(self.rounds, round.now, emptied);
+        self.switch.tell = tell;
         if received == 0 {
             return;
         }
         let (buffer, trains) = self.batch.split();
         let mut bytes = 0;
         let trains = trains.inspect(|train| bytes += train.len);
-        self.switch.handle_trains(round, buffer, trains);
+        self.switch.handle_trains(round, place, buffer, trains);
         self.switch.tell = false;
         self.batch.limit(next_batch(received, bytes));
     }
@@ -332,8 +340,11 @@ impl<E: Endpoint> Worker<E> {
 
     /// Runs what is due and says how long the worker may sleep.
     fn run_timers(&mut self, now: Instant) -> Option<Duration> {
-        self.switch.tunnels.poll(now);
-        let mut next = self.switch.tunnels.deadline();
+        let mut next = None;
+        for tunnels in self.switch.all_tunnels() {
+            tunnels.poll(now);
+            next = [next, tunnels.deadline()].into_iter().flatten().min();
+        }
         let mut sooner = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for link in &mut self.switch.links {
             if link.has_waiting() {
@@ -350,7 +361,7 @@ impl<E: Endpoint> Worker<E> {
             sooner(at);
         }
         if now >= self.published + PUBLISH {
-            self.switch.tunnels.publish();
+            self.switch.all_tunnels().for_each(|t| t.publish(now));
             self.publish_kernel_drops();
             self.published = now;
         }
@@ -371,8 +382,10 @@ impl<E: Endpoint> Worker<E> {
             let new = link.socket().map_or(0, |(socket, _)| socket.kernel_drops());
             add(Port::path(link.path()), new);
         }
-        for socket in self.switch.tunnels.sockets().into_iter().flatten() {
-            add(Port::UNDERLAY, socket.kernel_drops());
+        for tunnels in self.switch.all_tunnels() {
+            for socket in tunnels.sockets().into_iter().flatten() {
+                add(Port::UNDERLAY, socket.kernel_drops());
+            }
         }
     }
 }

@@ -22,10 +22,12 @@ use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
+use crate::worker::lane::{FIRST_OWNER, Lanes};
 use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment};
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
+use routing::decide::flow_hash;
 use routing::packet::{Headers, protocol};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
@@ -39,9 +41,9 @@ use std::time::Instant;
 pub enum Way {
     /// The link at this index.
     Link(usize),
-    /// A tunnel of this worker.
-    Tunnel,
-    /// A tunnel that the worker of this number owns.
+    /// A tunnel, with these lanes of this worker.
+    Tunnel(Lanes),
+    /// A tunnel of which this worker has no lane, and the worker of this number has.
     Owner(usize),
 }
 
@@ -89,8 +91,10 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub vnet: VnetPort<D::Vnet>,
     /// ExpressRoute links.
     pub links: Vec<LinkPort<D::Link>>,
-    /// Tunnels.
+    /// Tunnels of the base port.
     pub tunnels: Tunnels<E, D::Underlay>,
+    /// Tunnels of the ports of this worker's lanes above 0, in the order of the ports.
+    pub lanes: Vec<Tunnels<E, D::Underlay>>,
     /// What each [`PathId`] is.
     pub ways: Vec<Way>,
     /// The ways to the other workers, by number; none to itself.
@@ -194,12 +198,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
         if let Egress::Path(path) = to
             && tally.packets > 1
-            && self.ways.get(usize::from(path.0)) == Some(&Way::Tunnel)
+            && let Some(&Way::Tunnel(lanes)) = self.ways.get(usize::from(path.0))
+            && let Some(place) = self.place(round.now, path, lanes, headers)
+            && let Some(tunnels) = tunnels_at(&mut self.tunnels, &mut self.lanes, place)
         {
             let one = tally.bytes / tally.packets;
             self.ledger.dropped(DropReason::QueueDelay, 1, one);
-            self.tunnels
-                .send_from(round.now, path, (whole, headers, offload), 1);
+            tunnels.send_from(round.now, path, (whole, headers, offload), 1);
         } else {
             self.ledger
                 .dropped(DropReason::QueueDelay, tally.packets, tally.bytes);
@@ -238,11 +243,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// Opens one batch of trains in place, and merges over the whole batch what is for the virtual network.
+    /// Opens one batch of trains from the port at this place where they lie, and merges over the whole batch what is
+    /// for the virtual network.
     #[inline]
     pub fn handle_trains(
         &mut self,
         round: Round<'_>,
+        place: usize,
         buffer: &mut [u8],
         trains: impl Iterator<Item = TrainPlace>,
     ) {
@@ -253,7 +260,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     break;
                 };
                 let begin = datagram.as_ptr().addr();
-                let arrival = self.tunnels.receive(round.now, train.source, datagram);
+                let Some(tunnels) = self.tunnels_at(place) else {
+                    return;
+                };
+                let arrival = tunnels.receive(round.now, train.source, datagram);
                 let (path, plaintext) = match arrival {
                     Arrival::Packet(path, plaintext) => (path, plaintext),
                     Arrival::Done => continue,
@@ -523,11 +533,50 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     Some(link) => link.send(now, bytes, headers, offload),
                     None => self.drop(DropReason::NoPath, packet),
                 },
-                Some(Way::Tunnel) => self.tunnels.send(now, path, bytes, headers, offload),
+                Some(&Way::Tunnel(lanes)) => self.send_by_lane(now, path, lanes, packet),
                 Some(&Way::Owner(worker)) => self.cross(worker, path, packet),
                 None => self.drop(DropReason::NoPath, packet),
             },
         }
+    }
+
+    /// Sends a packet by one of this worker's lanes, or hands it to the owner of lane 0.
+    #[inline]
+    fn send_by_lane(&mut self, now: Instant, path: PathId, lanes: Lanes, packet: Packet<'_>) {
+        let place = self.place(now, path, lanes, packet.headers);
+        let tunnels = place.and_then(|place| tunnels_at(&mut self.tunnels, &mut self.lanes, place));
+        match tunnels {
+            Some(tunnels) => tunnels.send(now, path, packet.bytes, packet.headers, packet.offload),
+            None => self.cross(FIRST_OWNER, path, packet),
+        }
+    }
+
+    /// The place of the lane that a packet takes; `None`: its lane carries nothing now, and lane 0 is
+    /// another worker's.
+    #[inline]
+    fn place(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        lanes: Lanes,
+        headers: &Headers,
+    ) -> Option<usize> {
+        let place = lanes.place(|| flow_hash(headers));
+        if place == 0 || self.lanes.get_mut(place - 1)?.carries(now, path) {
+            return Some(place);
+        }
+        (lanes.first == 0).then_some(0)
+    }
+
+    /// The tunnels of the port at this place: the base port, then those of this worker's lanes.
+    #[inline]
+    pub fn tunnels_at(&mut self, place: usize) -> Option<&mut Tunnels<E, D::Underlay>> {
+        tunnels_at(&mut self.tunnels, &mut self.lanes, place)
+    }
+
+    /// The tunnels of every port, in the order of their places.
+    pub fn all_tunnels(&mut self) -> impl Iterator<Item = &mut Tunnels<E, D::Underlay>> {
+        std::iter::once(&mut self.tunnels).chain(&mut self.lanes)
     }
 
     /// Lays a packet into the parcel for the worker that owns its tunnel.
@@ -600,8 +649,18 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 headers,
                 offload,
             } => {
-                self.ledger.release(Tally::of(headers, offload).packets);
-                self.tunnels.send(round.now, *path, bytes, headers, offload);
+                let packet = Packet {
+                    bytes,
+                    headers,
+                    offload,
+                };
+                self.ledger.release(packet.tally().packets);
+                match self.ways.get(usize::from(path.0)) {
+                    Some(&Way::Tunnel(lanes)) => {
+                        self.send_by_lane(round.now, *path, lanes, packet);
+                    }
+                    _ => self.drop(DropReason::NoPath, packet),
+                }
             }
             Cargo::Datagram { source } => {
                 match self.tunnels.receive(round.now, *source, bytes) {
@@ -785,7 +844,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         if let Some(shaper) = &mut self.shaper {
             shaper.shut_down(&self.ledger);
         }
-        self.tunnels.shut_down(now);
+        self.all_tunnels()
+            .for_each(|tunnels| tunnels.shut_down(now));
         for link in &mut self.links {
             link.shut_down();
         }
@@ -840,6 +900,18 @@ impl<V> VnetPort<V> {
     fn takes(&self, offload: &Offload) -> bool {
         use crate::device::offload::GsoKind;
         self.offload && (self.uso || offload.gso.is_none_or(|gso| gso.kind != GsoKind::Udp))
+    }
+}
+
+#[inline]
+fn tunnels_at<'a, E, U>(
+    base: &'a mut Tunnels<E, U>,
+    lanes: &'a mut [Tunnels<E, U>],
+    place: usize,
+) -> Option<&'a mut Tunnels<E, U>> {
+    match place.checked_sub(1) {
+        None => Some(base),
+        Some(lane) => lanes.get_mut(lane),
     }
 }
 

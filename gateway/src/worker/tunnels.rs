@@ -1,4 +1,4 @@
-//! The tunnels of one worker: split into trains, sealed in place, sent; received, opened in place.
+//! The tunnels of one worker on one port: split into trains, sealed in place, sent; received, opened in place.
 //!
 //! Outbound:
 //! 1. a packet (or super-packet) is laid, segment by segment, into the open train of its peer
@@ -17,6 +17,7 @@ use crate::pipeline::ecn;
 use crate::pipeline::split::{self, Split};
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::handover::TunnelWord;
+use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit};
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 const MAX_WAITING: usize = 4;
 /// How long a train waits: one handshake attempt (REKEY_TIMEOUT is 5 s) and a bit.
 const MAX_WAIT: Duration = Duration::from_secs(6);
+/// How often a lane that carries nothing is asked for a handshake, while there are packets for it.
+const ASK: Duration = Duration::from_secs(1);
 
 /// The UDP sockets that tunnels are carried over, one per family that is there.
 #[derive(Debug)]
@@ -68,6 +71,11 @@ struct Site {
     mtu: usize,
     waiting: VecDeque<Waiting>,
     word: Arc<TunnelWord>,
+    pulse: Pulse,
+    /// When [`Tunnels::carries`] has last asked for a handshake.
+    asked: Option<Instant>,
+    packets_in: u64,
+    packets_out: u64,
 }
 
 /// What has come in from the underlay.
@@ -114,7 +122,7 @@ impl<U: TrainSink> Transmit for Outbox<'_, U> {
     }
 }
 
-/// All tunnels of one worker.
+/// All tunnels of one worker on one port: the base port, or that of a lane.
 pub struct Tunnels<E, U = UdpSocket> {
     endpoint: E,
     sites: Vec<Option<Site>>,
@@ -171,6 +179,10 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             mtu: usize::from(peer.mtu),
             waiting: VecDeque::new(),
             word,
+            pulse: Pulse::default(),
+            asked: None,
+            packets_in: 0,
+            packets_out: 0,
         };
         let (slot, path) = (usize::from(id.0), usize::from(path.0));
         if self.sites.len() <= slot {
@@ -209,6 +221,35 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// The sockets to wait on.
     pub fn sockets(&self) -> [Option<&U>; 2] {
         [self.underlay.v4.as_ref(), self.underlay.v6.as_ref()]
+    }
+
+    /// Whether the tunnel of `path` carries packets now, as far as known. Where it does not, it is asked for
+    /// a handshake now and then.
+    #[inline]
+    pub fn carries(&mut self, now: Instant, path: PathId) -> bool {
+        let Some(&Some(peer)) = self.by_path.get(usize::from(path.0)) else {
+            return false;
+        };
+        let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) else {
+            return false;
+        };
+        if !site.pulse.beats() && site.asked.is_none_or(|asked| now >= asked + ASK) {
+            site.asked = Some(now);
+            self.ask(now, peer);
+            return false;
+        }
+        site.pulse.beats()
+    }
+
+    /// Has the engine see to a session with `peer`, as if there were packets for it.
+    #[cold]
+    fn ask(&mut self, now: Instant, peer: PeerId) {
+        self.flush(now);
+        self.train.clear(0);
+        // A session that nobody answers on any more is sealed with too: the engine then waits for an answer,
+        // and begins a handshake when there is none.
+        let _ = self.seal(now, peer);
+        self.deadline = Some(now);
     }
 
     /// Lays a packet into its peer's train; `path` must be a tunnel of this worker.
@@ -303,9 +344,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         }
     }
 
-    /// Seals and sends `self.train`; false (and the train untouched) without a session.
-    fn seal_and_send(&mut self, now: Instant, peer: PeerId, class: u8, bytes: u64) -> bool {
-        let packets = self.train.len() as u64;
+    fn seal(&mut self, now: Instant, peer: PeerId) -> Result<SocketAddr, SealError> {
         let Self {
             endpoint,
             underlay,
@@ -314,16 +353,25 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             train,
             ..
         } = self;
-        let sealed = endpoint.seal(
-            now,
-            peer,
+        let mut out = Outbox {
+            underlay,
+            sites,
+            ledger,
+        };
+        endpoint.seal(now, peer, train, &mut out)
+    }
+
+    /// Seals and sends `self.train`; false (and the train untouched) without a session.
+    fn seal_and_send(&mut self, now: Instant, peer: PeerId, class: u8, bytes: u64) -> bool {
+        let packets = self.train.len() as u64;
+        let sealed = self.seal(now, peer);
+        let Self {
+            underlay,
+            sites,
+            ledger,
             train,
-            &mut Outbox {
-                underlay,
-                sites,
-                ledger,
-            },
-        );
+            ..
+        } = self;
         let to = match sealed {
             Ok(to) => to,
             Err(SealError::NoSession) => {
@@ -342,10 +390,11 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         } else {
             bytes * sent / packets
         };
-        let port = sites
-            .get(usize::from(peer.0))
-            .and_then(Option::as_ref)
-            .map_or(Port::UNDERLAY, |site| Port::path(site.path));
+        let site = sites.get_mut(usize::from(peer.0)).and_then(Option::as_mut);
+        let port = site.map_or(Port::UNDERLAY, |site| {
+            site.packets_out += sent;
+            Port::path(site.path)
+        });
         ledger.sent(port, sent, sent_bytes);
         if sent < packets {
             let reason = outcome
@@ -442,9 +491,10 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         );
         let peer = match received {
             Received::Packet { peer, plaintext } => {
-                let Some(Some(site)) = sites.get(usize::from(peer.0)) else {
+                let Some(Some(site)) = sites.get_mut(usize::from(peer.0)) else {
                     return Arrival::Done;
                 };
+                site.packets_in += 1;
                 let path = site.path;
                 if self.waiting > 0 {
                     self.send_waiting(now, peer);
@@ -509,7 +559,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             let soon = now + Duration::from_millis(100);
             self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
         }
-        self.publish();
+        self.publish(now);
     }
 
     fn drop_stale(&mut self, now: Instant) {
@@ -532,18 +582,20 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         }
     }
 
-    /// Writes every tunnel's [`TunnelWord`].
-    pub fn publish(&self) {
+    /// Looks at every tunnel, and writes its [`TunnelWord`].
+    pub fn publish(&mut self, now: Instant) {
+        let started = self.started;
         let since_start = |at: Option<Instant>| {
             at.map_or(0, |at| {
-                at.saturating_duration_since(self.started).as_millis() as u64 + 1
+                at.saturating_duration_since(started).as_millis() as u64 + 1
             })
         };
-        for (peer, site) in self.sites.iter().enumerate() {
+        for (peer, site) in self.sites.iter_mut().enumerate() {
             let Some(site) = site else { continue };
             let Some(status) = self.endpoint.status(PeerId(peer as u16)) else {
                 continue;
             };
+            site.pulse.feel(now, &status);
             let word = &site.word;
             word.last_handshake
                 .store(since_start(status.last_handshake), Ordering::Relaxed);
@@ -552,6 +604,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             word.handshakes.store(status.handshakes, Ordering::Relaxed);
             word.has_session
                 .store(status.has_session, Ordering::Relaxed);
+            word.packets_in.store(site.packets_in, Ordering::Relaxed);
+            word.packets_out.store(site.packets_out, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
             }

@@ -12,6 +12,7 @@
 
 mod bulk;
 mod capture;
+mod lanes;
 mod link;
 mod peer;
 mod program;

@@ -6,16 +6,10 @@ use super::{Rules, found};
 pub(super) fn check(rules: &mut Rules) {
     sessions(rules);
     let config = rules.config;
-    if let Some(vpn) = &config.vpn {
-        let lanes = vpn.sites.iter().position(|site| site.lanes > 1);
-        if let Some(index) = lanes {
-            let key = format!("vpn.site[{index}].lanes");
-            warn(rules, &key, "several lanes", "the tunnel has one session");
-        }
-        if vpn.point_to_site.is_some() {
-            let help = "clients are not served; a client can be a [[vpn.site]] of one address";
-            warn(rules, "vpn.point_to_site", "point-to-site clients", help);
-        }
+    let vpn = config.vpn.as_ref();
+    if vpn.is_some_and(|vpn| vpn.point_to_site.is_some()) {
+        let help = "clients are not served; a client can be a [[vpn.site]] of one address";
+        warn(rules, "vpn.point_to_site", "point-to-site clients", help);
     }
     if config.control.metrics.is_some() {
         let help = "nothing is served there; vng show counters --json has the counters";

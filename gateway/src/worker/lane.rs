@@ -1,0 +1,188 @@
+//! Lanes: several sessions of one site side by side, each on a port of its own and each with an owner of its
+//! own, so that one connection uses all cores.
+//!
+//! | lane | port, here and there | sockets | owner |
+//! |---|---|---|---|
+//! | 0 | the base port | all workers', steered by the receiver index | the first worker; of a site with one lane any |
+//! | 1 and more | that many above | its own | worker `lane` modulo the number of workers |
+//!
+//! The kernel has shared flows out over the workers; each sends on a lane that it owns itself, so nothing
+//! crosses over and a flow keeps its order. A worker without a lane of a site hands its packets to one that has
+//! one. A lane that carries nothing ([`Pulse`]) has its packets handed to lane 0 until it does.
+
+use crate::worker::switch::Way;
+use crypto::tunnel::Status;
+use std::time::{Duration, Instant};
+
+/// The worker that owns lane 0 of every site with several lanes.
+pub const FIRST_OWNER: usize = 0;
+
+/// How long a lane's handshake may go unanswered before its packets go elsewhere: one attempt
+/// (REKEY_TIMEOUT is 5 s) and a bit.
+const UNANSWERED: Duration = Duration::from_secs(6);
+
+/// The lanes of one site that one worker owns: places in its row of ports, place 0 being the base port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lanes {
+    /// The first place.
+    pub first: u8,
+    /// How many places there are, side by side.
+    pub count: u8,
+}
+
+impl Lanes {
+    /// Of a site that has one lane only, for its owner.
+    pub const ONE: Self = Self { first: 0, count: 1 };
+
+    /// The place of a flow. `hash` is asked only if there is a choice.
+    #[inline]
+    pub fn place(self, hash: impl FnOnce() -> u64) -> usize {
+        let further = if self.count > 1 {
+            // The upper half: the members of a path group are told apart by all of it, evenly.
+            (hash() >> 32) % u64::from(self.count)
+        } else {
+            0
+        };
+        usize::from(self.first) + further as usize
+    }
+}
+
+/// The lanes above 0 that this worker owns, of sites with at most `most` lanes, in the order of their ports.
+pub fn owned(worker: usize, workers: usize, most: u8) -> impl Iterator<Item = u8> {
+    (1..most).filter(move |lane| usize::from(*lane) % workers.max(1) == worker)
+}
+
+/// What the site with so many lanes is to this worker; `owner`: the owner of its lane 0.
+pub fn way(lanes: u8, owner: usize, worker: usize, workers: usize) -> Way {
+    if lanes <= 1 {
+        return if worker == owner {
+            Way::Tunnel(Lanes::ONE)
+        } else {
+            Way::Owner(owner)
+        };
+    }
+    let first = u8::from(worker != owner);
+    let above = owned(worker, workers, lanes).count() as u8;
+    match above + (1 - first) {
+        0 => Way::Owner(worker % usize::from(lanes)),
+        count => Way::Tunnel(Lanes { first, count }),
+    }
+}
+
+/// Whether a lane carries packets, by what its engine says of it now and then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pulse {
+    beats: bool,
+    /// Handshakes so far.
+    handshakes: u64,
+    /// Since when one has been under way that nobody has answered.
+    unanswered: Option<Instant>,
+    /// Nobody has for too long: whatever session there still is leads nowhere.
+    lost: bool,
+}
+
+impl Pulse {
+    /// Whether the lane carries packets.
+    #[inline]
+    pub fn beats(&self) -> bool {
+        self.beats
+    }
+
+    /// Looks at the engine's word. What has been lost is back with the next completed handshake.
+    pub fn feel(&mut self, now: Instant, status: &Status) {
+        if status.handshakes != self.handshakes {
+            *self = Self {
+                handshakes: status.handshakes,
+                ..Self::default()
+            };
+        }
+        self.unanswered = status.handshaking.map(|_| self.unanswered.unwrap_or(now));
+        self.lost |= self
+            .unanswered
+            .is_some_and(|since| now.saturating_duration_since(since) >= UNANSWERED);
+        self.beats = status.has_session && !self.lost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which worker and lane a packet leaves by, that worker `worker` has for a site with so many lanes.
+    fn lane_of(lanes: u8, (worker, workers): (usize, usize), hash: u64) -> (usize, u8) {
+        match way(lanes, 0, worker, workers) {
+            Way::Tunnel(own) => {
+                let base = (worker == 0).then_some(0);
+                // As assembled for a gateway with another site of 16 lanes: places do not depend on it.
+                let row: Vec<u8> = if base.is_some() {
+                    base.into_iter().chain(owned(worker, workers, 16)).collect()
+                } else {
+                    // Place 0 is the base port, which is not this site's here.
+                    std::iter::once(u8::MAX)
+                        .chain(owned(worker, workers, 16))
+                        .collect()
+                };
+                (worker, row[own.place(|| hash << 32)])
+            }
+            Way::Owner(other) => {
+                assert_ne!(other, worker);
+                lane_of(lanes, (other, workers), hash)
+            }
+            Way::Link(_) => unreachable!("a site is no link"),
+        }
+    }
+
+    #[test]
+    fn every_lane_is_used_and_by_its_owner_alone() {
+        for workers in 1..=8 {
+            for lanes in 2..=16 {
+                let mut used = [None; 16];
+                for worker in 0..workers {
+                    for hash in 0..16 {
+                        let (owner, lane) = lane_of(lanes, (worker, workers), hash);
+                        assert!(lane < lanes, "{workers} workers, {lanes} lanes: {lane}");
+                        assert_eq!(owner, usize::from(lane) % workers);
+                        let before = used[usize::from(lane)].replace(owner);
+                        assert!(before.is_none_or(|before| before == owner));
+                    }
+                }
+                let count = used.iter().flatten().count();
+                assert_eq!(count, usize::from(lanes), "{workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn a_site_of_one_lane_has_one_owner() {
+        assert_eq!(way(1, 2, 2, 3), Way::Tunnel(Lanes::ONE));
+        assert_eq!(way(1, 2, 0, 3), Way::Owner(2));
+    }
+
+    #[test]
+    fn a_lane_that_is_not_answered_is_lost_until_the_next_handshake() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut status = Status::default();
+        let mut pulse = Pulse::default();
+        pulse.feel(start, &status);
+        assert!(!pulse.beats(), "no session yet");
+        (status.has_session, status.handshakes) = (true, 1);
+        pulse.feel(at(1), &status);
+        assert!(pulse.beats());
+        // Each packet that goes out may begin the wait of the engine anew, but not ours.
+        for seconds in 20..26 {
+            status.handshaking = Some(at(seconds));
+            pulse.feel(at(seconds), &status);
+            assert!(pulse.beats(), "{seconds}");
+        }
+        pulse.feel(at(26), &status);
+        assert!(!pulse.beats());
+        // The engine gives up; its session is as dead as before.
+        status.handshaking = None;
+        pulse.feel(at(110), &status);
+        assert!(!pulse.beats());
+        status.handshakes = 2;
+        pulse.feel(at(111), &status);
+        assert!(pulse.beats());
+    }
+}
