@@ -33,6 +33,10 @@ impl Gateway for Fixed {
             device: "vng0".into(),
             address: vec!["10.1.255.4/27".parse().unwrap()],
             workers: 1,
+            offloads: BTreeMap::from([
+                ("vnet".into(), vec!["checksum".into(), "TSO".into()]),
+                ("er-sydney/primary".into(), Vec::new()),
+            ]),
             gateways: vec![GatewayStatus {
                 kind: "ExpressRoute".into(),
                 sku: "ErGw1Az".into(),
@@ -188,6 +192,7 @@ impl Gateway for Fixed {
             bytes: 60,
         };
         totals.dropped.insert("no_route".into(), one);
+        totals.offload_refused.insert("onprem".into(), 3);
         Counters::new(totals, BTreeMap::from([("eth1".into(), 9)]))
     }
 
@@ -269,6 +274,8 @@ fn every_view_has_a_table_that_names_what_matters() {
                 "0.41 ms",
                 "0.25 ms",
                 "balanced",
+                "offloads of vnet: checksum, TSO",
+                "offloads of er-sydney/primary: none",
             ][..],
         ),
         ("routes", &["Active", "VirtualNetworkGateway", "er/primary"]),
@@ -300,6 +307,7 @@ fn every_view_has_a_table_that_names_what_matters() {
                 "no_route",
                 "is off by -1 packets",
                 "the kernel dropped 9",
+                "refused 3 super-packets or trains at onprem",
             ],
         ),
     ] {
@@ -320,6 +328,7 @@ fn counters_have_the_published_json() {
     assert_eq!(json["held"], 0);
     assert_eq!(json["balanced"], false);
     assert_eq!(json["kernel_drops"]["eth1"], 9);
+    assert_eq!(json["offload_refused"]["onprem"], 3);
 }
 
 #[test]

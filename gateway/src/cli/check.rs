@@ -97,6 +97,8 @@ struct InterfaceRow {
     mtu: Option<u16>,
     vlan: Vec<u16>,
     mac: Option<String>,
+    /// Whether the kernel and the device may work on packets for the gateway.
+    offload: bool,
     address: Vec<IpNet>,
     purpose: String,
 }
@@ -138,7 +140,9 @@ impl Summary {
 
     fn text(&self, style: Style) -> String {
         let mut text = heading(style, "Interfaces");
-        let header = ["name", "kind", "VLAN", "MTU", "MAC", "address", "for"];
+        let header = [
+            "name", "kind", "VLAN", "MTU", "MAC", "offload", "address", "for",
+        ];
         let row = |row: &InterfaceRow| {
             [
                 row.name.clone(),
@@ -146,6 +150,7 @@ impl Summary {
                 list(&row.vlan),
                 or_dash(row.mtu.as_ref()),
                 or_dash(row.mac.as_ref()),
+                if row.offload { "on" } else { "off" }.to_owned(),
                 list(&row.address),
                 row.purpose.clone(),
             ]
@@ -215,6 +220,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
         mtu: Some(vnet.mtu),
         vlan: Vec::new(),
         mac: None,
+        offload: vnet.offload,
         address: vnet.address.clone(),
         purpose: format!("virtual network {}", vnet.name),
     }];
@@ -226,6 +232,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
                 mtu: None,
                 vlan: link.vlan.clone(),
                 mac: Some(mac(link)),
+                offload: link.offload,
                 address: link.address.clone(),
                 purpose: format!("{}/{}", circuit.name, link.name),
             });
@@ -238,6 +245,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
             mtu: Some(vpn.mtu),
             vlan: Vec::new(),
             mac: None,
+            offload: vpn.offload,
             address: Vec::new(),
             purpose: "tunnels".to_owned(),
         });

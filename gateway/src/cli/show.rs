@@ -90,6 +90,17 @@ fn status(style: Style, status: &Status) -> String {
             style.red("NOT balanced")
         },
     );
+    for (port, on) in &status.offloads {
+        let on = if on.is_empty() {
+            "none".to_owned()
+        } else {
+            on.join(", ")
+        };
+        let _ = writeln!(text, "offloads of {port}: {on}");
+    }
+    if !status.offloads.is_empty() {
+        text.push('\n');
+    }
     let header = [
         "gateway",
         "SKU",
@@ -434,6 +445,13 @@ fn counters(style: Style, counters: &Counters) -> String {
             text,
             "the kernel dropped {} at {socket} before the gateway saw them",
             thousands(*drops)
+        );
+    }
+    for (port, refused) in &totals.offload_refused {
+        let _ = writeln!(
+            text,
+            "the kernel refused {} super-packets or trains at {port}; they were sent packet by packet",
+            thousands(*refused)
         );
     }
     let _ = writeln!(

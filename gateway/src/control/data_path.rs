@@ -12,9 +12,11 @@ use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::handover::{HostPort, NeighborWord};
 use crate::worker::run::{Shared, Worker};
+use crate::worker::switch::Switch;
 use arc_swap::ArcSwap;
 use crypto::wireguard::Endpoint;
 use routing::path::PathId;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +46,8 @@ pub struct DataPath {
     pub workers: Vec<Worker<Endpoint>>,
     /// The other end of each.
     pub handles: Vec<WorkerHandle>,
+    /// What kernel and devices do for the packets of each port, in words, as it was found at the start.
+    pub offloads: BTreeMap<String, Vec<String>>,
     /// The forwarding state, which all of them read.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     pub(crate) parts: Arc<Parts>,
@@ -61,6 +65,21 @@ impl DataPath {
         started: Instant,
         control: &Arc<Waker>,
     ) -> Result<Self, RunError> {
+        Self::assemble_with(config, plan, started, control, |_| {})
+    }
+
+    /// The same, with `alter` run on the ports of each worker before it takes them: the way of faults into
+    /// tests.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn assemble_with(
+        config: &Config,
+        plan: &Plan,
+        started: Instant,
+        control: &Arc<Waker>,
+        alter: impl Fn(&mut Switch<Endpoint>),
+    ) -> Result<Self, RunError> {
         let bells = crew::bells(usize::from(config.control.workers))?;
         let parts = Arc::new(Parts::new(config, plan, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
@@ -68,7 +87,7 @@ impl DataPath {
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let vnets = assembly::vnet_ports(config, plan)?;
-        let (mut handles, mut workers) = (Vec::new(), Vec::new());
+        let (mut handles, mut workers, mut offloads) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (seat, vnet) in crew::seats(&bells, plan.ports.len()).into_iter().zip(vnets) {
             let handle = WorkerHandle {
                 shared: Arc::new(Shared {
@@ -80,7 +99,11 @@ impl DataPath {
                 ledger: Arc::clone(&seat.ledger),
             };
             let tunnels = assembly::tunnels(config, plan, &parts, &seat, &limiter, started)?;
-            let switch = parts.switch(plan, seat, vnet, tunnels, control)?;
+            let mut switch = parts.switch(plan, seat, vnet, tunnels, control)?;
+            alter(&mut switch);
+            if offloads.is_empty() {
+                offloads = offloads_of(&switch, plan);
+            }
             let shared = Arc::clone(&handle.shared);
             let worker =
                 Worker::new(switch, shared, config.control.polling, started).map_err(|error| {
@@ -92,6 +115,7 @@ impl DataPath {
         Ok(Self {
             workers,
             handles,
+            offloads,
             forwarding,
             parts,
         })
@@ -108,4 +132,33 @@ impl DataPath {
     pub fn mac(&self, path: PathId) -> Option<[u8; 6]> {
         self.parts.link(path)?.recipe.mac
     }
+}
+
+/// What is on, by port: the first worker's, which all have alike.
+fn offloads_of(switch: &Switch<Endpoint>, plan: &Plan) -> BTreeMap<String, Vec<String>> {
+    let words = |words: &[(&str, bool)]| {
+        let on = words.iter().filter(|(_, on)| *on);
+        on.map(|(word, _)| (*word).to_owned()).collect::<Vec<_>>()
+    };
+    let mut all = BTreeMap::new();
+    let vnet = &switch.vnet;
+    let of_vnet = [
+        ("checksum", vnet.offload),
+        ("TSO", vnet.offload),
+        ("USO", vnet.uso),
+    ];
+    all.insert("vnet".to_owned(), words(&of_vnet));
+    for link in &switch.links {
+        if let Some(path) = plan.paths.get(usize::from(link.path().0)) {
+            let on = link.merges();
+            all.insert(path.name.clone(), words(&[("checksum", on), ("GSO", on)]));
+        }
+    }
+    let mut sockets = switch.tunnels.sockets().into_iter().flatten();
+    if let Some(socket) = sockets.next() {
+        let (send, receive) = (socket.sends_trains(), socket.receives_trains());
+        let on = words(&[("UDP_SEGMENT", send), ("UDP_GRO", receive)]);
+        all.insert("underlay".to_owned(), on);
+    }
+    all
 }

@@ -47,6 +47,7 @@ pub(crate) struct Running {
     started: Instant,
     current: Mutex<Current>,
     parts: Arc<Parts>,
+    offloads: BTreeMap<String, Vec<String>>,
     forwarding: Arc<ArcSwap<Forwarding>>,
     control: Arc<ControlHandle>,
     workers: Vec<WorkerHandle>,
@@ -57,7 +58,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new(
         (path, started): (&Path, Instant),
-        (config, plan, parts): (Config, Plan, Arc<Parts>),
+        (config, plan, parts, offloads): (Config, Plan, Arc<Parts>, BTreeMap<String, Vec<String>>),
         forwarding: Arc<ArcSwap<Forwarding>>,
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,
@@ -73,6 +74,7 @@ impl Running {
                 generation,
             }),
             parts,
+            offloads,
             forwarding,
             control,
             workers,
@@ -179,6 +181,7 @@ impl Gateway for Running {
         status.config = self.path.display().to_string();
         status.uptime_seconds = self.started.elapsed().as_secs_f64();
         status.workers = self.workers.len() as u16;
+        status.offloads.clone_from(&self.offloads);
         status.ledger_balanced = totals.imbalance() == 0;
         status.events = self
             .control

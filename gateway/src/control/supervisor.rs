@@ -76,6 +76,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let DataPath {
         workers,
         handles,
+        offloads,
         forwarding,
         parts,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
@@ -112,7 +113,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     let running = Arc::new(Running::new(
         (path, started),
-        (config, plan, parts),
+        (config, plan, parts, offloads),
         forwarding,
         Arc::clone(&control),
         handles,

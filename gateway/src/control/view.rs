@@ -27,6 +27,10 @@ pub struct Status {
     pub address: Vec<IpNet>,
     /// Data workers.
     pub workers: u16,
+    /// What kernel and devices do for the packets of each port, as found at the start; empty: nothing. What
+    /// they have refused since stands in the counters.
+    #[serde(default)]
+    pub offloads: BTreeMap<String, Vec<String>>,
     /// The gateways: at most one ExpressRoute, at most one Vpn.
     pub gateways: Vec<GatewayStatus>,
     /// Every path in the gateway's order.

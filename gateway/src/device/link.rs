@@ -97,6 +97,7 @@ pub struct LinkSocket {
     fd: OwnedFd,
     index: u32,
     offload: bool,
+    refuse_gso: bool,
 }
 
 impl LinkSocket {
@@ -120,6 +121,7 @@ impl LinkSocket {
             fd,
             index,
             offload: options.offload,
+            refuse_gso: false,
         };
         socket.attach(&filter::nothing())?;
         set_buffers(socket.as_fd(), options.receive_buffer, options.send_buffer);
@@ -280,10 +282,19 @@ impl LinkSocket {
         if offloaded && !self.offload {
             return Err(SendError::GsoRefused);
         }
+        if offloaded && self.refuse_gso {
+            return Err(SendError::of(Errno::INVAL, true));
+        }
         let header = offload.encode(hdr_len, layer2.len() as u16);
         write_parts(self.fd.as_fd(), &header, layer2, parts)
             .map(drop)
             .map_err(|error| SendError::of(error, offloaded))
+    }
+
+    /// A fault for tests: every super-packet and partial checksum is refused with EINVAL before the kernel sees
+    /// it. To run without them, switch `offload` off instead.
+    pub fn refuse_gso(&mut self) {
+        self.refuse_gso = true;
     }
 
     /// Index of the interface that the socket was opened on.

@@ -26,6 +26,10 @@ pub const MAX_PACKET: usize = 65_536;
 /// was not scheduled for so long would lose.
 const QUEUE_LENGTH: u16 = 2_000;
 
+/// What TUNSETOFFLOAD knows: checksums and TCP super-packets; UDP's (Linux 6.2).
+const TSO: c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+const USO: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
 /// A TUN device, up.
 #[derive(Debug)]
 pub struct Tun {
@@ -49,6 +53,7 @@ pub struct Tun {
 pub struct TunQueue {
     fd: OwnedFd,
     vnet_header: bool,
+    refuse_gso: bool,
 }
 
 impl Tun {
@@ -156,14 +161,15 @@ impl TunQueue {
             },
             error => DeviceError::of(attempt(), error),
         })?;
-        Ok(Self { fd, vnet_header })
+        Ok(Self {
+            fd,
+            vnet_header,
+            refuse_gso: false,
+        })
     }
 
     /// Switches on as much as the kernel has; the answer is (TSO, USO).
     fn enable_offloads(&self) -> (bool, bool) {
-        const TSO: c_uint =
-            libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-        const USO: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
         for (features, tso, uso) in [
             (TSO | USO, true, true),
             (TSO, true, false),
@@ -175,6 +181,18 @@ impl TunQueue {
             }
         }
         (false, false)
+    }
+
+    /// Switches off what this device hands over whole, as on a kernel that never had it: UDP super-packets, and
+    /// unless `tso` TCP's too. For tests: [`Tun::create`] finds out what the kernel has.
+    pub fn lack(&self, tso: bool) -> bool {
+        self.set_offloads(if tso { TSO } else { libc::TUN_F_CSUM })
+    }
+
+    /// A fault for tests: every super-packet and partial checksum is refused with EINVAL, as Linux 6.6.44 does
+    /// to some, before the kernel sees it. To run without them, switch `offload` off instead.
+    pub fn refuse_gso(&mut self) {
+        self.refuse_gso = true;
     }
 
     fn set_offloads(&self, features: c_uint) -> bool {
@@ -229,7 +247,9 @@ impl TunQueue {
         parts: &[IoSlice<'_>],
     ) -> Result<(), SendError> {
         let offloaded = offload.needs_device();
-        let result = if self.vnet_header {
+        let result = if self.refuse_gso && offloaded {
+            Err(Errno::INVAL)
+        } else if self.vnet_header {
             let header = offload.encode(hdr_len, 0);
             write_parts(self.fd.as_fd(), &header, &[], parts)
         } else if offloaded {

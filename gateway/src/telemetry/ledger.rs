@@ -77,6 +77,8 @@ pub struct Ledger {
     received: Box<[Count]>,
     sent: Box<[Count]>,
     dropped: Box<[Count]>,
+    /// By port; no packets but calls, so beside the books.
+    refused: Box<[AtomicU64]>,
     held: AtomicU64,
     /// The owner's rounds: in the middle of one packets are between two entries.
     round: Sequence,
@@ -90,6 +92,7 @@ impl Ledger {
             received: counts(ports),
             sent: counts(ports),
             dropped: counts(DropReason::COUNT),
+            refused: (0..ports).map(|_| AtomicU64::new(0)).collect(),
             held: AtomicU64::new(0),
             round: Sequence::default(),
         }
@@ -132,6 +135,15 @@ impl Ledger {
         }
     }
 
+    /// Counts a super-packet or train that the kernel would not take whole at `port`.
+    #[cold]
+    pub fn refused(&self, port: Port) {
+        if let Some(count) = self.refused.get(usize::from(port.0)) {
+            let new = count.load(Ordering::Relaxed).wrapping_add(1);
+            count.store(new, Ordering::Relaxed);
+        }
+    }
+
     /// Packets put aside in this thread's queues (to be sent or dropped later).
     #[inline]
     pub fn hold(&self, packets: u64) {
@@ -163,6 +175,10 @@ pub struct Totals {
     pub dropped: BTreeMap<String, Sum>,
     /// Packets in queues now.
     pub held: u64,
+    /// By port name, where there were any: super-packets, trains and checksums that the kernel refused to
+    /// finish, and that the gateway then sent packet by packet. None of them is lost by that.
+    #[serde(default)]
+    pub offload_refused: BTreeMap<String, u64>,
 }
 
 impl Totals {
@@ -187,6 +203,12 @@ impl Totals {
             for (sum, reason) in dropped.into_iter().zip(DropReason::ALL) {
                 if sum != Sum::default() {
                     *totals.dropped.entry(reason.name().to_owned()).or_default() += sum;
+                }
+            }
+            for (count, name) in ledger.refused.iter().zip(names) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    *totals.offload_refused.entry(name.clone()).or_default() += count;
                 }
             }
             totals.held = totals.held.wrapping_add(held);

@@ -127,6 +127,10 @@ pub struct LinkPort<L = LinkSocket> {
     control: Arc<Waker>,
     ledger: Arc<Ledger>,
     scratch: Box<[u8]>,
+    /// Room for a merged packet in one piece.
+    whole: Box<[u8]>,
+    /// A fault for tests, passed on to each socket that is opened.
+    refuse_gso: bool,
 }
 
 impl LinkPort {
@@ -143,7 +147,12 @@ impl LinkPort {
         self.socket = None;
         if facts.index != 0 {
             match self.recipe.open() {
-                Ok(socket) => self.socket = Some(socket),
+                Ok((mut socket, framing)) => {
+                    if self.refuse_gso {
+                        socket.refuse_gso();
+                    }
+                    self.socket = Some((socket, framing));
+                }
                 // It has vanished again: control will say so, and say when it returns.
                 Err(error) => {
                     tracing::warn!(interface = self.recipe.interface, %error, "link not opened");
@@ -182,7 +191,14 @@ impl<L: FrameSink> LinkPort<L> {
             control,
             ledger,
             scratch: vec![0; MAX_SEGMENT].into_boxed_slice(),
+            whole: vec![0; MAX_SEGMENT].into_boxed_slice(),
+            refuse_gso: false,
         }
+    }
+
+    /// The fault of [`LinkSocket::refuse_gso`], from the next socket on.
+    pub fn refuse_gso(&mut self) {
+        self.refuse_gso = true;
     }
 
     /// The path that this link is.
@@ -265,17 +281,16 @@ impl<L: FrameSink> LinkPort<L> {
     /// Lays a merged packet down in one piece and sends it as if it had come in so.
     #[cold]
     fn send_laid_out(&mut self, now: Instant, merged: &SuperPacket<'_>) {
-        let mut whole = Vec::with_capacity(merged.len);
-        merged
-            .slices()
-            .for_each(|slice| whole.extend_from_slice(slice));
-        match Headers::parse(&whole) {
-            Ok(headers) => self.send(now, &whole, &headers, &merged.offload),
+        let mut room = std::mem::take(&mut self.whole);
+        let whole = lay_down(merged, &mut room);
+        match Headers::parse(whole) {
+            Ok(headers) => self.send(now, whole, &headers, &merged.offload),
             Err(reason) => {
                 let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
                 self.ledger.dropped(reason, packets, bytes);
             }
         }
+        self.whole = room;
     }
 
     fn transmit(&mut self, mac: [u8; 6], packet: &[u8], headers: &Headers, offload: &Offload) {
@@ -292,6 +307,9 @@ impl<L: FrameSink> LinkPort<L> {
         match result {
             Ok(()) => self.ledger.sent(port, tally.packets, tally.bytes),
             Err(SendError::GsoRefused) => {
+                if self.recipe.offload {
+                    self.ledger.refused(port);
+                }
                 // Cut here what the kernel will not: every segment is sent, and booked, by itself.
                 each_segment(
                     packet,
@@ -378,6 +396,19 @@ impl<L: FrameSink> LinkPort<L> {
                 .dropped(DropReason::Shutdown, tally.packets, tally.bytes);
         }
     }
+}
+
+/// Copies a merged packet to the start of `room`, which is long enough for any.
+pub(crate) fn lay_down<'a>(merged: &SuperPacket<'_>, room: &'a mut [u8]) -> &'a [u8] {
+    let mut used = 0;
+    for slice in merged.slices() {
+        let Some(place) = room.get_mut(used..used + slice.len()) else {
+            break;
+        };
+        place.copy_from_slice(slice);
+        used += slice.len();
+    }
+    room.get(..used).unwrap_or_default()
 }
 
 /// Cuts a packet into what the wire carries, in `scratch`, and gives each segment to `send`. What cannot

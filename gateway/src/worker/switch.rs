@@ -23,7 +23,7 @@ use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::lane::{FIRST_OWNER, Lanes};
-use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment};
+use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment, lay_down};
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
@@ -697,7 +697,12 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let tally = packet.tally();
         match result {
             Ok(()) => ledger.sent(Port::VNET, tally.packets, tally.bytes),
-            Err(SendError::GsoRefused) => write_segments(vnet, ledger, &mut self.piece, packet),
+            Err(SendError::GsoRefused) => {
+                if !unaided {
+                    ledger.refused(Port::VNET);
+                }
+                write_segments(vnet, ledger, &mut self.piece, packet);
+            }
             Err(error) => ledger.dropped(error.reason(), tally.packets, tally.bytes),
         }
     }
@@ -976,9 +981,12 @@ fn write_merged<V: PacketSink>(
     match vnet.queue.write(&merged.offload, header_len, parts) {
         Ok(()) => ledger.sent(Port::VNET, packets, bytes),
         Err(SendError::GsoRefused) => {
+            if vnet.takes(&merged.offload) {
+                ledger.refused(Port::VNET);
+            }
             // Lay it down in one piece, then cut it as if a device had merged it.
             let (whole, piece) = piece.split_at_mut(MAX_SEGMENT.min(piece.len()));
-            let whole = lay_down(merged.slices(), whole);
+            let whole = lay_down(merged, whole);
             match Headers::parse(whole) {
                 Ok(headers) => {
                     let packet = Packet {
@@ -993,19 +1001,6 @@ fn write_merged<V: PacketSink>(
         }
         Err(error) => ledger.dropped(error.reason(), packets, bytes),
     }
-}
-
-/// Copies slices to the start of `room`, one behind the other; what has no room is left out.
-fn lay_down<'a, 'b>(slices: impl Iterator<Item = &'a [u8]>, room: &'b mut [u8]) -> &'b [u8] {
-    let mut used = 0;
-    for slice in slices {
-        let Some(place) = room.get_mut(used..used + slice.len()) else {
-            break;
-        };
-        place.copy_from_slice(slice);
-        used += slice.len();
-    }
-    room.get(..used).unwrap_or_default()
 }
 
 /// Cuts a packet that the device does not take whole, and writes its segments.

@@ -218,6 +218,11 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         }
     }
 
+    /// The same sockets, to be changed before the worker runs.
+    pub fn sockets_mut(&mut self) -> [Option<&mut U>; 2] {
+        [self.underlay.v4.as_mut(), self.underlay.v6.as_mut()]
+    }
+
     /// The sockets to wait on.
     pub fn sockets(&self) -> [Option<&U>; 2] {
         [self.underlay.v4.as_ref(), self.underlay.v6.as_ref()]
@@ -396,6 +401,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             Port::path(site.path)
         });
         ledger.sent(port, sent, sent_bytes);
+        if outcome.refused {
+            ledger.refused(port);
+        }
         if sent < packets {
             let reason = outcome
                 .error

@@ -5,15 +5,18 @@
 //! No harness on purpose: the count is the process's, so nothing may run beside it, not even who prints that a
 //! test takes long.
 
-// Allowed in tests, which clippy knows by their harness.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails its test"
+)]
 
 #[path = "../pair/mod.rs"]
 mod pair;
 
 use gateway::device::event::Poller;
 use gateway::device::udp::{ReceiveBatch, UdpOptions};
-use pair::{PATIENCE, Pair, Road, Settings, host};
+use pair::{PATIENCE, Pair, Road, Settings, Vnet, Way, host};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Stats, StatsAlloc};
 use std::alloc::System;
@@ -167,9 +170,9 @@ fn udp_trains(pair: &Pair, v6: bool) -> (usize, u64) {
 }
 
 fn main() {
-    let off = |road, vnet_offload, road_offload| Settings {
-        vnet_offload,
-        road_offload,
+    let with = |road, vnet, way| Settings {
+        vnet,
+        way,
         ..Settings::new(road)
     };
     let shared = |road| Settings {
@@ -181,10 +184,12 @@ fn main() {
         Settings::new(Road::QinQ),
         Settings::new(Road::Tunnel4),
         Settings::new(Road::Tunnel6),
-        off(Road::Link, false, true),
-        off(Road::Link, true, false),
-        off(Road::Tunnel4, false, true),
-        off(Road::Tunnel4, true, false),
+        with(Road::Link, Vnet::Off, Way::Whole),
+        with(Road::Link, Vnet::Whole, Way::Off),
+        with(Road::Link, Vnet::Refused, Way::Refused),
+        with(Road::Tunnel4, Vnet::Off, Way::Whole),
+        with(Road::Tunnel4, Vnet::Whole, Way::Off),
+        with(Road::Tunnel4, Vnet::Refused, Way::Refused),
         shared(Road::Tunnel4),
         shared(Road::Link),
     ];

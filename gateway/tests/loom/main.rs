@@ -11,8 +11,11 @@
 //! `cargo test -p gateway --test loom`. There is no test harness, since the files' own tests must not
 //! run here: each model is a line of output, and one that fails ends the program.
 
-// Allowed in tests, which clippy knows by their harness.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails its test"
+)]
 // What the program makes public is not all used here; and without a harness the files' own tests are left out,
 // but not what they use.
 #![allow(unreachable_pub, dead_code, unused_imports)]

@@ -6,6 +6,10 @@
 //! The workers are those of `vng run`, over real devices; what control would find out (the next hops' MAC
 //! addresses) is told to them once, so that nothing but packets moves while a test looks.
 
+// Not every test program uses all of it.
+#![allow(dead_code)]
+
+use crypto::wireguard::Endpoint;
 use gateway::config::{self, KeyFiles};
 use gateway::control::data_path::{DataPath, WorkerHandle};
 use gateway::control::plan::Plan;
@@ -13,7 +17,9 @@ use gateway::device::event::Waker;
 use gateway::device::interface::Interface;
 use gateway::device::namespace::Namespace;
 use gateway::device::netlink::{Netlink, VethEnd};
+use gateway::pipeline::coalesce::Coalescer;
 use gateway::telemetry::ledger::Totals;
+use gateway::worker::switch::Switch;
 use routing::health::Usability;
 use routing::path::PathId;
 use std::fmt::Write as _;
@@ -51,16 +57,40 @@ impl Road {
     }
 }
 
+/// What the TUN devices do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vnet {
+    /// TCP and UDP super-packets.
+    Whole,
+    /// A kernel without USO (before Linux 6.2).
+    WithoutUso,
+    /// Partial checksums, and no super-packets from the device.
+    WithoutTso,
+    /// `vnet.offload = false`: no virtio-net header.
+    Off,
+    /// Every super-packet and partial checksum is refused with EINVAL.
+    Refused,
+}
+
+/// What the links' or tunnels' sockets do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Super-packets, trains.
+    Whole,
+    /// `offload = false`.
+    Off,
+    /// Every super-packet is refused with EINVAL, every train with EIO.
+    Refused,
+}
+
 /// How both gateways are configured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) road: Road,
     /// Workers of each gateway. A tunnel belongs to the first.
     pub(crate) workers: usize,
-    /// `vnet.offload`.
-    pub(crate) vnet_offload: bool,
-    /// `offload` of the link or of `[vpn]`.
-    pub(crate) road_offload: bool,
+    pub(crate) vnet: Vnet,
+    pub(crate) way: Way,
 }
 
 impl Settings {
@@ -69,8 +99,8 @@ impl Settings {
         Self {
             road,
             workers: 1,
-            vnet_offload: true,
-            road_offload: true,
+            vnet: Vnet::Whole,
+            way: Way::Whole,
         }
     }
 }
@@ -151,7 +181,9 @@ impl Pair {
         let ends = [0, 1].map(|n| {
             let key = keys[1 - n].public_key().to_string();
             let text = text(n, settings, &key);
-            spaces[n].run(|| assemble(&text, files.path())).unwrap()
+            spaces[n]
+                .run(|| assemble(&text, files.path(), settings))
+                .unwrap()
         });
         // Each tells the other where it is.
         if !settings.road.is_tunnel() {
@@ -269,9 +301,10 @@ fn text(n: usize, settings: Settings, peer_key: &str) -> String {
     let Settings {
         road,
         workers,
-        vnet_offload,
-        road_offload,
+        vnet,
+        way,
     } = settings;
+    let (vnet_offload, road_offload) = (vnet != Vnet::Off, way != Way::Off);
     let mut text = format!(
         r#"
 [vnet]
@@ -341,7 +374,29 @@ offload   = {road_offload}
     text
 }
 
-fn assemble(text: &str, directory: &Path) -> (DataPath, Vec<String>) {
+/// Puts the faults in that no configuration asks for.
+fn alter(settings: Settings, switch: &mut Switch<Endpoint>) {
+    match settings.vnet {
+        Vnet::WithoutUso | Vnet::WithoutTso => {
+            let tso = settings.vnet == Vnet::WithoutUso;
+            assert!(switch.vnet.queue.lack(tso), "the device keeps its offloads");
+            switch.vnet.uso = false;
+            switch.merge = Coalescer::new(false);
+        }
+        Vnet::Refused => switch.vnet.queue.refuse_gso(),
+        Vnet::Whole | Vnet::Off => {}
+    }
+    if settings.way == Way::Refused {
+        for link in &mut switch.links {
+            link.refuse_gso();
+        }
+        for socket in switch.tunnels.sockets_mut().into_iter().flatten() {
+            socket.refuse_gso();
+        }
+    }
+}
+
+fn assemble(text: &str, directory: &Path, settings: Settings) -> (DataPath, Vec<String>) {
     let name = Path::new("pair.toml");
     let loaded = config::parse(name, text.to_owned(), directory, KeyFiles::Checked);
     let config = match loaded {
@@ -350,7 +405,9 @@ fn assemble(text: &str, directory: &Path) -> (DataPath, Vec<String>) {
     };
     let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full).unwrap();
     let control = Arc::new(Waker::new().unwrap());
-    let path = match DataPath::assemble(&config, &plan, Instant::now(), &control) {
+    let now = Instant::now();
+    let alter = |switch: &mut Switch<Endpoint>| alter(settings, switch);
+    let path = match DataPath::assemble_with(&config, &plan, now, &control, alter) {
         Ok(path) => path,
         Err(error) => panic!("{error:?}"),
     };

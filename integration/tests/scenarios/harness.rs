@@ -166,7 +166,7 @@ pub(crate) fn balanced(gateway: &Gateway) -> Counters {
         if difference == 0 {
             Ok(counters)
         } else {
-            Err((difference, counters))
+            Err((difference, Box::new(counters)))
         }
     })
 }

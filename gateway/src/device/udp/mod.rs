@@ -180,6 +180,11 @@ impl UdpSocket {
         .map_err(|error| DeviceError::of("steer datagrams to workers".to_owned(), error))
     }
 
+    /// The fault of [`UdpOptions::refuse_gso`], from now on.
+    pub fn refuse_gso(&mut self) {
+        self.refuse_gso = true;
+    }
+
     /// Whether trains are sent as such, as far as the kernel has not refused one since.
     pub fn sends_trains(&self) -> bool {
         self.gso && !self.switch.is_off()
