@@ -78,8 +78,8 @@ impl LinkSetup {
 pub struct ControlLink {
     setup: LinkSetup,
     facts: LinkFacts,
-    /// MAC address of the interface itself.
-    interface_mac: Mac,
+    /// MAC address of the interface itself; `None` until netlink has told of it.
+    interface_mac: Option<Mac>,
     /// `None` until netlink has told of it.
     interface: Option<Interface>,
     adjacency: Adjacency,
@@ -96,7 +96,7 @@ impl ControlLink {
             adjacency: Adjacency::new(now, mac, setup.own(), setup.next_hops()),
             facts: setup.word.read(),
             setup,
-            interface_mac: Mac::default(),
+            interface_mac: None,
             interface: None,
             socket: None,
             token,
@@ -117,8 +117,10 @@ impl ControlLink {
         let before = (self.facts, self.interface);
         let mac = state.and_then(|state| state.mac).unwrap_or_default();
         let index = state.map_or(0, |state| state.index);
-        let other = index != self.facts.index || mac != self.interface_mac;
-        self.interface_mac = mac;
+        // What workers have opened at the start is not opened again for being told of for the first time.
+        let other_mac = self.interface_mac.is_some_and(|known| known != mac);
+        let other = index != self.facts.index || other_mac;
+        self.interface_mac = Some(mac);
         self.facts = LinkFacts {
             generation: self.facts.generation.wrapping_add(u32::from(other)),
             index,

@@ -115,7 +115,7 @@ impl<E: Endpoint> Worker<E> {
         }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
-        Ok(Self {
+        let mut worker = Self {
             switch,
             shared,
             poller,
@@ -128,7 +128,11 @@ impl<E: Endpoint> Worker<E> {
             vnet_backlog: Backlog::default(),
             tunnel_backlogs,
             link_backlogs,
-        })
+        };
+        // Workers are made in order, which is the order in which a link's sockets must be opened; and all are
+        // open before the gateway says that it is ready.
+        worker.refresh_links();
+        Ok(worker)
     }
 
     /// Runs until it is told to stop. Errors are those of epoll itself; a device that fails is a counted
