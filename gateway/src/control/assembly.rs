@@ -2,7 +2,7 @@
 //!
 //! 1. [`Parts::new`]: the words that control and workers share, one set a path
 //! 2. [`Parts::forwarding`]: what workers read
-//! 3. [`vnet_port`], [`tunnels`], [`Parts::switch`]: the ports of a worker
+//! 3. [`vnet_ports`], [`tunnels`], [`Parts::switch`]: the ports of a worker
 //! 4. [`Parts::watch`]: what control watches
 
 use crate::config::key_file;

@@ -2,7 +2,7 @@
 //!
 //! 1. A bucket is a stretch of time. Tokens are nanoseconds: a packet costs the time that the rate takes
 //!    for it, so a bucket fills by one nanosecond a nanosecond, whatever its rate, and a new rate is a new
-//!    price ([`Rate`]).
+//!    price ([`Price`]).
 //! 2. [`Pool`]: until when its time has been given out. Taking a share is one compare-and-swap that moves
 //!    this moment on; what lies further back than the burst is forfeit. A share may lie ahead of the
 //!    clock, which queues the workers fairly: each gets its turn in the order of asking.
