@@ -21,6 +21,10 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// As in the program: what is large lies in large pages.
+#[global_allocator]
+static ALLOCATOR: gateway::device::pages::LargePages = gateway::device::pages::LargePages;
+
 /// As many places as routes lead to: a gateway has few, however many routes.
 const PLACES: u64 = 16;
 

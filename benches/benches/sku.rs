@@ -10,6 +10,10 @@ use benches::sku::report::Report;
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
 
+/// As in the program: what is large lies in large pages.
+#[global_allocator]
+static ALLOCATOR: gateway::device::pages::LargePages = gateway::device::pages::LargePages;
+
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let given = |option: &str| arguments.iter().any(|argument| argument == option);

@@ -3,7 +3,8 @@
 //!
 //! `tun` is the virtual network's side, `link` (with `filter` and `vlan`) an ExpressRoute link's, `udp`
 //! the tunnels'; `steering` shares packets out over workers; `offload` is the virtio-net header
-//! that the first two share; `sink` is all three as traits; `error` says what can go wrong with any of them.
+//! that the first two share; `sink` is all three as traits; `pages` is memory; `error` says what can go
+//! wrong with any of them.
 #![allow(unsafe_code)]
 
 pub mod error;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod namespace;
 pub mod netlink;
 pub mod offload;
+pub mod pages;
 pub mod signal;
 pub mod sink;
 pub mod steering;
