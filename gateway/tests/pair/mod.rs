@@ -91,6 +91,10 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     pub(crate) vnet: Vnet,
     pub(crate) way: Way,
+    /// Whether both are of an Azure SKU that holds traffic to a rate, not `Unlimited`.
+    pub(crate) shaped: bool,
+    /// Sessions of the tunnel.
+    pub(crate) lanes: u8,
 }
 
 impl Settings {
@@ -101,6 +105,8 @@ impl Settings {
             workers: 1,
             vnet: Vnet::Whole,
             way: Way::Whole,
+            shaped: false,
+            lanes: 1,
         }
     }
 }
@@ -303,7 +309,14 @@ fn text(n: usize, settings: Settings, peer_key: &str) -> String {
         workers,
         vnet,
         way,
+        shaped,
+        lanes,
     } = settings;
+    let sku = match (shaped, road.is_tunnel()) {
+        (false, _) => "Unlimited",
+        (true, true) => "VpnGw1",
+        (true, false) => "ErGw1Az",
+    };
     let (vnet_offload, road_offload) = (vnet != Vnet::Off, way != Way::Off);
     let mut text = format!(
         r#"
@@ -331,7 +344,7 @@ workers = {workers}
             text,
             r#"
 [vpn]
-sku              = "Unlimited"
+sku              = "{sku}"
 private_key_file = "{n}.key"
 listen_port      = 51820
 offload          = {road_offload}
@@ -341,6 +354,7 @@ name       = "far"
 public_key = "{peer_key}"
 endpoint   = "{endpoint}"
 prefixes   = {prefixes}
+lanes      = {lanes}
 probe      = false
 "#
         );
@@ -353,7 +367,7 @@ probe      = false
             text,
             r#"
 [expressroute]
-sku = "Unlimited"
+sku = "{sku}"
 
 [[expressroute.circuit]]
 name     = "far"
