@@ -113,6 +113,8 @@ impl Gateway for Fixed {
         vec![CircuitView {
             name: "er".into(),
             model: "colocated".into(),
+            model_name: "Cloud exchange co-location".into(),
+            wire: "layer 2, QinQ, own tags and ARP".into(),
             prefixes: vec!["10.2.0.0/16".parse().unwrap()],
             links: vec![LinkView {
                 name: "primary".into(),
@@ -282,7 +284,7 @@ fn every_view_has_a_table_that_names_what_matters() {
         ("policy", &["no-telnet", "destination port 23", "drop", "7"]),
         (
             "circuits",
-            &["er/primary", "100, 10", "1,234 packets", "colocated"],
+            &["er/primary", "100, 10", "1,234 packets", "co-location"],
         ),
         (
             "tunnels",

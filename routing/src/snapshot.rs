@@ -99,6 +99,8 @@ pub struct Builder {
     pub policy: Vec<Rule>,
     /// Whether packets may go from one circuit or site to another.
     pub branch_transit: bool,
+    /// Circuits that tunnels are carried over.
+    pub underlays: Vec<OwnerId>,
 }
 
 /// Why there is no snapshot.
@@ -185,6 +187,8 @@ pub struct Snapshot {
     hops: Box<[Hop]>,
     groups: Box<[Group]>,
     branch_transit: bool,
+    /// For each circuit that carries tunnels, the groups of its links: IPv4, IPv6.
+    underlays: Box<[(OwnerId, [GroupId; 2])]>,
 }
 
 impl Snapshot {
@@ -284,6 +288,16 @@ impl Snapshot {
         }
     }
 
+    /// The group that datagrams of tunnels over this circuit take.
+    #[inline]
+    pub fn underlay_group(&self, circuit: OwnerId, version: Version) -> Option<GroupId> {
+        let (_, [v4, v6]) = self.underlays.iter().find(|(owner, _)| *owner == circuit)?;
+        Some(match version {
+            Version::V4 => *v4,
+            Version::V6 => *v6,
+        })
+    }
+
     /// Every route with its standing: the effective-route table.
     pub fn rib(&self) -> &Rib {
         &self.rib
@@ -311,6 +325,7 @@ impl Builder {
             routes: Vec::new(),
             policy: Vec::new(),
             branch_transit: false,
+            underlays: Vec::new(),
         }
     }
 
@@ -360,6 +375,12 @@ impl Builder {
             rules.push((rule.name, action));
             matches.push(rule.matches);
         }
+        let mut underlays = Vec::with_capacity(self.underlays.len());
+        for &owner in &self.underlays {
+            let v4 = groups.via(&[owner], Version::V4)?;
+            let v6 = groups.via(&[owner], Version::V6)?;
+            underlays.push((owner, [v4, v6]));
+        }
         let groups = groups.finish(usability);
         let (own_v4, own_v6) = by_family(&self.own_addresses);
         Ok(Snapshot {
@@ -389,6 +410,7 @@ impl Builder {
             hops: hops.into(),
             groups,
             branch_transit: self.branch_transit,
+            underlays: underlays.into(),
         })
     }
 

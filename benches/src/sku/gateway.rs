@@ -418,6 +418,7 @@ fn gateway(
         links,
         tunnels,
         lanes: Vec::new(),
+        privates: Vec::new(),
         ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel(Lanes::ONE)],
         exits: Vec::new(),
         entrances: Vec::new(),

@@ -292,7 +292,11 @@ fn paths(config: &Config) -> Vec<PathRow> {
         rows.push(PathRow {
             name: site.name.clone(),
             kind: "Vpn",
-            next_hop: endpoint.unwrap_or_else(|| "calls us".to_owned()),
+            next_hop: match (endpoint, &site.over) {
+                (Some(endpoint), Some(over)) => format!("{endpoint} over {over}"),
+                (None, Some(over)) => format!("calls us over {over}"),
+                (endpoint, None) => endpoint.unwrap_or_else(|| "calls us".to_owned()),
+            },
             probe: site.probe.as_ref().and_then(|probe| {
                 let target = probe.target?;
                 Some(probe_text(probe, target.to_string()))

@@ -271,13 +271,14 @@ fn circuits(style: Style, circuits: &[CircuitView]) -> String {
     let row = |circuit: &CircuitView| {
         [
             circuit.name.clone(),
-            circuit.model.clone(),
+            circuit.model_name.clone(),
+            circuit.wire.clone(),
             list(&circuit.prefixes),
         ]
     };
     text += &table(
         style,
-        &["circuit", "model", "prefixes"],
+        &["circuit", "model", "on the wire", "prefixes"],
         circuits.iter().map(row),
     );
     text
@@ -318,7 +319,10 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
             format!("{}{lanes}", tunnel.name),
             tunnel.kind.clone(),
             state(&tunnel.state, tunnel.reason.as_deref()),
-            or_dash(tunnel.endpoint.as_ref()),
+            match (&tunnel.endpoint, &tunnel.over) {
+                (Some(endpoint), Some(over)) => format!("{endpoint} over {over}"),
+                (endpoint, _) => or_dash(endpoint.as_ref()),
+            },
             ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago))),
             match (
                 tunnel.limit_bits_per_second,

@@ -417,9 +417,26 @@ fn site(walk: &mut Walk, section: Section, directory: &Path) -> Site {
             .optional(walk, "lanes", &Whole(1, 16))
             .map_or(1, |lanes| lanes as u8),
         probe: probe(walk, &section, None),
+        over: section.optional(walk, "over", &Over),
+        mtu: section.optional(walk, "mtu", &MTU).map(|mtu| mtu as u16),
     };
     section.finish(walk);
     site
+}
+
+/// The circuit that carries a tunnel; whether it is known is a rule's matter.
+struct Over;
+
+impl Kind for Over {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "the name of a circuit".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        Text.parse(value)
+    }
 }
 
 fn point_to_site(walk: &mut Walk, section: Section) -> PointToSite {

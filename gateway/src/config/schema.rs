@@ -68,6 +68,37 @@ pub enum ConnectionModel {
     AnyToAny,
 }
 
+impl ConnectionModel {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Colocated => "colocated",
+            Self::PointToPoint => "point-to-point",
+            Self::AnyToAny => "any-to-any",
+        }
+    }
+
+    /// As Azure calls it (azure.md section 5).
+    pub fn azure_name(self) -> &'static str {
+        match self {
+            Self::Colocated => "Cloud exchange co-location",
+            Self::PointToPoint => "Point-to-point Ethernet",
+            Self::AnyToAny => "Any-to-any (IPVPN)",
+        }
+    }
+
+    /// What it means on the wire of a link with so many VLAN tags: who runs tags and layer 3.
+    pub fn wire(self, tags: usize) -> &'static str {
+        match (self, tags) {
+            (Self::AnyToAny, 0) => "managed layer 3, untagged, the provider's router",
+            (Self::AnyToAny, _) => "managed layer 3, 802.1Q, the provider's router",
+            (Self::Colocated | Self::PointToPoint, 0) => "untagged: layer 3, or a port of its own",
+            (Self::Colocated | Self::PointToPoint, 1) => "layer 2, 802.1Q, own tags and ARP",
+            (Self::Colocated | Self::PointToPoint, _) => "layer 2, QinQ, own tags and ARP",
+        }
+    }
+}
+
 /// What a path does with fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentPolicy {
@@ -213,6 +244,17 @@ pub struct Site {
     pub lanes: u8,
     /// In-path probe.
     pub probe: Option<Probe>,
+    /// The circuit whose links carry the tunnel, by name; `None`: the host's own network does.
+    pub over: Option<String>,
+    /// MTU of this tunnel, bytes of the inner packet; `None`: that of all tunnels.
+    pub mtu: Option<u16>,
+}
+
+impl Vpn {
+    /// MTU of a site's tunnel, bytes of the inner packet.
+    pub fn mtu_of(&self, site: &Site) -> u16 {
+        site.mtu.unwrap_or(self.mtu)
+    }
 }
 
 /// `[vpn.point_to_site]`

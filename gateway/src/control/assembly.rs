@@ -31,6 +31,7 @@ use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
 use crate::worker::lane;
 use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
+use crate::worker::private::Private;
 use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
 use crypto::key::{PresharedKey, PrivateKey};
@@ -45,6 +46,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 use std::time::{Instant, SystemTime};
+
+mod private;
 
 /// Flows that a worker remembers the decision of; more only cost a decision each.
 const FLOWS: usize = 65_536;
@@ -208,12 +211,8 @@ impl Parts {
         limits: Option<Arc<shape::Limits>>,
     ) -> Forwarding {
         let paths = plan.paths.iter().map(|path| {
-            let vpn_mtu = config
-                .vpn
-                .as_ref()
-                .map_or(DEFAULT_TUNNEL_MTU, |vpn| vpn.mtu);
             let Some(parts) = self.link(path.id) else {
-                return side(vpn_mtu, FragmentPolicy::Forward, &[]);
+                return side(tunnel_mtu(config, path), FragmentPolicy::Forward, &[]);
             };
             let circuit = match path.origin {
                 Origin::Link { circuit, .. } => circuits_of(config).get(circuit),
@@ -244,7 +243,7 @@ impl Parts {
         plan: &Plan,
         seat: Seat,
         vnet: VnetPort,
-        (tunnels, lanes): Ports,
+        (tunnels, lanes, privates): Ports,
         control: &Arc<Waker>,
     ) -> Result<Switch<Endpoint>, RunError> {
         let next = (!seat.is_last()).then_some(seat.number + 1);
@@ -252,7 +251,13 @@ impl Parts {
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
                 let (owner, lanes) = (self.owner(path, seat.count), self.lanes(path.id).len());
-                ways.push(lane::way(lanes as u8, owner, seat.number, seat.count));
+                let private = path.over.filter(|_| owner == seat.number);
+                let place =
+                    private.and_then(|over| privates.iter().position(|p| p.circuit == over));
+                ways.push(match place {
+                    Some(place) => Way::Private(place),
+                    None => lane::way(lanes as u8, owner, seat.number, seat.count),
+                });
                 continue;
             };
             let next = |v4: bool| {
@@ -281,6 +286,7 @@ impl Parts {
             links,
             tunnels,
             lanes,
+            privates,
             ways,
             exits: seat.exits,
             entrances: seat.entrances,
@@ -443,8 +449,22 @@ pub(crate) fn set_host_routes(
     Ok(())
 }
 
-/// One worker's tunnels on the base port, and on the port of each lane that it owns.
-type Ports = (Tunnels<Endpoint>, Vec<Tunnels<Endpoint>>);
+/// One worker's tunnels on the base port, on the port of each lane that it owns, and over each circuit that
+/// carries some.
+type Ports = (
+    Tunnels<Endpoint>,
+    Vec<Tunnels<Endpoint>>,
+    Vec<Private<Endpoint>>,
+);
+
+/// MTU of the tunnel of a path, bytes of the inner packet.
+fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
+    match (&config.vpn, site_of(config, path)) {
+        (Some(vpn), Some(site)) => vpn.mtu_of(site),
+        (Some(vpn), None) => vpn.mtu,
+        (None, _) => DEFAULT_TUNNEL_MTU,
+    }
+}
 
 /// Opens one worker's sockets for tunnels and adds every site and lane that it owns. To be called in the order
 /// of the workers: the kernel numbers the sockets of a port as they come.
@@ -460,7 +480,9 @@ pub(crate) fn tunnels(
     let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
     let most = sites.map(|site| site.lanes).max().unwrap_or(1);
     let lanes = lane::owned(seat.number, seat.count, most).map(open);
-    Ok((open(0)?, lanes.collect::<Result<_, _>>()?))
+    let (base, lanes) = (open(0)?, lanes.collect::<Result<_, _>>()?);
+    let privates = private::privates(config, plan, parts, seat, limiter, started)?;
+    Ok((base, lanes, privates))
 }
 
 /// The same for one port: the base port, or that of a lane above 0.
@@ -472,18 +494,11 @@ fn tunnels_of_port(
     (limiter, started): (&Arc<Limiter>, Instant),
     lane: u8,
 ) -> Result<Tunnels<Endpoint>, RunError> {
-    let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
-    let (private_key, underlay) = match &config.vpn {
-        Some(vpn) => {
-            let key = key_file::read::<PrivateKey>(&vpn.private_key_file)
-                .map_err(|error| failed(&error))?;
-            (key, underlay(vpn, seat, lane)?)
-        }
-        None => (
-            PrivateKey::generate().map_err(|error| failed(&error))?,
-            Underlay::default(),
-        ),
+    let underlay = match &config.vpn {
+        Some(vpn) => underlay(vpn, seat, lane)?,
+        None => Underlay::default(),
     };
+    let private_key = private_key(config)?;
     let epoch = Epoch {
         instant: started,
         calendar: SystemTime::now(),
@@ -499,35 +514,52 @@ fn tunnels_of_port(
         let (Some(site), Some(word)) = (site_of(config, path), word) else {
             continue;
         };
-        if lane == 0 && parts.owner(path, seat.count) != seat.number {
+        let is_elsewhere = lane == 0 && parts.owner(path, seat.count) != seat.number;
+        if is_elsewhere || path.over.is_some() {
             continue;
         }
-        let preshared_key = match &site.preshared_key_file {
-            Some(file) => key_file::read::<PresharedKey>(file)
-                .map_err(|error| failed(&error))?
-                .into_bytes(),
-            None => zeroize::Zeroizing::default(),
-        };
         let above = |mut to: SocketAddr| {
             to.set_port(to.port().saturating_add(u16::from(lane)));
             to
         };
-        let peer = Peer {
-            public_key: site.public_key,
-            preshared_key,
-            endpoint: site.endpoint.map(above),
-            keepalive: site.keepalive,
-            mtu: config
-                .vpn
-                .as_ref()
-                .map_or(DEFAULT_TUNNEL_MTU, |vpn| vpn.mtu),
-        };
+        let mut peer = peer(config, path, site)?;
+        peer.endpoint = peer.endpoint.map(above);
         if !tunnels.add(started, path.id, &peer, Arc::clone(word)) {
-            let why = "its public key is no usable key, or stands twice";
-            return Err(RunError::System(format!("site {}: {why}", site.name)));
+            return Err(unusable_key(site));
         }
     }
     Ok(tunnels)
+}
+
+/// The gateway's private key; without a VPN gateway one that nobody knows.
+fn private_key(config: &Config) -> Result<PrivateKey, RunError> {
+    let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
+    match &config.vpn {
+        Some(vpn) => key_file::read(&vpn.private_key_file).map_err(|error| failed(&error)),
+        None => PrivateKey::generate().map_err(|error| failed(&error)),
+    }
+}
+
+/// A site as its engine knows it.
+fn peer(config: &Config, path: &PathPlan, site: &Site) -> Result<Peer, RunError> {
+    let preshared_key = match &site.preshared_key_file {
+        Some(file) => key_file::read::<PresharedKey>(file)
+            .map_err(|error| RunError::System(error.to_string()))?
+            .into_bytes(),
+        None => zeroize::Zeroizing::default(),
+    };
+    Ok(Peer {
+        public_key: site.public_key,
+        preshared_key,
+        endpoint: site.endpoint,
+        keepalive: site.keepalive,
+        mtu: tunnel_mtu(config, path),
+    })
+}
+
+fn unusable_key(site: &Site) -> RunError {
+    let why = "its public key is no usable key, or stands twice";
+    RunError::System(format!("site {}: {why}", site.name))
 }
 
 /// The limiter that all workers share.

@@ -1,7 +1,7 @@
 //! What the running gateway looks like to a person: the views of `vng show` that need the state of its
 //! paths. What the plan alone says is in [`super::describe`].
 
-use crate::config::schema::{Circuit, Config, ConnectionModel, NextHop, Site, SiteKind};
+use crate::config::schema::{Circuit, Config, NextHop, Site, SiteKind};
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::limit;
@@ -248,14 +248,13 @@ pub(crate) fn circuits(
                 sent,
             })
         });
+        let tags = circuit.links.iter().map(|link| link.vlan.len()).max();
+        let tags = tags.unwrap_or(0);
         CircuitView {
             name: circuit.name.clone(),
-            model: match circuit.model {
-                ConnectionModel::Colocated => "colocated",
-                ConnectionModel::PointToPoint => "point-to-point",
-                ConnectionModel::AnyToAny => "any-to-any",
-            }
-            .to_owned(),
+            model: circuit.model.name().to_owned(),
+            model_name: circuit.model.azure_name().to_owned(),
+            wire: circuit.model.wire(tags).to_owned(),
             prefixes: circuit.prefixes.clone(),
             links: links.collect(),
         }
@@ -305,6 +304,7 @@ pub(crate) fn tunnels(
             lanes: (0..).zip(parts.lanes(path.id)).map(lane).collect(),
             public_key: BASE64.encode(site.public_key),
             endpoint: word.endpoint.load().as_deref().copied(),
+            over: site.over.clone(),
             last_handshake_seconds: handshake_age(word, started),
             handshakes: word.handshakes.load(Ordering::Relaxed),
             state,
@@ -436,7 +436,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
                 key,
                 site.endpoint,
                 site.keepalive,
-                site.lanes,
+                (site.lanes, site.over.clone(), site.mtu),
             )
         };
         sites_of(config).iter().map(tunnel).collect()

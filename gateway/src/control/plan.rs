@@ -47,6 +47,8 @@ pub struct PathPlan {
     pub owner: OwnerId,
     /// Where it stands in the configuration.
     pub origin: Origin,
+    /// The circuit that carries it, where one carries a tunnel.
+    pub over: Option<OwnerId>,
 }
 
 /// What a configuration means for the data path.
@@ -127,6 +129,7 @@ impl Plan {
             .collect();
         builder.branch_transit = config.failover.branch_transit;
         builder.owners = layout.owners();
+        builder.underlays = layout.underlays();
         builder.paths = layout.snapshot_paths();
         builder.routes = layout.routes(&config.route)?;
         builder.policy = layout.policy(&config.policy)?;
@@ -199,17 +202,26 @@ impl<'a> Layout<'a> {
         for (circuit, given) in layout.circuits.iter().enumerate() {
             for (link, one) in given.links.iter().enumerate() {
                 let name = format!("{}/{}", given.name, one.name);
-                layout.add(name, circuit, Origin::Link { circuit, link });
+                layout.add(name, circuit, Origin::Link { circuit, link }, None);
             }
         }
         for (site, given) in layout.sites.iter().enumerate() {
             let owner = layout.circuits.len() + site;
-            layout.add(given.name.clone(), owner, Origin::Site { site });
+            let over = given.over.as_deref().and_then(|over| layout.circuit(over));
+            layout.add(given.name.clone(), owner, Origin::Site { site }, over);
         }
         layout
     }
 
-    fn add(&mut self, name: String, owner: usize, origin: Origin) {
+    fn circuit(&self, name: &str) -> Option<OwnerId> {
+        let place = self
+            .circuits
+            .iter()
+            .position(|circuit| circuit.name == name);
+        place.map(|place| OwnerId(place as u16))
+    }
+
+    fn add(&mut self, name: String, owner: usize, origin: Origin, over: Option<OwnerId>) {
         self.paths.push(PathPlan {
             id: PathId(self.paths.len() as u16),
             name,
@@ -219,6 +231,7 @@ impl<'a> Layout<'a> {
             },
             owner: OwnerId(owner as u16),
             origin,
+            over,
         });
     }
 
@@ -346,6 +359,13 @@ impl<'a> Layout<'a> {
             fragment: given.fragment,
             negated: policy::Negated::default(),
         })
+    }
+
+    /// Circuits that sites are reached over, each once.
+    fn underlays(&self) -> Vec<OwnerId> {
+        let mut underlays: Vec<OwnerId> = self.paths.iter().filter_map(|path| path.over).collect();
+        underlays.dedup();
+        underlays
     }
 
     fn owner(&self, name: &str, by: impl Fn() -> String) -> Result<OwnerId, PlanError> {

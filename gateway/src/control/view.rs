@@ -164,8 +164,14 @@ pub struct PolicyView {
 pub struct CircuitView {
     /// Name.
     pub name: String,
-    /// Connection model.
+    /// Connection model, as the configuration writes it.
     pub model: String,
+    /// Connection model, as Azure calls it.
+    #[serde(default)]
+    pub model_name: String,
+    /// What that means on the wire: layer, tags, and who runs them.
+    #[serde(default)]
+    pub wire: String,
     /// Static prefixes.
     pub prefixes: Vec<IpNet>,
     /// Links.
@@ -213,6 +219,9 @@ pub struct TunnelView {
     pub public_key: String,
     /// Where its datagrams go now; this and what follows is lane 0's.
     pub endpoint: Option<SocketAddr>,
+    /// The circuit that carries the tunnel; `null`: the host's own network does.
+    #[serde(default)]
+    pub over: Option<String>,
     /// Seconds since the last handshake; `null`: none yet.
     pub last_handshake_seconds: Option<f64>,
     /// Handshakes completed.

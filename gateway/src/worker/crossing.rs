@@ -50,6 +50,15 @@ pub enum Cargo {
         /// Who sent it.
         source: SocketAddr,
     },
+    /// A datagram of a tunnel over a circuit, whose session is the receiver's. It is booked as come in.
+    Outer {
+        /// The place of the circuit's tunnels in each worker.
+        place: u8,
+        /// Who sent it.
+        source: SocketAddr,
+        /// Traffic class of the packet that it came in.
+        class: u8,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

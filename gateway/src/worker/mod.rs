@@ -4,6 +4,7 @@
 //! - [`switch`]: where packets change sides
 //! - [`link`], [`ethernet`]: ExpressRoute links, tags, next hops
 //! - [`tunnels`]: trains sealed and opened in place; [`lane`]: several sessions of one site side by side
+//! - [`private`]: tunnels over a circuit, encryption over the private path
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
 //! - [`handover`]: what workers and control hand each other
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
@@ -17,6 +18,7 @@ pub mod handover;
 pub mod lane;
 pub mod link;
 pub mod polling;
+pub mod private;
 pub mod run;
 pub mod switch;
 pub mod tunnels;

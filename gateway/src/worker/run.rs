@@ -113,6 +113,9 @@ impl<E: Endpoint> Worker<E> {
             // Control looks before the worker runs: a configured endpoint must be there to be seen.
             tunnels.publish(now);
         }
+        for private in &mut switch.privates {
+            private.tunnels.publish(now);
+        }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
         let mut worker = Self {
@@ -178,7 +181,8 @@ impl<E: Endpoint> Worker<E> {
             self.switch.send_shaped(now);
             self.switch.all_tunnels().for_each(|t| t.flush(now));
             self.switch.send_parcels(self.rounds, now);
-            let due = self.run_timers(now);
+            let private = self.switch.run_privates(round);
+            let due = self.run_timers(now, private);
             self.switch.ledger.end();
             timeout = if self.patience.looks_on(now, worked) {
                 if !worked {
@@ -343,8 +347,8 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// Runs what is due and says how long the worker may sleep.
-    fn run_timers(&mut self, now: Instant) -> Option<Duration> {
-        let mut next = None;
+    fn run_timers(&mut self, now: Instant, soonest: Option<Instant>) -> Option<Duration> {
+        let mut next = soonest;
         for tunnels in self.switch.all_tunnels() {
             tunnels.poll(now);
             next = [next, tunnels.deadline()].into_iter().flatten().min();
@@ -366,6 +370,8 @@ impl<E: Endpoint> Worker<E> {
         }
         if now >= self.published + PUBLISH {
             self.switch.all_tunnels().for_each(|t| t.publish(now));
+            let privates = self.switch.privates.iter_mut();
+            privates.for_each(|private| private.tunnels.publish(now));
             self.publish_kernel_drops();
             self.published = now;
         }

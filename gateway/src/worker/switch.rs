@@ -24,6 +24,7 @@ use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::lane::{FIRST_OWNER, Lanes};
 use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment, lay_down};
+use crate::worker::private::Private;
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
@@ -43,6 +44,8 @@ pub enum Way {
     Link(usize),
     /// A tunnel, with these lanes of this worker.
     Tunnel(Lanes),
+    /// A tunnel of this worker over a circuit: the place of its [`Private`].
+    Private(usize),
     /// A tunnel of which this worker has no lane, and the worker of this number has.
     Owner(usize),
 }
@@ -68,10 +71,10 @@ pub struct Round<'a> {
 
 /// A packet that has been parsed and is as long as it says.
 #[derive(Clone, Copy)]
-struct Packet<'a> {
-    bytes: &'a [u8],
-    headers: &'a Headers,
-    offload: &'a Offload,
+pub(super) struct Packet<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) headers: &'a Headers,
+    pub(super) offload: &'a Offload,
 }
 
 impl Packet<'_> {
@@ -95,6 +98,8 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub tunnels: Tunnels<E, D::Underlay>,
     /// Tunnels of the ports of this worker's lanes above 0, in the order of the ports.
     pub lanes: Vec<Tunnels<E, D::Underlay>>,
+    /// Tunnels over circuits, by circuit.
+    pub privates: Vec<Private<E>>,
     /// What each [`PathId`] is.
     pub ways: Vec<Way>,
     /// The ways to the other workers, by number; none to itself.
@@ -196,20 +201,43 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
         self.book(port, tally);
         let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
-        if let Egress::Path(path) = to
-            && tally.packets > 1
-            && let Some(&Way::Tunnel(lanes)) = self.ways.get(usize::from(path.0))
-            && let Some(place) = self.place(round.now, path, lanes, headers)
-            && let Some(tunnels) = tunnels_at(&mut self.tunnels, &mut self.lanes, place)
-        {
-            let one = tally.bytes / tally.packets;
-            self.ledger.dropped(DropReason::QueueDelay, 1, one);
-            tunnels.send_from(round.now, path, (whole, headers, offload), 1);
+        let packet = (whole, &*headers, offload);
+        let lost = if tally.packets > 1 && self.send_rest(round.now, to, packet) {
+            (1, tally.bytes / tally.packets)
         } else {
-            self.ledger
-                .dropped(DropReason::QueueDelay, tally.packets, tally.bytes);
-        }
+            (tally.packets, tally.bytes)
+        };
+        self.ledger.dropped(DropReason::QueueDelay, lost.0, lost.1);
         true
+    }
+
+    /// Sends all segments but the first of a super-packet that is for a tunnel of this worker; false, and none is
+    /// sent, if it is not.
+    fn send_rest(&mut self, now: Instant, to: Egress, packet: (&[u8], &Headers, &Offload)) -> bool {
+        let Egress::Path(path) = to else {
+            return false;
+        };
+        match self.ways.get(usize::from(path.0)) {
+            Some(&Way::Tunnel(lanes)) => {
+                let Some(place) = self.place(now, path, lanes, packet.1) else {
+                    return false;
+                };
+                let tunnels = tunnels_at(&mut self.tunnels, &mut self.lanes, place);
+                let Some(tunnels) = tunnels else {
+                    return false;
+                };
+                tunnels.send_from(now, path, packet, 1);
+                true
+            }
+            Some(&Way::Private(place)) => {
+                let Some(private) = self.privates.get_mut(place) else {
+                    return false;
+                };
+                private.tunnels.send_from(now, path, packet, 1);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Handles one frame of the link at `index`; it begins at `at` of `batch`. As
@@ -325,6 +353,15 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 return true;
             }
             merge.make_way(batch, headers, &mut |merged| way.send(&merged));
+        }
+        if let Outcome::Forward {
+            to: Egress::Local,
+            headers,
+        } = &outcome
+            && let Ingress::Path(path) = ingress
+            && let Some(place) = self.private_place(round, path, headers)
+        {
+            return self.open_private(round, (place, path), batch, at, headers, offload);
         }
         let bytes = batch.get(at..at + length).unwrap_or_default();
         self.follow(round, ingress, Some(port), bytes, offload, outcome);
@@ -505,7 +542,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Sends a packet that is ready, unless its rate makes it wait.
     #[inline]
-    fn emit(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
+    pub(super) fn emit(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
         if let Some(shaper) = &mut self.shaper {
             let tally = packet.sum();
             if let Some(lane) = shaper.admit(ingress, to, tally) {
@@ -535,8 +572,19 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 },
                 Some(&Way::Tunnel(lanes)) => self.send_by_lane(now, path, lanes, packet),
                 Some(&Way::Owner(worker)) => self.cross(worker, path, packet),
+                Some(&Way::Private(place)) => self.send_private(now, place, path, packet),
                 None => self.drop(DropReason::NoPath, packet),
             },
+        }
+    }
+
+    #[inline]
+    fn send_private(&mut self, now: Instant, place: usize, path: PathId, packet: Packet<'_>) {
+        match self.privates.get_mut(place) {
+            Some(Private { tunnels, .. }) => {
+                tunnels.send(now, path, packet.bytes, packet.headers, packet.offload);
+            }
+            None => self.drop(DropReason::NoPath, packet),
         }
     }
 
@@ -659,9 +707,17 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     Some(&Way::Tunnel(lanes)) => {
                         self.send_by_lane(round.now, *path, lanes, packet);
                     }
+                    Some(&Way::Private(place)) => {
+                        self.send_private(round.now, place, *path, packet);
+                    }
                     _ => self.drop(DropReason::NoPath, packet),
                 }
             }
+            Cargo::Outer {
+                place,
+                source,
+                class,
+            } => self.take_outer(round, (usize::from(*place), *source, *class), bytes),
             Cargo::Datagram { source } => {
                 match self.tunnels.receive(round.now, *source, bytes) {
                     Arrival::Foreign => self.hand_on(*source, bytes),
@@ -851,6 +907,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
         self.all_tunnels()
             .for_each(|tunnels| tunnels.shut_down(now));
+        for private in &mut self.privates {
+            private.tunnels.shut_down(now);
+        }
         for link in &mut self.links {
             link.shut_down();
         }
@@ -886,7 +945,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     self.ledger.release(tally.packets);
                     tally
                 }
-                Cargo::Datagram { .. } => {
+                Cargo::Datagram { .. } | Cargo::Outer { .. } => {
                     let length = bytes.len() as u64;
                     self.ledger.received(Port::UNDERLAY, 1, length);
                     Tally {

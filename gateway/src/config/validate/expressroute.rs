@@ -1,7 +1,7 @@
 //! Rules of `[expressroute]`: SKU, circuits, links.
 
 use super::{Rules, found, joined};
-use crate::config::schema::{Circuit, Link};
+use crate::config::schema::{Circuit, ConnectionModel, Link};
 use crate::config::value::nearest;
 use crate::sku;
 use ipnet::IpNet;
@@ -142,7 +142,27 @@ fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {
     for (index, of) in circuit.links.iter().enumerate() {
         link(rules, &format!("{key}.link[{index}]"), of);
     }
+    model(rules, key, circuit);
     probe(rules, key, circuit);
+}
+
+/// azure.md section 5: the provider of an IP VPN hands over layer 3. Customer tags inside of its own are
+/// layer 2's.
+fn model(rules: &mut Rules, key: &str, circuit: &Circuit) {
+    if circuit.model != ConnectionModel::AnyToAny || !rules.sound(&format!("{key}.model")) {
+        return;
+    }
+    for (index, link) in circuit.links.iter().enumerate() {
+        if link.vlan.len() != 2 {
+            continue;
+        }
+        let words = found(format!("QinQ: {}", joined(&link.vlan)))
+            .allowed("none or one: the provider manages layer 3 and hands it over")
+            .help("model \"colocated\" or \"point-to-point\" is layer 2, with tags of your own")
+            .also(format!("{key}.model"), "the connection model");
+        let key = format!("{key}.link[{index}].vlan");
+        rules.error(&key, "does not fit the connection model", words);
+    }
 }
 
 fn link(rules: &mut Rules, key: &str, link: &Link) {

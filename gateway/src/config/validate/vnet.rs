@@ -75,11 +75,19 @@ fn mtu(rules: &mut Rules) {
     if config.vnet.mtu < 1_280 && has_ipv6(&config.vnet.address_space) {
         rules.error("vnet.mtu", "is too small for IPv6", words(config.vnet.mtu));
     }
-    if let Some(vpn) = &config.vpn
-        && vpn.mtu < 1_280
-        && vpn.sites.iter().any(|site| has_ipv6(&site.prefixes))
-    {
-        rules.error("vpn.mtu", "is too small for IPv6", words(vpn.mtu));
+    if let Some(vpn) = &config.vpn {
+        if vpn.mtu < 1_280 && vpn.sites.iter().any(|site| has_ipv6(&site.prefixes)) {
+            rules.error("vpn.mtu", "is too small for IPv6", words(vpn.mtu));
+        }
+        for (index, site) in vpn.sites.iter().enumerate() {
+            if let Some(mtu) = site
+                .mtu
+                .filter(|mtu| *mtu < 1_280 && has_ipv6(&site.prefixes))
+            {
+                let key = format!("vpn.site[{index}].mtu");
+                rules.error(&key, "is too small for IPv6", words(mtu));
+            }
+        }
     }
 }
 
@@ -177,7 +185,8 @@ fn tunnels_go_around_the_device(rules: &mut Rules) {
     };
     let prefixes = far_prefixes(rules);
     for (index, site) in vpn.sites.iter().enumerate() {
-        let Some(endpoint) = site.endpoint else {
+        // The kernel has nothing to do with a tunnel over a circuit.
+        let Some(endpoint) = site.endpoint.filter(|_| site.over.is_none()) else {
             continue;
         };
         let around = prefixes

@@ -1,6 +1,7 @@
 //! Rules of `[vpn]`: SKU, sites, point-to-site clients.
 
 use super::{Rules, found, joined, overlap};
+use crate::config::read::DEFAULT_ASN;
 use crate::config::schema::{Action, Client, PolicyRule, Site, Vpn};
 use crate::config::value::nearest;
 use crate::sku::{self, UnknownVpnSku};
@@ -151,6 +152,7 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
         .also(format!("{key}.lanes"), "the lanes");
         rules.error(&format!("{key}.endpoint"), "runs out of ports", words);
     }
+    over(rules, key, site);
     let probe = format!("{key}.probe");
     if site.probe.is_none() {
         let words = found("nothing asks through the tunnel").help(
@@ -180,6 +182,85 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
             "waits for the site's call",
             words,
         );
+    }
+}
+
+/// A tunnel over a circuit: its datagrams are packets of the gateway's own address, and leave by the links.
+fn over(rules: &mut Rules, key: &str, site: &Site) {
+    let Some(name) = &site.over else {
+        return;
+    };
+    let over = format!("{key}.over");
+    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let names: Vec<&str> = circuits
+        .clone()
+        .map(|circuit| circuit.name.as_str())
+        .collect();
+    let Some(circuit) = circuits.clone().find(|circuit| circuit.name == *name) else {
+        let mut words = found(format!("found {name:?}")).allowed(if names.is_empty() {
+            "the name of a circuit; the file has none".to_owned()
+        } else {
+            joined(&names)
+        });
+        if let Some(near) = nearest(name, names) {
+            words = words.help(format!("did you mean \"{near}\"?"));
+        }
+        rules.error(&over, "is no circuit of this file", words);
+        return;
+    };
+    if site.lanes > 1 {
+        let words = found(format!("{} lanes over {name:?}", site.lanes))
+            .allowed("1 with `over`: a circuit carries one session of a site");
+        rules.error(&format!("{key}.lanes"), "is too many", words);
+    }
+    if let Some(endpoint) = site.endpoint {
+        let v4 = endpoint.is_ipv4();
+        let own = rules
+            .config
+            .vnet
+            .address
+            .iter()
+            .any(|own| own.addr().is_ipv4() == v4);
+        let links = circuit.links.iter();
+        let carried = links
+            .flat_map(|link| &link.neighbor)
+            .any(|next| next.is_ipv4() == v4);
+        if !own || !carried {
+            let words = found(format!("{}", endpoint.ip())).allowed(
+                "an address of an IP version that vnet.address and the circuit's links have",
+            );
+            rules.error(
+                &format!("{key}.endpoint"),
+                "cannot be reached over the circuit",
+                words,
+            );
+        }
+    }
+    in_the_clear(rules, key, site, name);
+}
+
+/// Of two routes to one prefix the circuit's wins, and nothing is encrypted.
+fn in_the_clear(rules: &mut Rules, key: &str, site: &Site, circuit: &str) {
+    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let mut shared = Vec::new();
+    for (c, other) in circuits
+        .enumerate()
+        .filter(|(_, other)| other.name == circuit)
+    {
+        for (index, prefix) in site.prefixes.iter().enumerate() {
+            if let Some(place) = other.prefixes.iter().position(|known| known == prefix) {
+                let there = format!("expressroute.circuit[{c}].prefixes[{place}]");
+                shared.push((format!("{key}.prefixes[{index}]"), there, *prefix));
+            }
+        }
+    }
+    for (key, there, prefix) in shared {
+        let words = found(format!(
+            "{prefix} is the circuit's too, and ExpressRoute wins"
+        ))
+        .help("let the circuit have only what the tunnel's endpoint lies in, or a shorter prefix")
+        .also(there, "the circuit's");
+        rules.warning(&key, "goes unencrypted while the circuit is up", words);
     }
 }
 
@@ -285,11 +366,20 @@ fn pool(rules: &mut Rules, vpn: &Vpn, key: &str, index: usize, pool: &IpNet) {
 }
 
 fn transit(rules: &mut Rules) {
-    if rules.config.failover.branch_transit && rules.config.expressroute.is_some() {
-        let words = found("ExpressRoute to VPN").help(
-            "Azure does this with an active-active VPN gateway only, which this version is not; \
-             vng forwards all the same",
-        );
-        rules.warning("failover.branch_transit", "goes beyond Azure", words);
+    let Some(gateway) = &rules.config.expressroute else {
+        return;
+    };
+    if !rules.config.failover.branch_transit {
+        return;
     }
+    let words = found(if gateway.asn == DEFAULT_ASN {
+        "ExpressRoute to VPN".to_owned()
+    } else {
+        format!("ExpressRoute to VPN with ASN {}", gateway.asn)
+    })
+    .allowed(format!(
+        "in Azure: ASN {DEFAULT_ASN} and an active-active VPN gateway"
+    ))
+    .help("vng has one active VPN gateway, asks for neither, and forwards all the same");
+    rules.warning("failover.branch_transit", "goes beyond Azure", words);
 }
