@@ -4,9 +4,9 @@
 
 use gateway::control::api::{Gateway, Refusal, Server, Serving};
 use gateway::control::view::{
-    BgpView, CircuitView, Counters, Event, ExplainedRoute, Explanation, FlowView, Flows,
-    GatewayStatus, LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query,
-    ReloadReport, RouteView, Status, TunnelView,
+    BgpView, CircuitView, Counters, Event, ExplainedRoute, Explanation, FlowCount, FlowView, Flows,
+    GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query,
+    ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde_json::Value;
@@ -30,6 +30,8 @@ impl Gateway for Fixed {
             version: "0.1.0".into(),
             config: "/etc/vng/vng.toml".into(),
             uptime_seconds: 4_321.0,
+            incarnation: 0,
+            recreated: None,
             device: "vng0".into(),
             address: vec!["10.1.255.4/27".parse().unwrap()],
             workers: 1,
@@ -48,6 +50,20 @@ impl Gateway for Fixed {
                 packets_per_second: 31_000.0,
                 limit_used: Some(0.346),
                 active_flows: 42,
+                edition: "current".into(),
+                generation: None,
+                limits: vec![
+                    LimitUse {
+                        name: "BitsPerSecond".into(),
+                        used: 345_612_300,
+                        limit: Some(1_000_000_000),
+                    },
+                    LimitUse {
+                        name: "MaxFlowsCreationRate".into(),
+                        used: 17,
+                        limit: Some(7_000),
+                    },
+                ],
             }],
             paths: vec![
                 PathStatus {
@@ -172,6 +188,15 @@ impl Gateway for Fixed {
         Flows {
             active: 1,
             limit: Some(200_000),
+            gateways: vec![FlowCount {
+                kind: "ExpressRoute".into(),
+                active: 1,
+                limit: Some(200_000),
+                new_per_second: 12.0,
+                limit_new_per_second: Some(7_000),
+                opened: 4_321,
+                refused: 9,
+            }],
             flows: vec![FlowView {
                 protocol: "tcp".into(),
                 source: "10.1.0.4".parse().unwrap(),
@@ -181,6 +206,7 @@ impl Gateway for Fixed {
                 from: "vnet".into(),
                 path: "onprem".into(),
                 idle_seconds: Some(0.05),
+                age_seconds: Some(75.0),
             }],
         }
     }
@@ -220,6 +246,13 @@ impl Gateway for Fixed {
             changed: vec!["route 10.9.0.0/16 added".into()],
             ..ReloadReport::default()
         })
+    }
+
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal> {
+        Err(Refusal::failed(format!(
+            "{} stays",
+            resize.gateway.section()
+        )))
     }
 }
 
@@ -276,6 +309,8 @@ fn every_view_has_a_table_that_names_what_matters() {
                 "0.41 ms",
                 "0.25 ms",
                 "balanced",
+                "MaxFlowsCreationRate",
+                "7,000",
                 "offloads of vnet: checksum, TSO",
                 "offloads of er-sydney/primary: none",
             ][..],
@@ -295,7 +330,9 @@ fn every_view_has_a_table_that_names_what_matters() {
         (
             "flows",
             &[
-                "1 flows of 200,000",
+                "ExpressRoute",
+                "4,321",
+                "1m 15s",
                 "10.1.0.4:40000",
                 "[fd00:2::5]:443",
                 "50ms",

@@ -179,8 +179,22 @@ impl FlowCache {
     /// Decides about one packet, from memory if it can.
     #[inline]
     pub fn decide(&mut self, snapshot: &Snapshot, ingress: Ingress, headers: &Headers) -> Decision {
+        self.decide_if(snapshot, ingress, headers, |_| Ok(()))
+    }
+
+    /// The same; what is not remembered is put to `admit`. A packet that it refuses is dropped for that
+    /// reason, and the next one of the flow is put to it again.
+    #[inline]
+    pub fn decide_if(
+        &mut self,
+        snapshot: &Snapshot,
+        ingress: Ingress,
+        headers: &Headers,
+        admit: impl FnOnce(Verdict) -> Result<(), DropReason>,
+    ) -> Decision {
         if self.state.generation != snapshot.generation().get() {
-            self.begin_epoch(snapshot);
+            self.state.generation = snapshot.generation().get();
+            self.forget();
         }
         let flow = &headers.key;
         let rest = rest(snapshot, ingress, headers);
@@ -199,6 +213,7 @@ impl FlowCache {
                     snapshot,
                     ingress,
                     headers,
+                    admit,
                 )
             }
             Version::V6 => {
@@ -214,7 +229,15 @@ impl FlowCache {
                 let hash = fold(source ^ destination ^ seed[4], rest ^ seed[5]);
                 let index = hash as usize & (self.v6.len() - 1);
                 let set = self.v6.get_mut(index);
-                decide_in(set, &key, &mut self.state, snapshot, ingress, headers)
+                decide_in(
+                    set,
+                    &key,
+                    &mut self.state,
+                    snapshot,
+                    ingress,
+                    headers,
+                    admit,
+                )
             }
         }
     }
@@ -224,11 +247,11 @@ impl FlowCache {
         (self.state.hits, self.state.misses)
     }
 
-    /// Another snapshot: what was decided before holds no more, but says which path a flow was on.
+    /// Forgets what has been decided: every flow's next packet is decided anew, but stays on its path while
+    /// that lives.
     #[cold]
-    fn begin_epoch(&mut self, snapshot: &Snapshot) {
+    pub fn forget(&mut self) {
         let state = &mut self.state;
-        state.generation = snapshot.generation().get();
         state.epoch = state.epoch.checked_add(1).unwrap_or_else(|| {
             // The numbers are used up; they begin again once no entry has one of them.
             let age = |epoch: &mut u16| *epoch = (*epoch).min(STALE);
@@ -249,6 +272,7 @@ fn decide_in<const WORDS: usize>(
     snapshot: &Snapshot,
     ingress: Ingress,
     headers: &Headers,
+    admit: impl FnOnce(Verdict) -> Result<(), DropReason>,
 ) -> Decision {
     let Some(set) = set else {
         return snapshot.decide(ingress, headers);
@@ -260,7 +284,7 @@ fn decide_in<const WORDS: usize>(
         state.hits = state.hits.wrapping_add(1);
         return entry.decision();
     }
-    learn(set, found, key, state, snapshot, ingress, headers)
+    learn(set, found, key, state, snapshot, (ingress, headers), admit)
 }
 
 #[cold]
@@ -270,12 +294,18 @@ fn learn<const WORDS: usize>(
     key: &[u64; WORDS],
     state: &mut State,
     snapshot: &Snapshot,
-    ingress: Ingress,
-    headers: &Headers,
+    (ingress, headers): (Ingress, &Headers),
+    admit: impl FnOnce(Verdict) -> Result<(), DropReason>,
 ) -> Decision {
     state.misses = state.misses.wrapping_add(1);
     let keep = found.and_then(|way| set.0.get(way)).and_then(Entry::path);
     let decision = snapshot.decide_keeping(ingress, headers, keep);
+    if let Err(reason) = admit(decision.verdict) {
+        return Decision {
+            verdict: Verdict::Drop(reason),
+            ..decision
+        };
+    }
     let is_old = |entry: &Entry<WORDS>| entry.epoch != state.epoch;
     let way = found.or_else(|| set.0.iter().position(is_old));
     let way = way.unwrap_or_else(|| {

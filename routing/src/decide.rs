@@ -226,7 +226,8 @@ pub fn flow_hash(headers: &Headers) -> u64 {
 
 /// Multiplies to 128 bits and folds the halves: mixes every bit of both into the result.
 #[inline]
-pub(crate) fn fold(a: u64, b: u64) -> u64 {
+#[must_use]
+pub fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
 }

@@ -23,7 +23,7 @@ use gateway::pipeline::coalesce::Coalescer;
 use gateway::pipeline::icmp::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
 use gateway::pipeline::shape::{self, Limit, Rates};
-use gateway::sku;
+use gateway::sku::{self, Edition};
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
 use gateway::worker::ethernet::Framing;
@@ -363,6 +363,7 @@ fn gateway(
             .map(|mtu| side(mtu, FragmentPolicy::Drop))
             .into(),
         limits: limits()?,
+        flows: None,
     };
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);
@@ -430,6 +431,8 @@ fn gateway(
         merging: PathId(0),
         shaper: None,
         cache: FlowCache::new(REMEMBERED, 7),
+        flows: None,
+        flow_seed: 7,
         complaints: RateLimit::new(1_000, 50),
         ledger,
         tell: false,
@@ -447,8 +450,9 @@ fn gateway(
 
 /// The largest ExpressRoute tier for both links, the largest VPN gateway and one of its tunnels.
 fn limits() -> Result<Option<Arc<shape::Limits>>, Failure> {
-    let expressroute = sku::expressroute("UltraPerformance").ok_or("no such SKU")?;
-    let vpn = sku::vpn("VpnGw5", 2).map_err(|error| error.to_string())?;
+    let expressroute =
+        sku::expressroute(Edition::Current, "UltraPerformance").ok_or("no such SKU")?;
+    let vpn = sku::vpn(Edition::Current, "VpnGw5", 2).map_err(|error| error.to_string())?;
     let limit = |name: &str, scope, bits_per_second, packets_per_second| Limit {
         name: name.to_owned(),
         scope,

@@ -5,7 +5,7 @@
 
 use super::rate::{Rate, Way};
 use super::traffic::{Form, Size};
-use gateway::sku;
+use gateway::sku::{self, Edition};
 use serde::Serialize;
 
 /// Of a core, what is planned with: a fifth stays free.
@@ -124,21 +124,21 @@ pub fn tiers() -> Vec<Tier> {
         }
     };
     let scale = ["ErGwScale:1", "ErGwScale:10", "ErGwScale:40"];
-    let named = sku::expressroute_names()
+    let named = sku::expressroute_names(Edition::Current)
         .into_iter()
         .filter(|name| *name != "ErGwScale");
     for name in named.chain(scale) {
-        if let Some(sku) = sku::expressroute(name) {
+        if let Some(sku) = sku::expressroute(Edition::Current, name) {
             let (bits, packets) = (sku.bits_per_second, sku.packets_per_second);
             add(Scope::ExpressRoute, name, bits, packets);
         }
     }
     let mut vpn = Vec::new();
     for generation in [1, 2] {
-        for name in sku::vpn_names() {
+        for name in sku::vpn_names(Edition::Current) {
             // One with availability zones has the limits of its namesake without.
             if !name.ends_with("AZ")
-                && let Ok(sku) = sku::vpn(name, generation)
+                && let Ok(sku) = sku::vpn(Edition::Current, name, generation)
             {
                 vpn.push((format!("{name} gen {generation}"), sku));
             }

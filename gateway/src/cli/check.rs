@@ -10,7 +10,6 @@ use crate::config::{self, KeyFiles, LoadError, Report};
 use crate::control::describe;
 use crate::control::plan::Plan;
 use crate::control::view::{PolicyView, RouteView};
-use crate::sku;
 use clap::Args;
 use ipnet::IpNet;
 use routing::health::Usability;
@@ -180,7 +179,7 @@ impl Summary {
         }
         text += &heading(
             style,
-            "Limits of the SKU, rates for both directions together; this version does not enforce flows",
+            "Limits of the SKU, rates for both directions together",
         );
         let header = [
             "gateway",
@@ -314,7 +313,7 @@ fn limits(config: &Config) -> Vec<LimitRow> {
     };
     let mut rows = Vec::new();
     if let Some(gateway) = &config.expressroute
-        && let Some(sku) = sku::expressroute(&gateway.sku)
+        && let Some(sku) = gateway.limits()
     {
         rows.push(LimitRow {
             gateway: "ExpressRoute",
@@ -328,7 +327,7 @@ fn limits(config: &Config) -> Vec<LimitRow> {
         });
     }
     if let Some(vpn) = &config.vpn
-        && let Ok(sku) = sku::vpn(&vpn.sku, vpn.generation)
+        && let Ok(sku) = vpn.limits()
     {
         let clients = vpn.point_to_site.as_ref().map_or(0, |p| p.clients.len());
         let generation = match sku.generation {

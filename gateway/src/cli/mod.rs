@@ -8,6 +8,7 @@ mod explain;
 mod keys;
 mod output;
 mod reload;
+mod resize;
 mod show;
 
 use crate::config::LoadError;
@@ -49,6 +50,8 @@ enum Command {
     Explain(explain::Explain),
     /// Make the running gateway read its configuration again
     Reload(reload::Reload),
+    /// Give a gateway another SKU, in the configuration file too: in place where Azure's rules allow it
+    Resize(resize::Resize),
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +145,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Show(show) => show::run(&show),
         Command::Explain(explain) => explain::run(&explain),
         Command::Reload(reload) => reload::run(&reload),
+        Command::Resize(resize) => resize::run(&resize),
     };
     let (status, said) = match done {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,

@@ -8,8 +8,8 @@ use super::{Failure, Show};
 use crate::control::api::{Request, What};
 use crate::control::client::Client;
 use crate::control::view::{
-    BgpView, CircuitView, Counters, Event, Flows, NeighborView, PathStatus, PolicyView, RouteView,
-    Status, TunnelView,
+    BgpView, CircuitView, Counters, Event, FlowCount, Flows, GatewayStatus, NeighborView,
+    PathStatus, PolicyView, RouteView, Status, TunnelView,
 };
 use crate::telemetry::ledger::Sum;
 use serde::de::DeserializeOwned;
@@ -113,7 +113,7 @@ fn status(style: Style, status: &Status) -> String {
         "flows",
         "of",
     ];
-    let gateway = |gateway: &crate::control::view::GatewayStatus| {
+    let gateway = |gateway: &GatewayStatus| {
         [
             gateway.kind.clone(),
             gateway.sku.clone(),
@@ -130,6 +130,9 @@ fn status(style: Style, status: &Status) -> String {
         ]
     };
     text += &table(style, &header, status.gateways.iter().map(gateway));
+    text.push('\n');
+    let rows = status.gateways.iter().flat_map(limits_used);
+    text += &table(style, &["gateway", "limit", "used", "of"], rows);
     text.push('\n');
     let header = [
         "path",
@@ -149,6 +152,28 @@ fn status(style: Style, status: &Status) -> String {
         text += &table(style, &header, newest.map(event));
     }
     text
+}
+
+/// Every limit of a gateway that there is.
+fn limits_used(gateway: &GatewayStatus) -> impl Iterator<Item = [String; 4]> + '_ {
+    let limits = gateway.limits.iter().filter(|one| one.limit.is_some());
+    limits.map(|one| {
+        let bits = one.name == "BitsPerSecond";
+        [
+            gateway.kind.clone(),
+            one.name.clone(),
+            if bits {
+                bandwidth(one.used as f64)
+            } else {
+                thousands(one.used)
+            },
+            if bits {
+                bandwidth_limit(one.limit)
+            } else {
+                limit(one.limit)
+            },
+        ]
+    })
 }
 
 fn event(event: &Event) -> [String; 6] {
@@ -302,7 +327,7 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
         "state",
         "endpoint",
         "handshake",
-        "limit",
+        "used of limit",
         "ingress",
         "egress",
         "prefixes",
@@ -329,7 +354,13 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
                 tunnel.limit_packets_per_second,
             ) {
                 (None, None) => "-".to_owned(),
-                (bits, packets) => format!("{}, {}/s", bandwidth_limit(bits), limit(packets)),
+                (bits, packets) => format!(
+                    "{} of {}, {} of {}/s",
+                    bandwidth(tunnel.bits_per_second),
+                    bandwidth_limit(bits),
+                    thousands(tunnel.packets_per_second as u64),
+                    limit(packets)
+                ),
             },
             sum(tunnel.ingress),
             sum(tunnel.egress),
@@ -387,16 +418,43 @@ fn bgp(style: Style, sessions: &[BgpView]) -> String {
 }
 
 fn flows(style: Style, flows: &Flows) -> String {
-    let mut text = format!(
-        "{} flows of {}\n",
-        thousands(flows.active),
-        limit(flows.limit)
-    );
+    if flows.gateways.is_empty() {
+        return "no limit of flows, so none is counted\n".to_owned();
+    }
+    let header = [
+        "gateway",
+        "flows",
+        "of",
+        "new/s",
+        "of",
+        "let in",
+        "refused packets",
+    ];
+    let count = |gateway: &FlowCount| {
+        [
+            gateway.kind.clone(),
+            thousands(gateway.active),
+            limit(gateway.limit),
+            thousands(gateway.new_per_second as u64),
+            limit(gateway.limit_new_per_second),
+            thousands(gateway.opened),
+            thousands(gateway.refused),
+        ]
+    };
+    let mut text = table(style, &header, flows.gateways.iter().map(count));
     if flows.flows.is_empty() {
         return text;
     }
     text.push('\n');
-    let header = ["protocol", "source", "destination", "from", "to", "idle"];
+    let header = [
+        "protocol",
+        "source",
+        "destination",
+        "from",
+        "to",
+        "age",
+        "idle",
+    ];
     let row = |flow: &crate::control::view::FlowView| {
         [
             flow.protocol.clone(),
@@ -404,6 +462,7 @@ fn flows(style: Style, flows: &Flows) -> String {
             host(flow.destination, flow.destination_port),
             flow.from.clone(),
             flow.path.clone(),
+            flow.age_seconds.map_or_else(|| "-".to_owned(), span),
             flow.idle_seconds.map_or_else(|| "-".to_owned(), span),
         ]
     };

@@ -12,7 +12,7 @@ use super::value::{
     PathName, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
-use crate::sku;
+use crate::sku::{self, Edition};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
@@ -143,10 +143,12 @@ fn vnet(walk: &mut Walk, section: Section) -> Vnet {
 }
 
 fn expressroute(walk: &mut Walk, section: Section) -> ExpressRoute {
+    let edition = edition(walk, &section);
     let kind = Sku {
-        names: sku::expressroute_names(),
+        names: sku::expressroute_names(edition),
     };
     let gateway = ExpressRoute {
+        edition,
         sku: section.required(walk, "sku", &kind).unwrap_or_default(),
         asn: section
             .optional(walk, "asn", &ASN)
@@ -159,6 +161,13 @@ fn expressroute(walk: &mut Walk, section: Section) -> ExpressRoute {
     };
     section.finish(walk);
     gateway
+}
+
+const EDITIONS: OneOf<Edition> = OneOf(&[("current", Edition::Current), ("2016", Edition::Of2016)]);
+
+fn edition(walk: &mut Walk, section: &Section) -> Edition {
+    let edition = section.optional(walk, "edition", &EDITIONS);
+    edition.unwrap_or_default()
 }
 
 /// The name of a SKU; whether it exists is a rule's matter, because it depends on the generation.
@@ -352,19 +361,36 @@ fn bfd(walk: &mut Walk, section: Section) -> Bfd {
 }
 
 fn vpn(walk: &mut Walk, section: Section, directory: &Path) -> Vpn {
+    let edition = edition(walk, &section);
     let kind = Sku {
-        names: sku::vpn_names(),
+        names: sku::vpn_names(edition),
     };
     let sku: String = section.required(walk, "sku", &kind).unwrap_or_default();
     let generation = section
         .optional(walk, "generation", &Whole(1, 2))
         .map(|generation| generation as u8);
+    if let (Edition::Of2016, Some(found)) = (edition, generation)
+        && let Some(value) = section.raw("generation")
+    {
+        let found = format!("generation {found} in the 2016 edition, which has none");
+        let help = "leave it out, or take edition = \"current\"".to_owned();
+        let key = section.path("generation");
+        walk.error(
+            &key,
+            value.span(),
+            "is of another edition",
+            found,
+            None,
+            Some(help),
+        );
+    }
     // Without the key: the first generation that has the SKU.
     let generation = generation.unwrap_or_else(|| {
-        let there = sku::vpn_generations(&sku);
+        let there = sku::vpn_generations(edition, &sku);
         there.first().copied().unwrap_or(1)
     });
     let vpn = Vpn {
+        edition,
         sku,
         generation,
         private_key_file: section

@@ -1,6 +1,8 @@
 //! The configuration as the rest of the gateway sees it: plain values, already checked.
 //! `read` makes them out of TOML, `validate` holds them against the rules of Azure and of the wire.
 
+use crate::sku::resize::Choice;
+use crate::sku::{self, Edition, ExpressRouteSku, UnknownVpnSku, VpnSku};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -49,12 +51,30 @@ pub struct Vnet {
 /// `[expressroute]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpressRoute {
+    /// The tables that the SKU's name is looked up in.
+    pub edition: Edition,
     /// SKU name as written, known to [`crate::sku`]; `Unlimited` for none.
     pub sku: String,
     /// The gateway's AS number.
     pub asn: u32,
     /// Circuits, in file order.
     pub circuits: Vec<Circuit>,
+}
+
+impl ExpressRoute {
+    /// What the SKU can do; `None` if its edition has no such name.
+    pub fn limits(&self) -> Option<ExpressRouteSku> {
+        sku::expressroute(self.edition, &self.sku)
+    }
+
+    /// The SKU, to be held against another.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            edition: self.edition,
+            name: self.sku.clone(),
+            generation: 0,
+        }
+    }
 }
 
 /// How a circuit reaches the provider (azure.md section 5).
@@ -196,9 +216,11 @@ pub struct Probe {
 /// `[vpn]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vpn {
+    /// The tables that the SKU's name is looked up in.
+    pub edition: Edition,
     /// SKU name as written; `Unlimited` for none.
     pub sku: String,
-    /// SKU generation, 1 or 2.
+    /// SKU generation, 1 or 2; of no matter in the 2016 edition.
     pub generation: u8,
     /// File with the private key, base64.
     pub private_key_file: PathBuf,
@@ -212,6 +234,25 @@ pub struct Vpn {
     pub sites: Vec<Site>,
     /// Point-to-site clients.
     pub point_to_site: Option<PointToSite>,
+}
+
+impl Vpn {
+    /// What the SKU can do.
+    ///
+    /// # Errors
+    /// That its edition has no such name, or its generation has not.
+    pub fn limits(&self) -> Result<VpnSku, UnknownVpnSku> {
+        sku::vpn(self.edition, &self.sku, self.generation)
+    }
+
+    /// The SKU, to be held against another.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            edition: self.edition,
+            name: self.sku.clone(),
+            generation: self.generation,
+        }
+    }
 }
 
 /// Kind of a site's connection.

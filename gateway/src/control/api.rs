@@ -6,7 +6,7 @@
 
 use super::view::{
     BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
-    ReloadReport, RouteView, Status, TunnelView,
+    ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
 };
 use crate::device::event::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -53,6 +53,26 @@ pub enum What {
     Counters,
 }
 
+/// One of the two gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayKind {
+    /// The ExpressRoute gateway
+    Expressroute,
+    /// The VPN gateway
+    Vpn,
+}
+
+impl GatewayKind {
+    /// Its section in the configuration, which is its name on the command line too.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Expressroute => "expressroute",
+            Self::Vpn => "vpn",
+        }
+    }
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
@@ -69,6 +89,11 @@ pub enum Request {
     },
     /// `{"command":"reload"}`
     Reload,
+    /// `{"command":"resize","resize":{...}}`
+    Resize {
+        /// The gateway and its new SKU.
+        resize: Resize,
+    },
 }
 
 /// One answer.
@@ -139,6 +164,12 @@ pub trait Gateway: Send + Sync {
     /// Everything that is wrong with the file, or why it could not be taken into force; the gateway runs
     /// on as before.
     fn reload(&self) -> Result<ReloadReport, Refusal>;
+    /// Gives a gateway another SKU, in its configuration file too. Where it has to be made anew for that, it
+    /// ends once this has been answered.
+    ///
+    /// # Errors
+    /// A SKU that is unknown or too small, or that the gateway cannot take as it runs; nothing has changed.
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal>;
 }
 
 /// Why there is no control socket.
@@ -468,6 +499,10 @@ fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
             Err(refusal) => return Response::Error(refusal),
         },
         Request::Reload => match gateway.reload() {
+            Ok(report) => serde_json::to_value(report),
+            Err(refusal) => return Response::Error(refusal),
+        },
+        Request::Resize { resize } => match gateway.resize(&resize) {
             Ok(report) => serde_json::to_value(report),
             Err(refusal) => return Response::Error(refusal),
         },

@@ -23,6 +23,7 @@ use crate::device::tun::{Tun, TunQueue};
 use crate::device::udp::{UdpOptions, UdpSocket};
 use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
+use crate::pipeline::flow::FlowLimits;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
 use crate::pipeline::process::{Forwarding, Side};
 use crate::pipeline::shape;
@@ -208,7 +209,7 @@ impl Parts {
         &self,
         config: &Config,
         plan: &Plan,
-        limits: Option<Arc<shape::Limits>>,
+        (limits, flows): (Option<Arc<shape::Limits>>, Option<Arc<FlowLimits>>),
     ) -> Forwarding {
         let paths = plan.paths.iter().map(|path| {
             let Some(parts) = self.link(path.id) else {
@@ -234,6 +235,7 @@ impl Parts {
             ),
             paths: paths.collect(),
             limits,
+            flows,
         }
     }
 
@@ -294,6 +296,8 @@ impl Parts {
             host: seat.host,
             control: Arc::clone(control),
             cache: FlowCache::new(FLOWS, random()?),
+            flows: None,
+            flow_seed: random()?,
             complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
             ledger: seat.ledger,
             tell: false,

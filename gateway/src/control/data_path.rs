@@ -8,6 +8,7 @@ use crate::control::limit;
 use crate::control::plan::Plan;
 use crate::control::supervisor::RunError;
 use crate::device::event::Waker;
+use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::handover::{HostPort, NeighborWord};
@@ -83,7 +84,8 @@ impl DataPath {
         let bells = crew::bells(usize::from(config.control.workers))?;
         let parts = Arc::new(Parts::new(config, plan, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
-        let forwarding = parts.forwarding(config, plan, limits);
+        let flows = limit::flows(config, None);
+        let forwarding = parts.forwarding(config, plan, (limits, flows));
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let vnets = assembly::vnet_ports(config, plan)?;
@@ -92,6 +94,7 @@ impl DataPath {
             let handle = WorkerHandle {
                 shared: Arc::new(Shared {
                     forwarding: Arc::clone(&forwarding),
+                    newest_flows: Window::default(),
                     kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
                     stop: AtomicBool::new(false),
                 }),

@@ -11,7 +11,6 @@ use crate::control::view::{
     ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
-use crate::sku;
 use crate::telemetry::ledger::{Sum, Totals};
 use crate::worker::handover::TunnelWord;
 use base64::Engine as _;
@@ -137,7 +136,6 @@ pub fn status(
     if let Some(expressroute) = &config.expressroute {
         let mut status = gateway(PathKind::ExpressRoute);
         status.sku.clone_from(&expressroute.sku);
-        status.limit_flows = sku::expressroute(&expressroute.sku).and_then(|sku| sku.flows);
         set_limit(&mut status, limit::expressroute(config));
         gateways.push(status);
     }
@@ -312,6 +310,8 @@ pub(crate) fn tunnels(
             prefixes: site.prefixes.clone(),
             limit_bits_per_second: rates.bits_per_second,
             limit_packets_per_second: rates.packets_per_second,
+            bits_per_second: 0.0,
+            packets_per_second: 0.0,
             ingress,
             egress,
         })

@@ -1,16 +1,16 @@
 //! The limits of the SKUs, as the shaper takes them and as `vng explain` and `vng show` say them.
 
 use super::plan::{PathPlan, Plan};
-use crate::config::schema::Config;
+use crate::config::schema::{Config, ExpressRoute};
+use crate::pipeline::flow::{FlowLimits, GatewayFlows};
 use crate::pipeline::shape::{Limit, Limits, Rates, Scope};
-use crate::sku;
 use routing::path::PathKind;
 use std::sync::Arc;
 
 /// What the ExpressRoute gateway lets through, both directions and all links together.
 pub(crate) fn expressroute(config: &Config) -> Rates {
     let gateway = config.expressroute.as_ref();
-    let sku = gateway.and_then(|gateway| sku::expressroute(&gateway.sku));
+    let sku = gateway.and_then(ExpressRoute::limits);
     sku.map_or_else(Rates::default, |sku| Rates {
         bits_per_second: sku.bits_per_second,
         packets_per_second: sku.packets_per_second,
@@ -20,7 +20,7 @@ pub(crate) fn expressroute(config: &Config) -> Rates {
 /// What the VPN gateway lets through, both directions and all tunnels together; and one tunnel.
 pub(crate) fn vpn(config: &Config) -> (Rates, Rates) {
     let vpn = config.vpn.as_ref();
-    let sku = vpn.and_then(|vpn| sku::vpn(&vpn.sku, vpn.generation).ok());
+    let sku = vpn.and_then(|vpn| vpn.limits().ok());
     sku.map_or_else(Default::default, |sku| {
         let gateway = Rates {
             bits_per_second: sku.bits_per_second,
@@ -32,6 +32,29 @@ pub(crate) fn vpn(config: &Config) -> (Rates, Rates) {
         };
         (gateway, tunnel)
     })
+}
+
+/// The flows that the ExpressRoute gateway lets in.
+pub(crate) fn expressroute_flows(config: &Config) -> GatewayFlows {
+    let sku = config.expressroute.as_ref().and_then(ExpressRoute::limits);
+    sku.map_or_else(GatewayFlows::default, |sku| GatewayFlows {
+        flows: sku.flows,
+        flows_per_second: sku.flows_per_second,
+    })
+}
+
+/// The flows that the VPN gateway lets in, each way.
+pub(crate) fn vpn_flows(config: &Config) -> GatewayFlows {
+    let sku = config.vpn.as_ref().and_then(|vpn| vpn.limits().ok());
+    sku.map_or_else(GatewayFlows::default, |sku| GatewayFlows {
+        flows: sku.flows,
+        flows_per_second: None,
+    })
+}
+
+/// The flows that workers hold to; `None` if nothing is limited. `old` are those in force.
+pub(crate) fn flows(config: &Config, old: Option<&Arc<FlowLimits>>) -> Option<Arc<FlowLimits>> {
+    FlowLimits::new(expressroute_flows(config), vpn_flows(config), old)
 }
 
 /// The limits that this many workers share; `None` if nothing is limited. `old` are those in force.
@@ -77,6 +100,25 @@ mod tests {
         change(&mut config);
         let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full).unwrap();
         (config, plan)
+    }
+
+    #[test]
+    fn flows_are_held_to_the_skus_and_counts_outlive_a_reload() {
+        let (config, _) = example(|_| {});
+        assert_eq!(expressroute_flows(&config).flows, Some(200_000));
+        assert_eq!(expressroute_flows(&config).flows_per_second, Some(7_000));
+        assert_eq!(vpn_flows(&config).flows, Some(500_000));
+        let old = flows(&config, None);
+        let same = flows(&config, old.as_ref());
+        assert!(Arc::ptr_eq(old.as_ref().unwrap(), &same.unwrap()));
+        let (config, _) = example(unlimited);
+        assert!(flows(&config, old.as_ref()).is_none());
+        let (config, _) = example(|config| {
+            config.expressroute.as_mut().unwrap().edition = crate::sku::Edition::Of2016;
+            config.expressroute.as_mut().unwrap().sku = "Standard".into();
+            config.vpn.as_mut().unwrap().sku = "Unlimited".into();
+        });
+        assert!(flows(&config, None).is_none(), "2016 published none");
     }
 
     fn unlimited(config: &mut Config) {

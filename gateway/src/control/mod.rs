@@ -5,7 +5,9 @@
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
-//!   [`describe`]: the plan in words, for the running gateway and offline; [`limit`]: the SKUs' rates
+//!   [`describe`]: the plan in words, for the running gateway and offline; [`limit`]: the SKUs' rates and flows;
+//!   [`usage`]: what is used of them
+//! - [`resize`]: another SKU
 //! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
@@ -29,8 +31,10 @@ pub mod neighbor;
 mod notify;
 pub mod plan;
 pub mod prober;
+mod resize;
 pub mod run;
 mod running;
 pub mod supervisor;
+mod usage;
 pub mod view;
 pub mod watch;

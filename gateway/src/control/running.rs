@@ -1,20 +1,23 @@
 //! The running gateway as the control socket sees it: what it shows, and reload.
 
 use crate::config::schema::Config;
-use crate::config::{self, KeyFiles};
+use crate::config::{self, KeyFiles, Loaded};
 use crate::control::api::{Gateway, Refusal};
 use crate::control::assembly::{self, Parts};
-use crate::control::board::PathView;
+use crate::control::board::{self, PathView};
 use crate::control::data_path::WorkerHandle;
 use crate::control::describe;
 use crate::control::inspect;
 use crate::control::limit;
 use crate::control::plan::{PathPlan, Plan};
+use crate::control::resize;
 use crate::control::run::ControlHandle;
+use crate::control::usage;
 use crate::control::view::{
-    BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
-    ReloadReport, RouteView, Status, TunnelView,
+    BgpView, CircuitView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView, Query,
+    Recreated, ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
 };
+use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::{Ledger, Totals};
@@ -24,8 +27,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime};
 
 /// What is in force; a reload replaces it.
 struct Current {
@@ -39,6 +42,7 @@ struct Sample {
     at: Instant,
     totals: Totals,
     rates: BTreeMap<String, inspect::Rate>,
+    flows: usage::Meter,
 }
 
 /// The running gateway.
@@ -53,6 +57,13 @@ pub(crate) struct Running {
     workers: Vec<WorkerHandle>,
     control_ledger: Arc<Ledger>,
     sample: Mutex<Sample>,
+    /// How often the process has made the gateway anew, and how it did last.
+    incarnation: u32,
+    recreated: Option<Recreated>,
+    /// What is lost by the gateway that has to be made anew.
+    leaving: OnceLock<Loss>,
+    /// Ends the gateway.
+    ended: Arc<Waker>,
 }
 
 impl Running {
@@ -63,6 +74,7 @@ impl Running {
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,
         control_ledger: Arc<Ledger>,
+        (incarnation, recreated, ended): (u32, Option<Recreated>, Arc<Waker>),
     ) -> Self {
         let generation = NonZeroU32::MIN;
         Self {
@@ -83,7 +95,39 @@ impl Running {
                 at: started,
                 totals: Totals::default(),
                 rates: BTreeMap::new(),
+                flows: usage::Meter::default(),
             }),
+            incarnation,
+            recreated,
+            leaving: OnceLock::new(),
+            ended,
+        }
+    }
+
+    /// What the gateway that is to be made anew loses; `None` if it is to end for good.
+    pub(crate) fn leaving(&self) -> Option<Loss> {
+        self.leaving.get().copied()
+    }
+
+    /// Has the gateway end and be made anew.
+    fn end_for(&self, lost: Loss) {
+        let _ = self.leaving.set(lost);
+        self.ended.wake();
+    }
+
+    /// What would be lost now.
+    fn loss(&self, current: &Current) -> Loss {
+        let paths = current.plan.paths.iter();
+        let lanes = paths.flat_map(|path| self.parts.lanes(path.id));
+        let sessions = lanes.filter(|lane| lane.has_session.load(Ordering::Relaxed));
+        let limits = self.forwarding.load().flows.clone();
+        let view = self.control.board.view();
+        Loss {
+            sessions: sessions.count() as u64,
+            flows: limits.map_or(0, |limits| limits.flows()),
+            neighbors: view.neighbors.iter().filter(|n| n.mac.is_some()).count() as u64,
+            // Until there is BGP, every route is the file's.
+            routes: 0,
         }
     }
 
@@ -118,7 +162,25 @@ impl Running {
         if seconds > 0.0 {
             sample.rates = inspect::rates(&sample.totals, &totals, seconds);
             (sample.at, sample.totals) = (now, totals);
+            let limits = self.forwarding.load().flows.clone();
+            for met in sample.flows.sample(limits.as_deref(), seconds, now) {
+                self.tell_met(met);
+            }
         }
+    }
+
+    /// A limit refuses flows: an event, and a line in the log.
+    fn tell_met(&self, met: usage::Met) {
+        let (gateway, reason) = (met.gateway, met.reason.name());
+        tracing::warn!(gateway, reason, "new flows are refused: a limit of the SKU");
+        self.control.board.record(board::Event {
+            detected_unix_ms: board::unix_ms(SystemTime::now()),
+            switched_unix_ms: None,
+            path: gateway.to_owned(),
+            from: "within_limits",
+            to: "at_limit",
+            reason: Some(reason),
+        });
     }
 
     /// SIGHUP: nobody waits for an answer, so it goes to the log.
@@ -178,8 +240,16 @@ impl Gateway for Running {
         let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status =
             inspect::status(&current.config, &current.plan, &self.views(), &sample.rates);
+        let limits = self.forwarding.load().flows.clone();
+        usage::fill(
+            &mut status,
+            &current.config,
+            limits.as_deref(),
+            &sample.flows,
+        );
         status.config = self.path.display().to_string();
         status.uptime_seconds = self.started.elapsed().as_secs_f64();
+        (status.incarnation, status.recreated) = (self.incarnation, self.recreated);
         status.workers = self.workers.len() as u16;
         status.offloads.clone_from(&self.offloads);
         status.ledger_balanced = totals.imbalance() == 0;
@@ -218,14 +288,22 @@ impl Gateway for Running {
         let current = self.current();
         let totals = self.totals(&current.plan.ports);
         let (views, started) = (self.views(), self.started);
-        inspect::tunnels(
+        let mut tunnels = inspect::tunnels(
             &current.config,
             &current.plan,
             &self.parts,
             &views,
             &totals,
             started,
-        )
+        );
+        let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        for tunnel in &mut tunnels {
+            if let Some(rate) = sample.rates.get(&tunnel.name) {
+                tunnel.bits_per_second = rate.bits_in + rate.bits_out;
+                tunnel.packets_per_second = rate.packets_in + rate.packets_out;
+            }
+        }
+        tunnels
     }
 
     fn neighbors(&self) -> Vec<NeighborView> {
@@ -238,7 +316,15 @@ impl Gateway for Running {
     }
 
     fn flows(&self) -> Flows {
-        Flows::default()
+        let current = self.current();
+        let limits = self.forwarding.load().flows.clone();
+        let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        usage::flows(
+            &self.workers,
+            &current.plan,
+            limits.as_deref(),
+            &sample.flows,
+        )
     }
 
     fn counters(&self) -> Counters {
@@ -259,17 +345,71 @@ impl Gateway for Running {
         let loaded = config::load(&self.path, KeyFiles::Checked)
             .map_err(|error| Refusal::bad(error.to_string()))?;
         let mut current = self.current();
-        let new = loaded.config;
-        let needs_restart = inspect::needs_restart(&current.config, &new);
-        if !needs_restart.is_empty() {
-            let lines = needs_restart.join("\n");
-            return Err(Refusal::failed(format!(
-                "nothing was changed, since this needs a restart:\n{lines}"
-            )));
+        allow(&current.config, &loaded.config)?;
+        self.take(&mut current, loaded)
+    }
+
+    fn resize(&self, wanted: &Resize) -> Result<ResizeReport, Refusal> {
+        let text = std::fs::read_to_string(&self.path)
+            .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
+        let text = resize::edited(&text, wanted).map_err(Refusal::bad)?;
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
+            .map_err(|report| Refusal::bad(report.render(false)))?;
+        let mut current = self.current();
+        let changes = resize::changes(&current.config, &loaded.config);
+        let name = wanted.gateway.section();
+        let change = changes.iter().find(|change| change.gateway == name);
+        let mut report = ResizeReport {
+            gateway: name.to_owned(),
+            from: change.map_or(wanted.sku.clone(), |change| change.from.clone()),
+            to: change.map_or(wanted.sku.clone(), |change| change.to.clone()),
+            in_place: true,
+            incarnation: self.incarnation,
+            ..ResizeReport::default()
+        };
+        let anew = changes.iter().any(|change| change.obstacle.is_some()) && wanted.recreate;
+        if !anew {
+            allow(&current.config, &loaded.config)?;
         }
+        resize::write(&self.path, &text)
+            .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
+        if anew {
+            let lost = self.loss(&current);
+            report.in_place = false;
+            report.lost = Some(lost);
+            self.end_for(lost);
+            return Ok(report);
+        }
+        let taken = self.take(&mut current, loaded)?;
+        (report.changed, report.warnings) = (taken.changed, taken.warnings);
+        Ok(report)
+    }
+}
+
+/// Whether a configuration can come into force while the gateway runs.
+fn allow(old: &Config, new: &Config) -> Result<(), Refusal> {
+    let mut changes = resize::changes(old, new).into_iter();
+    if let Some(change) = changes.find(|change| change.obstacle.is_some()) {
+        return Err(Refusal::failed(change.refusal()));
+    }
+    let needs_restart = inspect::needs_restart(old, new);
+    if needs_restart.is_empty() {
+        return Ok(());
+    }
+    let lines = needs_restart.join("\n");
+    Err(Refusal::failed(format!(
+        "nothing was changed, since this needs a restart:\n{lines}"
+    )))
+}
+
+impl Running {
+    /// Takes a configuration that was allowed into force.
+    fn take(&self, current: &mut Current, loaded: Loaded) -> Result<ReloadReport, Refusal> {
+        let new = loaded.config;
         let mut report = ReloadReport {
             changed: inspect::changes(&current.config, &new),
-            needs_restart,
+            needs_restart: Vec::new(),
             warnings: Vec::new(),
         };
         if loaded.report.warnings() > 0 {
@@ -286,9 +426,10 @@ impl Gateway for Running {
         // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
         // forwarding state does not know.
         let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
-        let old = self.forwarding.load().limits.clone();
-        let limits = limit::limits(&new, &plan, self.workers.len(), old.as_ref());
-        let forwarding = self.parts.forwarding(&new, &plan, limits);
+        let old = self.forwarding.load_full();
+        let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
+        let flows = limit::flows(&new, old.flows.as_ref());
+        let forwarding = self.parts.forwarding(&new, &plan, (limits, flows));
         self.forwarding.store(Arc::new(forwarding));
         let device = &new.vnet.device;
         let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);

@@ -6,15 +6,19 @@
 //! 4. threads: control, workers, the API
 //! 5. `ready`; then SIGHUP reloads, SIGTERM and SIGINT end it
 //! 6. threads end in the opposite order; devices go with their descriptors
+//!
+//! A resize that a gateway cannot take as it runs ends it as well, and begins at 1 again in the same process.
 
 use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::Parts;
+use crate::control::board::unix_ms;
 use crate::control::data_path::DataPath;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
 use crate::control::running::Running;
+use crate::control::view::{Loss, Recreated};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
 use crate::pipeline::process::Forwarding;
@@ -30,7 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often rates are worked out for `vng show status`.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -56,6 +60,37 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    let mut last = None;
+    loop {
+        last = Some(match live(path, last.as_ref())? {
+            Some(departed) => departed,
+            None => return Ok(()),
+        });
+        tracing::info!("the gateway is made anew");
+    }
+}
+
+/// A gateway that has ended to be made anew.
+struct Departed {
+    incarnation: u32,
+    /// When its data path ended.
+    at: Instant,
+    lost: Loss,
+}
+
+impl Departed {
+    /// Now that the next one's data path is there.
+    fn followed(&self) -> Recreated {
+        Recreated {
+            unix_ms: unix_ms(SystemTime::now()),
+            outage_ms: self.at.elapsed().as_secs_f64() * 1e3,
+            lost: self.lost,
+        }
+    }
+}
+
+/// One gateway from its beginning to its end; `None`: to the end of the process.
+fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunError> {
     // 1. file and plan
     let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
     if loaded.report.warnings() > 0 {
@@ -111,6 +146,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
             worker.run().map_err(|error| error.to_string())
         })?);
     }
+    let incarnation = last.map_or(0, |last| last.incarnation + 1);
+    let recreated = last.map(Departed::followed);
     let running = Arc::new(Running::new(
         (path, started),
         (config, plan, parts, offloads),
@@ -118,6 +155,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         Arc::clone(&control),
         handles,
         control_ledger,
+        (incarnation, recreated, Arc::clone(&ended)),
     ));
     let serving = server
         .serve(Arc::clone(&running) as _)
@@ -128,10 +166,16 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let _ = std::io::stdout().flush();
     notify("READY=1");
     wait(&signals, &ended, &running);
-    notify("STOPPING=1");
-
-    // 6. the end
+    // 6. the end; whoever asked for another gateway gets his answer first
     drop(serving);
+    let departed = running.leaving().map(|lost| Departed {
+        incarnation,
+        at: Instant::now(),
+        lost,
+    });
+    if departed.is_none() {
+        notify("STOPPING=1");
+    }
     running.stop_workers();
     let workers: Vec<_> = worker_threads
         .into_iter()
@@ -141,7 +185,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let control = join(control_thread, "control");
     running.report();
     let all: Result<(), String> = workers.into_iter().chain([control]).collect();
-    all.map_err(RunError::Failed)
+    all.map_err(RunError::Failed)?;
+    Ok(departed)
 }
 
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.

@@ -4,6 +4,7 @@
 //! Times are seconds, bandwidths bits/s, sizes bytes of IP packets. Names are Azure's (azure.md
 //! section 8) and WireGuard's. Fields may be added; those of interface.md keep their shape.
 
+use super::api::GatewayKind;
 use crate::telemetry::ledger::{Sum, Totals};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,12 @@ pub struct Status {
     pub config: String,
     /// Seconds since start.
     pub uptime_seconds: f64,
+    /// How often this process has made the gateway anew.
+    #[serde(default)]
+    pub incarnation: u32,
+    /// The last time that it did.
+    #[serde(default)]
+    pub recreated: Option<Recreated>,
     /// The TUN device.
     pub device: String,
     /// The gateway's own addresses.
@@ -85,6 +92,28 @@ pub struct GatewayStatus {
     pub limit_used: Option<f64>,
     /// Azure's ActiveFlows.
     pub active_flows: u64,
+    /// The table that the SKU is of: `current` or `2016`.
+    #[serde(default)]
+    pub edition: String,
+    /// Generation of a VPN gateway's SKU, where it has one.
+    #[serde(default)]
+    pub generation: Option<u8>,
+    /// Every limit of the SKU and what is used of it.
+    #[serde(default)]
+    pub limits: Vec<LimitUse>,
+}
+
+/// One limit of a gateway, and what is used of it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitUse {
+    /// Azure's name where it has one: `BitsPerSecond` and `PacketsPerSecond` (both directions together, over
+    /// the last second), `ActiveFlows`, `MaxFlowsCreationRate` (new flows in the last second),
+    /// `CountOfRoutesLearnedFromPeer`, `CountOfRoutesAdvertisedToPeer`; `Circuits`, `Tunnels`, `Clients`.
+    pub name: String,
+    /// What is used.
+    pub used: u64,
+    /// The limit; `null`: none.
+    pub limit: Option<u64>,
 }
 
 /// State of one path: a link of a circuit, or a tunnel.
@@ -238,6 +267,12 @@ pub struct TunnelView {
     /// Limit of both directions together, packets/s; `null`: none of its own.
     #[serde(default)]
     pub limit_packets_per_second: Option<u64>,
+    /// TunnelAverageBandwidth: bits/s of both directions together, over the last second.
+    #[serde(default)]
+    pub bits_per_second: f64,
+    /// Packets/s of both directions together, over the last second.
+    #[serde(default)]
+    pub packets_per_second: f64,
     /// TunnelIngressPackets and TunnelIngressBytes.
     pub ingress: Sum,
     /// TunnelEgressPackets and TunnelEgressBytes.
@@ -302,12 +337,35 @@ pub struct BgpView {
 /// The flow table (`vng show flows`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flows {
-    /// Flows in the table: Azure's ActiveFlows.
+    /// Flows in the table: Azure's ActiveFlows of both gateways.
     pub active: u64,
-    /// The SKU's limit; `null`: none.
+    /// The SKUs' limits together; `null`: none.
     pub limit: Option<u64>,
-    /// Some of them, the most recent first.
+    /// The same for each gateway; empty: nothing is limited, so nothing is counted.
+    #[serde(default)]
+    pub gateways: Vec<FlowCount>,
+    /// Some of them, the newest first.
     pub flows: Vec<FlowView>,
+}
+
+/// The flows of one gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// `ExpressRoute` or `Vpn`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Flows now; a VPN gateway's are the more of those in and out.
+    pub active: u64,
+    /// Limit; `null`: none. A VPN gateway's is each way.
+    pub limit: Option<u64>,
+    /// New flows in the last second.
+    pub new_per_second: f64,
+    /// Limit; `null`: none.
+    pub limit_new_per_second: Option<u64>,
+    /// Flows let in since the start.
+    pub opened: u64,
+    /// Packets of flows that were refused.
+    pub refused: u64,
 }
 
 /// One flow.
@@ -327,8 +385,11 @@ pub struct FlowView {
     pub from: String,
     /// Where it goes out, or `drop`.
     pub path: String,
-    /// Seconds since its last packet.
+    /// Seconds since it was last looked up, which it is every 5 s while packets come.
     pub idle_seconds: Option<f64>,
+    /// Seconds since its first packet.
+    #[serde(default)]
+    pub age_seconds: Option<f64>,
 }
 
 /// `vng show counters`: the ledger, and whether it balances.
@@ -435,6 +496,71 @@ pub enum Alternative {
     Route(String),
     /// A path.
     Path(String),
+}
+
+/// Another SKU for one of the gateways (`vng resize`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// Which gateway.
+    pub gateway: GatewayKind,
+    /// Its new SKU.
+    pub sku: String,
+    /// Generation of a VPN gateway's SKU; absent: the file's.
+    #[serde(default)]
+    pub generation: Option<u8>,
+    /// Whether the gateway may be made anew where it cannot take the SKU as it runs.
+    #[serde(default)]
+    pub recreate: bool,
+}
+
+/// What a resize did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResizeReport {
+    /// `expressroute` or `vpn`.
+    pub gateway: String,
+    /// SKU before.
+    pub from: String,
+    /// SKU now.
+    pub to: String,
+    /// Whether the gateway went on: no packet was lost for it. Else it was made anew.
+    pub in_place: bool,
+    /// Which of the process's gateways answers: one more each time that it is made anew.
+    pub incarnation: u32,
+    /// How long it took until the gateway was ready, milliseconds.
+    pub took_ms: f64,
+    /// For how long there was no data path, milliseconds.
+    pub outage_ms: f64,
+    /// What was lost; `null`: nothing.
+    pub lost: Option<Loss>,
+    /// Changes of the file that came into force, one line each.
+    pub changed: Vec<String>,
+    /// Warnings, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What is lost with a gateway that is made anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Sessions with tunnels' far ends.
+    pub sessions: u64,
+    /// Flows that were counted.
+    pub flows: u64,
+    /// Next hops whose MAC address was known.
+    pub neighbors: u64,
+    /// Routes that were learned.
+    pub routes: u64,
+}
+
+/// How a gateway came to be made anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recreated {
+    /// When its data path went on, milliseconds since 1970.
+    pub unix_ms: f64,
+    /// For how long there was none, milliseconds.
+    pub outage_ms: f64,
+    /// What was lost.
+    pub lost: Loss,
 }
 
 /// What a reload changed.

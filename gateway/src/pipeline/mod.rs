@@ -1,6 +1,7 @@
 //! What happens to a packet between two devices: pure functions on byte slices, no socket, no clock.
 //!
 //! In the order in which a packet meets them:
+//! - [`flow`]: which flows there are, held to the SKU's limits.
 //! - [`forward`]: hop limit, MSS clamp, traffic class; how large it is on the wire.
 //! - [`icmp`]: the error that its sender gets instead.
 //! - [`fragment`]: IPv4 packets that may be cut to fit.
@@ -16,6 +17,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod ecn;
 mod field;
+pub mod flow;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;

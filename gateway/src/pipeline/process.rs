@@ -2,7 +2,7 @@
 //! The workers, the benches, `vng explain`, replay, property tests and fuzzers all call it.
 //!
 //! 1. parse once: headers, flow key, segments
-//! 2. decide: flow cache, policy, longest prefix, active path
+//! 2. decide: flow cache, policy, longest prefix, active path; a new flow must be within the SKU's limits
 //! 3. hop limit
 //! 4. fragments, and size against the way out
 //! 5. only then edit: hop limit, MSS clamp
@@ -11,6 +11,7 @@
 
 use crate::config::schema::FragmentPolicy;
 use crate::device::offload::Offload;
+use crate::pipeline::flow::{self, FlowLimits, FlowTable};
 use crate::pipeline::forward;
 use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
@@ -60,6 +61,8 @@ pub struct Forwarding {
     pub paths: Box<[Side]>,
     /// Rates that packets are held to; `None` without such.
     pub limits: Option<Arc<Limits>>,
+    /// Flows that there may be; `None` without such a limit.
+    pub flows: Option<Arc<FlowLimits>>,
 }
 
 impl Forwarding {
@@ -145,6 +148,18 @@ pub fn process(
     bytes: &mut [u8],
     offload: &Offload,
 ) -> Outcome {
+    process_counted(forwarding, (cache, None), ingress, bytes, offload)
+}
+
+/// The same, with new flows held to the SKU's limits by `flows`.
+#[inline]
+pub fn process_counted(
+    forwarding: &Forwarding,
+    (cache, mut flows): (&mut FlowCache, Option<&mut FlowTable>),
+    ingress: Ingress,
+    bytes: &mut [u8],
+    offload: &Offload,
+) -> Outcome {
     // 1. parse
     let headers = match Headers::parse(bytes) {
         Ok(headers) => headers,
@@ -158,7 +173,11 @@ pub fn process(
     };
 
     // 2. decide
-    let decision = cache.decide(&forwarding.snapshot, ingress, &headers);
+    let snapshot = &forwarding.snapshot;
+    let decision = cache.decide_if(snapshot, ingress, &headers, |verdict| match &mut flows {
+        Some(flows) => flows.admit(snapshot, ingress, &headers, verdict),
+        None => Ok(()),
+    });
     let to = match decision.verdict {
         Verdict::Vnet => Egress::Vnet,
         Verdict::Local => {
@@ -170,13 +189,14 @@ pub fn process(
         Verdict::Path(path) => Egress::Path(path),
         Verdict::Drop(reason) => return Outcome::refuse(reason, complaint_for(reason), headers),
     };
-    finish(forwarding, ingress, to, headers, bytes, offload)
+    finish(forwarding, flows, ingress, to, headers, bytes, offload)
 }
 
 /// Steps 3 to 5, for a packet whose way out is known.
 #[inline]
 fn finish(
     forwarding: &Forwarding,
+    flows: Option<&mut FlowTable>,
     ingress: Ingress,
     to: Egress,
     headers: Headers,
@@ -224,7 +244,11 @@ fn finish(
     // 5. edit
     if transit {
         forward::decrement_hop_limit(bytes, &headers);
-        if headers.key.protocol == TCP && headers.tcp_flags & SYN != 0 {
+        let noted = headers.key.protocol == TCP && headers.tcp_flags & flow::NOTED != 0;
+        if noted && let Some(flows) = flows {
+            flows.note(&headers);
+        }
+        if noted && headers.tcp_flags & SYN != 0 {
             let came = match ingress {
                 Ingress::Path(path) => forwarding.side(Some(path)).mtu(),
                 Ingress::Vnet | Ingress::Local => forwarding.vnet.mtu(),

@@ -11,6 +11,7 @@ use crate::device::ReceiveError;
 use crate::device::event::Poller;
 use crate::device::link::MAX_FRAME;
 use crate::device::udp::{MAX_BATCH, ReceiveBatch};
+use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
 use crate::worker::backlog::Backlog;
@@ -66,6 +67,8 @@ pub fn next_batch(trains: usize, bytes: usize) -> usize {
 pub struct Shared {
     /// The forwarding state.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// Where the worker shows its newest flows.
+    pub newest_flows: Window,
     /// What the kernel dropped for want of room before the worker could read it, by [`Port`]; written
     /// every 100 ms at most.
     pub kernel_drops: Box<[AtomicU64]>,
@@ -182,6 +185,7 @@ impl<E: Endpoint> Worker<E> {
             self.switch.all_tunnels().for_each(|t| t.flush(now));
             self.switch.send_parcels(self.rounds, now);
             let private = self.switch.run_privates(round);
+            self.show_flows();
             let due = self.run_timers(now, private);
             self.switch.ledger.end();
             timeout = if self.patience.looks_on(now, worked) {
@@ -333,6 +337,16 @@ impl<E: Endpoint> Worker<E> {
         self.batch.limit(next_batch(received, bytes));
     }
 
+    /// Shows the newest flows to whoever has asked.
+    #[inline]
+    fn show_flows(&mut self) {
+        let window = &self.shared.newest_flows;
+        if window.is_asked() {
+            let flows = self.switch.flows.as_ref();
+            window.show(flows.map(|flows| flows.newest()).unwrap_or_default());
+        }
+    }
+
     /// Opens the sockets of links whose interface has come, or come back.
     fn refresh_links(&mut self) {
         for (index, link) in self.switch.links.iter_mut().enumerate() {
@@ -366,6 +380,10 @@ impl<E: Endpoint> Worker<E> {
             .as_ref()
             .and_then(|shaper| shaper.deadline())
         {
+            sooner(at);
+        }
+        let flows = self.switch.flows.as_ref();
+        if let Some(at) = flows.and_then(|flows| flows.deadline()) {
             sooner(at);
         }
         if now >= self.published + PUBLISH {

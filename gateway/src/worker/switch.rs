@@ -14,9 +14,10 @@ use crate::device::tun::TunQueue;
 use crate::device::udp::TrainPlace;
 use crate::device::{MAX_PARTS, SendError};
 use crate::pipeline::coalesce::{Coalescer, SuperPacket};
+use crate::pipeline::flow::FlowTable;
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint, RateLimit};
-use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
+use crate::pipeline::process::{Egress, Forwarding, Outcome, process_counted};
 use crate::pipeline::shape::{Release, Shaper};
 use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
@@ -122,6 +123,10 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub shaper: Option<Box<Shaper>>,
     /// Decisions of known flows.
     pub cache: FlowCache,
+    /// Holds flows to the limits of the SKU; `None` without such.
+    pub flows: Option<Box<FlowTable>>,
+    /// Random and secret: what its hash begins with.
+    pub flow_seed: u64,
     /// ICMP errors per second.
     pub complaints: RateLimit,
     /// The books.
@@ -148,7 +153,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         bytes: &mut [u8],
         offload: &Offload,
     ) {
-        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
+        let known = (&mut self.cache, self.flows.as_deref_mut());
+        let mut outcome = process_counted(round.forwarding, known, ingress, bytes, offload);
         if (self.tell || self.exit_tells)
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, port, (*to, headers), bytes, offload)
@@ -337,7 +343,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let Some(bytes) = batch.get_mut(at..at + length) else {
             return false;
         };
-        let mut outcome = process(round.forwarding, &mut self.cache, ingress, bytes, offload);
+        let known = (&mut self.cache, self.flows.as_deref_mut());
+        let mut outcome = process_counted(round.forwarding, known, ingress, bytes, offload);
         if (self.tell || self.exit_tells)
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, Some(port), (*to, headers), bytes, offload)
@@ -505,6 +512,22 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Begins a round: the limits in force now. A shaper that comes or goes lets out what waits.
     #[inline]
     pub fn begin(&mut self, round: Round<'_>) {
+        match (&mut self.flows, &round.forwarding.flows) {
+            (None, None) => {}
+            (Some(flows), Some(limits)) => {
+                if flows.begin(round.now, limits) {
+                    self.cache.forget();
+                }
+            }
+            (flows, limits) => {
+                let packets_before = self.cache.hits_and_misses() != (0, 0);
+                *flows = limits.as_ref().map(|limits| {
+                    let limits = Arc::clone(limits);
+                    let seed = self.flow_seed;
+                    Box::new(FlowTable::new(round.now, limits, seed, packets_before))
+                });
+            }
+        }
         let limits = round.forwarding.limits.as_ref();
         let stays = match &mut self.shaper {
             None => limits.is_none(),
@@ -520,9 +543,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         self.shaper = limits.map(|limits| Box::new(Shaper::new(round.now, Arc::clone(limits))));
     }
 
-    /// Sends what waited for its rate and may go now; at the end of every round.
+    /// Sends what waited for its rate and may go now, and forgets flows that are over; at the end of every
+    /// round.
     #[inline]
     pub fn send_shaped(&mut self, now: Instant) {
+        if let Some(flows) = &mut self.flows {
+            flows.sweep();
+        }
         if let Some(mut shaper) = self.shaper.take() {
             let ledger = Arc::clone(&self.ledger);
             shaper.drain(&ledger, |release| self.send_released(now, &release));

@@ -5,6 +5,7 @@
 
 mod checksum;
 mod coalesce;
+mod flows;
 mod forward;
 mod fragment;
 mod icmp;

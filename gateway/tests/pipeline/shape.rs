@@ -6,7 +6,7 @@ use crate::split::by_segments;
 use gateway::device::offload::Offload;
 use gateway::pipeline::process::Egress;
 use gateway::pipeline::shape::{BURST, Limit, Limits, QUEUE, Rates, Release, Scope, Shaper};
-use gateway::sku;
+use gateway::sku::{self, Edition};
 use gateway::telemetry::ledger::{Ledger, Port, Sum, Totals};
 use proptest::prelude::*;
 use routing::packet::Headers;
@@ -318,7 +318,7 @@ fn every_expressroute_tier_is_met_within_two_percent() {
     let scale = (1..=10).map(|units| format!("ErGwScale:{units}"));
     let names = ["Standard", "HighPerformance", "UltraPerformance"].map(str::to_owned);
     for name in names.into_iter().chain(scale) {
-        let sku = sku::expressroute(&name).unwrap();
+        let sku = sku::expressroute(Edition::Current, &name).unwrap();
         let gateway = Rates {
             bits_per_second: sku.bits_per_second,
             packets_per_second: sku.packets_per_second,
@@ -330,8 +330,8 @@ fn every_expressroute_tier_is_met_within_two_percent() {
 fn vpn_tiers() -> Vec<(String, Rates, Rates)> {
     let mut tiers = Vec::new();
     for name in ["Basic", "VpnGw1", "VpnGw2", "VpnGw3", "VpnGw4", "VpnGw5"] {
-        for generation in sku::vpn_generations(name) {
-            let sku = sku::vpn(name, generation).unwrap();
+        for generation in sku::vpn_generations(Edition::Current, name) {
+            let sku = sku::vpn(Edition::Current, name, generation).unwrap();
             let gateway = Rates {
                 bits_per_second: sku.bits_per_second,
                 packets_per_second: None,

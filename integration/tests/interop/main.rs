@@ -4,7 +4,7 @@
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
 //!   [`capture`]: what a wire has carried, read by tshark.
-//! - [`tunnel`], [`rekey`], [`link`], [`bulk`], [`reload`], [`shaping`], [`trouble`]: the tests.
+//! - [`tunnel`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`], [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
 //! `VNG_QUICK=1` leaves out the one that takes minutes.
@@ -18,6 +18,7 @@ mod peer;
 mod program;
 mod rekey;
 mod reload;
+mod resize;
 mod shaping;
 mod stage;
 mod traffic;

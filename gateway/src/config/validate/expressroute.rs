@@ -1,9 +1,9 @@
 //! Rules of `[expressroute]`: SKU, circuits, links.
 
-use super::{Rules, found, joined};
+use super::{Rules, Words, edition_help, found, joined};
 use crate::config::schema::{Circuit, ConnectionModel, Link};
 use crate::config::value::nearest;
-use crate::sku;
+use crate::sku::{self, Edition};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -35,20 +35,21 @@ fn sku(rules: &mut Rules) {
     if !rules.sound("expressroute.sku") {
         return;
     }
-    let Some(limits) = sku::expressroute(&gateway.sku) else {
-        let names = sku::expressroute_names();
-        let mut words = found(format!("found {:?}", gateway.sku)).allowed(format!(
-            "{}; ErGwScale takes 1 to 40 units, such as \"ErGwScale:4\"",
-            names.join(", ")
-        ));
-        if sku::vpn_names().contains(&gateway.sku.as_str()) {
-            words = words.help("this is the SKU of a VPN gateway");
-        } else if let Some(near) = nearest(&gateway.sku, names) {
-            words = words.help(format!("did you mean \"{near}\"?"));
-        }
+    let Some(limits) = gateway.limits() else {
+        let words = unknown(gateway.edition, &gateway.sku);
         rules.error("expressroute.sku", "is unknown", words);
         return;
     };
+    if !limits.coexists && rules.config.vpn.is_some() {
+        let words = found(format!("{} beside a VPN gateway", limits.name))
+            .allowed("Standard or larger, or \"Unlimited\"")
+            .also("vpn", "the VPN gateway");
+        rules.error(
+            "expressroute.sku",
+            "cannot coexist with a VPN gateway",
+            words,
+        );
+    }
     rules.within(
         "expressroute.circuit",
         "circuits",
@@ -64,6 +65,34 @@ fn sku(rules: &mut Rules) {
         limits.routes_learned.map(|n| n as usize),
         &limits.name,
     );
+}
+
+/// What to say of a SKU that its edition does not have.
+fn unknown(edition: Edition, name: &str) -> Words {
+    let names = sku::expressroute_names(edition);
+    if edition == Edition::Current
+        && let Some(units) = sku::scale_units_of(name)
+    {
+        let (least, most) = (sku::SCALE_UNITS.start(), sku::SCALE_UNITS.end());
+        return found(format!("found {units:?} scale units"))
+            .allowed(format!("{least} to {most} units, such as \"ErGwScale:4\""));
+    }
+    let scale = match edition {
+        Edition::Current => "; ErGwScale takes 1 to 40 units, such as \"ErGwScale:4\"",
+        Edition::Of2016 => "",
+    };
+    let words = found(format!("found {name:?}")).allowed(names.join(", ") + scale);
+    if sku::expressroute(edition.other(), name).is_some() {
+        return words.help(edition_help(edition));
+    }
+    let of_vpn = [edition, edition.other()].map(sku::vpn_names);
+    if of_vpn.iter().any(|names| names.contains(&name)) {
+        return words.help("this is the SKU of a VPN gateway");
+    }
+    match nearest(name, names) {
+        Some(near) => words.help(format!("did you mean \"{near}\"?")),
+        None => words,
+    }
 }
 
 /// Two links of one interface need different tags: a frame belongs to one of them.

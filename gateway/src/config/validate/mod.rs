@@ -11,6 +11,7 @@ mod vpn;
 use super::diagnostic::{Finding, Places, Severity};
 use super::schema::Config;
 use super::walk::title;
+use crate::sku::Edition;
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -168,6 +169,12 @@ impl Rules<'_> {
             .help("take a larger SKU, or \"Unlimited\"");
         self.error(key, "is beyond the SKU's limit", words);
     }
+}
+
+/// What helps where a SKU is one of the other edition.
+fn edition_help(edition: Edition) -> String {
+    let other = edition.other();
+    format!("{other} has it: edition = \"{}\"", other.name())
 }
 
 /// Whether two prefixes have an address in common.

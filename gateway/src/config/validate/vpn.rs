@@ -1,10 +1,10 @@
 //! Rules of `[vpn]`: SKU, sites, point-to-site clients.
 
-use super::{Rules, found, joined, overlap};
+use super::{Rules, Words, edition_help, found, joined, overlap};
 use crate::config::read::DEFAULT_ASN;
 use crate::config::schema::{Action, Client, PolicyRule, Site, Vpn};
 use crate::config::value::nearest;
-use crate::sku::{self, UnknownVpnSku};
+use crate::sku::{self, Edition, UnknownVpnSku};
 use ipnet::IpNet;
 
 pub(super) fn check(rules: &mut Rules) {
@@ -26,16 +26,10 @@ fn sku(rules: &mut Rules, vpn: &Vpn) {
     if !rules.sound("vpn.sku") || !rules.sound("vpn.generation") {
         return;
     }
-    let limits = match sku::vpn(&vpn.sku, vpn.generation) {
+    let limits = match vpn.limits() {
         Ok(limits) => limits,
         Err(UnknownVpnSku::Name) => {
-            let names = sku::vpn_names();
-            let mut words = found(format!("found {:?}", vpn.sku)).allowed(names.join(", "));
-            if sku::expressroute(&vpn.sku).is_some() {
-                words = words.help("this is the SKU of an ExpressRoute gateway");
-            } else if let Some(near) = nearest(&vpn.sku, names) {
-                words = words.help(format!("did you mean \"{near}\"?"));
-            }
+            let words = unknown(vpn.edition, &vpn.sku);
             rules.error("vpn.sku", "is unknown", words);
             return;
         }
@@ -49,7 +43,10 @@ fn sku(rules: &mut Rules, vpn: &Vpn) {
     };
     if !limits.coexists && rules.config.expressroute.is_some() {
         let words = found(format!("{} beside an ExpressRoute gateway", limits.name))
-            .allowed("VpnGw1 or larger, or \"Unlimited\"")
+            .allowed(match vpn.edition {
+                Edition::Current => "VpnGw1 or larger, or \"Unlimited\"",
+                Edition::Of2016 => "Standard or larger, or \"Unlimited\"",
+            })
             .also("expressroute", "the ExpressRoute gateway");
         rules.error("vpn.sku", "cannot coexist with ExpressRoute", words);
     }
@@ -73,6 +70,30 @@ fn sku(rules: &mut Rules, vpn: &Vpn) {
             limits.prefixes_per_site,
             limits.name,
         );
+    }
+}
+
+/// What to say of a SKU that its edition does not have.
+fn unknown(edition: Edition, name: &str) -> Words {
+    let names = sku::vpn_names(edition);
+    let words = found(format!("found {name:?}")).allowed(names.join(", "));
+    let is_of = |edition| {
+        sku::vpn_names(edition)
+            .iter()
+            .any(|n| n.eq_ignore_ascii_case(name))
+    };
+    if is_of(edition.other()) {
+        return words.help(edition_help(edition));
+    }
+    if [edition, edition.other()]
+        .iter()
+        .any(|&e| sku::expressroute(e, name).is_some())
+    {
+        return words.help("this is the SKU of an ExpressRoute gateway");
+    }
+    match nearest(name, names) {
+        Some(near) => words.help(format!("did you mean \"{near}\"?")),
+        None => words,
     }
 }
 

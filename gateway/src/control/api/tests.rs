@@ -55,6 +55,13 @@ impl Gateway for Pretend {
     fn reload(&self) -> Result<ReloadReport, Refusal> {
         Err(Refusal::failed("not now"))
     }
+
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal> {
+        Err(Refusal::failed(format!(
+            "{} stays",
+            resize.gateway.section()
+        )))
+    }
 }
 
 fn serve(directory: &tempfile::TempDir) -> (PathBuf, Serving) {
