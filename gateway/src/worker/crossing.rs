@@ -116,6 +116,19 @@ impl Parcel {
         }
     }
 
+    /// Gives the whole buffer, and where in it each packet lies, to `each`, in the order in which they were laid.
+    #[inline]
+    pub fn for_each_place(&mut self, mut each: impl FnMut(&mut [u8], (usize, usize), &Cargo)) {
+        for piece in &self.pieces {
+            each(&mut self.buffer, (piece.at, piece.len), &piece.cargo);
+        }
+    }
+
+    /// The buffer that the packets lie in.
+    pub fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// How many packets there are, a super-packet being one.
     pub fn len(&self) -> usize {
         self.pieces.len()

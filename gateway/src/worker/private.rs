@@ -322,8 +322,11 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             let Some(bytes) = batch.get_mut(datagram.clone()) else {
                 break;
             };
-            let class = headers.traffic_class;
-            if let Some((path, place)) = self.open_outer(round, (place, source, class), bytes) {
+            let outer = (place, source, headers.traffic_class);
+            if self.hand_over(outer, bytes) {
+                continue;
+            }
+            if let Some((path, place)) = self.open_outer(round, outer, bytes) {
                 let (ingress, plain) = (Ingress::Path(path), Offload::default());
                 let inside = (datagram.start + place.0, place.1);
                 stays |= self.handle_batched(round, ingress, batch, inside, &plain);
@@ -332,27 +335,43 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         stays
     }
 
-    /// Opens one datagram, or hands it to the worker that can. The path that the packet inside came by, and where
-    /// in the datagram it lies.
+    /// Hands a datagram to the worker that can open it; false if that is this one. The link's sockets share
+    /// flows out, not sessions: the receiver index says whose session it is. A handshake's first message has none,
+    /// and goes to the first worker, and from one that does not know the caller to the next.
+    #[inline]
+    fn hand_over(&mut self, outer: (usize, SocketAddr, u8), datagram: &[u8]) -> bool {
+        let owner = receiver_index(datagram).map_or(0, |index| usize::from(worker_of(index)));
+        let is_other = matches!(self.exits.get(owner), Some(Some(_)));
+        if is_other {
+            self.cross_outer(owner, outer, datagram);
+        }
+        is_other
+    }
+
+    fn cross_outer(
+        &mut self,
+        worker: usize,
+        (place, source, class): (usize, SocketAddr, u8),
+        datagram: &[u8],
+    ) {
+        let cargo = Cargo::Outer {
+            place: place as u8,
+            source,
+            class,
+        };
+        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+        if !exit.is_some_and(|exit| exit.lay(datagram, cargo)) {
+            self.lose(datagram.len());
+        }
+    }
+
+    /// Opens one datagram. The path that the packet inside came by, and where in the datagram it lies.
     fn open_outer(
         &mut self,
         round: Round<'_>,
         (place, source, class): (usize, SocketAddr, u8),
         datagram: &mut [u8],
     ) -> Option<(PathId, (usize, usize))> {
-        let cargo = Cargo::Outer {
-            place: place as u8,
-            source,
-            class,
-        };
-        // The link's sockets know flows, not sessions: the index says whose session it is.
-        let owner = receiver_index(datagram).map(|index| usize::from(worker_of(index)));
-        if let Some(exit) = owner.and_then(|owner| self.exits.get_mut(owner)?.as_mut()) {
-            if !exit.lay(datagram, cargo) {
-                self.lose(datagram.len());
-            }
-            return None;
-        }
         let begin = datagram.as_ptr().addr();
         let private = self.privates.get_mut(place)?;
         match private.tunnels.receive(round.now, source, datagram) {
@@ -368,11 +387,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 Some((path, inside))
             }
             Arrival::Foreign => {
-                let next = self
-                    .next
-                    .and_then(|next| self.exits.get_mut(next)?.as_mut());
-                if !next.is_some_and(|exit| exit.lay(datagram, cargo)) {
-                    self.lose(datagram.len());
+                if let Some(next) = self.next {
+                    self.cross_outer(next, (place, source, class), datagram);
                 }
                 None
             }
@@ -380,19 +396,22 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// A datagram that another worker handed over.
-    #[cold]
+    /// A datagram that another worker handed over, in its place of a parcel. What is inside may be merged, and
+    /// stays where it lies until then.
     pub(super) fn take_outer(
         &mut self,
         round: Round<'_>,
         outer: (usize, SocketAddr, u8),
-        datagram: &mut [u8],
+        parcel: &mut [u8],
+        (at, length): (usize, usize),
     ) {
-        if let Some((path, (at, length))) = self.open_outer(round, outer, datagram)
-            && let Some(packet) = datagram.get_mut(at..at + length)
-        {
+        let Some(datagram) = parcel.get_mut(at..at + length) else {
+            return;
+        };
+        if let Some((path, inside)) = self.open_outer(round, outer, datagram) {
             let (ingress, plain) = (Ingress::Path(path), Offload::default());
-            self.handle(round, ingress, Some(Port::path(path)), packet, &plain);
+            let inside = (at + inside.0, inside.1);
+            self.handle_batched(round, ingress, parcel, inside, &plain);
         }
     }
 

@@ -708,7 +708,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     break;
                 };
                 some = true;
-                parcel.for_each(|bytes, cargo| self.unpack(round, bytes, cargo));
+                parcel.for_each_place(|buffer, place, cargo| {
+                    self.unpack(round, buffer, place, cargo);
+                });
+                self.write_merged(round.now, parcel.buffer());
                 if let Some(entrance) = self.entrances.get(index) {
                     entrance.give_back(parcel);
                 }
@@ -717,7 +720,26 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         some
     }
 
-    fn unpack(&mut self, round: Round<'_>, bytes: &mut [u8], cargo: &Cargo) {
+    fn unpack(
+        &mut self,
+        round: Round<'_>,
+        buffer: &mut [u8],
+        (at, length): (usize, usize),
+        cargo: &Cargo,
+    ) {
+        if let Cargo::Outer {
+            place,
+            source,
+            class,
+        } = cargo
+        {
+            let outer = (usize::from(*place), *source, *class);
+            self.take_outer(round, outer, buffer, (at, length));
+            return;
+        }
+        let Some(bytes) = buffer.get_mut(at..at + length) else {
+            return;
+        };
         match cargo {
             Cargo::Packet {
                 path,
@@ -740,11 +762,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     _ => self.drop(DropReason::NoPath, packet),
                 }
             }
-            Cargo::Outer {
-                place,
-                source,
-                class,
-            } => self.take_outer(round, (usize::from(*place), *source, *class), bytes),
+            Cargo::Outer { .. } => {}
             Cargo::Datagram { source } => {
                 match self.tunnels.receive(round.now, *source, bytes) {
                     Arrival::Foreign => self.hand_on(*source, bytes),

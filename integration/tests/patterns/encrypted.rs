@@ -1,8 +1,11 @@
 //! A tunnel that a circuit carries: `encrypted-expressroute.toml`.
 
-use crate::stage::{ONPREM, Place, World, balanced};
+use crate::stage::{ONPREM, PATIENCE, Place, Stage, World, balanced};
 use crate::traffic::{LENGTH, Packet, assert_arrives, listen, taken};
+use crypto::key::{PrivateKey, PublicKey};
+use integration::host::{Host, connect};
 use integration::traffic::bulk;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the circuit ends.
@@ -109,6 +112,108 @@ fn a_tunnel_over_a_circuit_finds_its_worker_whichever_reads_the_link() {
         println!("from {from}: {:?}", bulk.unwrap());
     }
     world.finish();
+}
+
+/// One of two gateways that face each other over one link, each with its tunnel over it, IPv6 outside.
+fn facing(n: u8, key_file: &str, other: &PublicKey, socket: &str) -> String {
+    let m = 3 - n;
+    format!(
+        r#"[vnet]
+name          = "vnet-{n}"
+address_space = ["10.{n}.0.0/16", "fd00:{n}::/48"]
+address       = ["10.{n}.255.4/27", "fd00:{n}:0:ff::4/64"]
+host_address  = ["10.{n}.0.4/16", "fd00:{n}::4/48"]
+host_routes   = true
+
+[expressroute]
+sku = "Unlimited"
+
+[[expressroute.circuit]]
+name     = "er"
+model    = "any-to-any"
+prefixes = ["fd00:{m}:0:ff::/64"]
+probe    = {{ interval = "100ms" }}
+
+  [[expressroute.circuit.link]]
+  interface = "eth1"
+  address   = "fd00:16::{n}/126"
+  neighbor  = "fd00:16::{m}"
+
+[vpn]
+sku              = "Unlimited"
+private_key_file = "{key_file}"
+
+[[vpn.site]]
+name       = "site-{m}"
+over       = "er"
+public_key = "{other}"
+endpoint   = "[fd00:{m}:0:ff::4]:51820"
+prefixes   = ["10.{m}.0.0/16", "fd00:{m}::/48"]
+
+[control]
+workers = 2
+socket  = "{socket}"
+"#
+    )
+}
+
+#[test]
+fn both_ends_may_reach_each_other_over_a_circuit_and_over_ipv6() {
+    let stage = Stage::new();
+    let hosts = ["near", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
+    let [near, far] = &hosts;
+    connect((near, "eth1"), (far, "eth1")).unwrap();
+    let keys = [(); 2].map(|()| PrivateKey::generate().unwrap());
+    let publics = keys.each_ref().map(PrivateKey::public_key);
+    let mut gateways = [1, 2].map(|n: u8| {
+        let at = usize::from(n) - 1;
+        // Nobody but the gateway lives there.
+        hosts[at].set("ipv6/conf/eth1/disable_ipv6", "1").unwrap();
+        hosts[at]
+            .configure(|netlink| netlink.set_up("eth1", true))
+            .unwrap();
+        let name = format!("facing-{n}");
+        let (file, socket) = (stage.key_file(&name, &keys[at]), stage.socket(&name));
+        let text = facing(n, &file, &publics[1 - at], &socket.display().to_string());
+        stage.gateway(&name, &hosts[at], &text)
+    });
+    for gateway in &mut gateways {
+        gateway.start().unwrap();
+    }
+    for (host, m) in hosts.iter().zip([2, 1]) {
+        for target in [format!("10.{m}.0.4"), format!("fd00:{m}::4")] {
+            let reached = host.reaches(target.parse().unwrap(), PATIENCE).unwrap();
+            let told = gateways.each_ref().map(|gateway| {
+                ["status", "counters", "neighbors"]
+                    .map(|what| stage.vng(gateway, &["show", what]))
+                    .join("\n")
+            });
+            assert!(reached, "{target}: {}\n{}", told[0], told[1]);
+        }
+    }
+    let before = balanced(&gateways[0]);
+    for (from, to, target) in [(near, far, "10.2.0.4"), (far, near, "fd00:1::4")] {
+        let bulk = bulk::send(
+            from,
+            to,
+            target.parse().unwrap(),
+            Duration::from_millis(300),
+        );
+        let bulk = bulk.unwrap();
+        println!("to {target}: {bulk:?}");
+        assert!(bulk.bytes > 1_000_000, "{bulk:?}");
+    }
+    let after = balanced(&gateways[0]);
+    let grown = |port: &str| after.totals.sent[port].bytes - before.totals.sent[port].bytes;
+    let (inside, around) = (grown("site-2"), grown("er/primary"));
+    assert!(
+        inside > 1_000_000 && around > inside,
+        "{around} around {inside}"
+    );
+    for gateway in &mut gateways {
+        balanced(gateway);
+        gateway.stop().unwrap();
+    }
 }
 
 /// Sends a packet through the tunnel; the ports of the gateway that sent it, or what was around it.

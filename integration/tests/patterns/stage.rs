@@ -121,8 +121,7 @@ impl Stage {
     ) -> String {
         let mut text = example(name);
         let config = parse(name, &text);
-        let file = self.scratch.write(&format!("{name}.key"), &key.to_base64());
-        text = text.replace(KEY_FILE, &file.unwrap().display().to_string());
+        text = text.replace(KEY_FILE, &self.key_file(name, key));
         for site in config.vpn.iter().flat_map(|vpn| &vpn.sites) {
             let (_, theirs) = sites.iter().find(|(name, _)| *name == site.name).unwrap();
             let written = PublicKey(site.public_key).to_string();
@@ -137,7 +136,13 @@ impl Stage {
         }
     }
 
-    fn socket(&self, name: &str) -> PathBuf {
+    /// Writes a private key to a file of its own; the file's path.
+    pub(crate) fn key_file(&self, name: &str, key: &PrivateKey) -> String {
+        let file = self.scratch.write(&format!("{name}.key"), &key.to_base64());
+        file.unwrap().display().to_string()
+    }
+
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.scratch.path().join(format!("{name}.sock"))
     }
 
@@ -240,10 +245,10 @@ impl World {
         let mut gateways = BTreeMap::new();
         for (number, (place, own)) in places.iter().zip(&keys).enumerate() {
             let host = Arc::new(Host::new(place.name).unwrap());
-            let file = stage
-                .scratch
-                .write(&format!("{}.key", place.name), &own.to_base64());
-            let keys = (file.unwrap(), key.public_key().to_string());
+            let keys = (
+                stage.key_file(place.name, own),
+                key.public_key().to_string(),
+            );
             let text = builder.place(place, number, &host, &keys);
             let socket = format!(
                 "[control]\nsocket = \"{}\"\n",
@@ -377,7 +382,7 @@ impl Builder<'_> {
         place: &Place,
         number: usize,
         host: &Arc<Host>,
-        keys: &(PathBuf, String),
+        keys: &(String, String),
     ) -> String {
         if !place.more.is_empty() {
             host.address("lo", place.more).unwrap();
@@ -465,7 +470,7 @@ impl Builder<'_> {
         place: &Place,
         number: usize,
         host: &Arc<Host>,
-        (key_file, public_key): &(PathBuf, String),
+        (key_file, public_key): &(String, String),
     ) -> String {
         let endpoint = site.endpoint.unwrap();
         let port = self.config.vpn.as_ref().unwrap().listen_port;
@@ -477,7 +482,7 @@ impl Builder<'_> {
             "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\nlisten_port = {}\n\
              [[vpn.site]]\nname = \"azure\"\npublic_key = {public_key:?}\nendpoint = \"{here}:{port}\"\n\
              prefixes = {:?}\n{}\n",
-            key_file.display(),
+            key_file,
             endpoint.port(),
             place.reaches,
             self.probe()
