@@ -120,6 +120,7 @@ fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
             name: String::new(),
             matches,
             action: Action::Drop,
+            set_dscp: None,
         })
         .collect();
     builder.build(|_| Usability::Full).expect("a snapshot")

@@ -296,6 +296,45 @@ fn explain_offline_follows_the_failover_when_paths_are_taken_for_down() {
 }
 
 #[test]
+fn explain_says_what_would_change_the_answer_and_who_is_in_the_group() {
+    let directory = coexist();
+    let config = directory.path().join("vng.toml");
+    let rule = "\n[[policy]]\nname = \"mark\"\nmatch = { destination_port = 443 }\n\
+                action = { via = [\"er-sydney\", \"onprem\"], set_dscp = \"af21\" }\n";
+    let source = fs::read_to_string(&config).unwrap() + rule;
+    fs::write(&config, source).unwrap();
+    let down = ["--dport", "443", "--down", "er-sydney/primary"];
+    let told = explain(directory.path(), &down);
+    assert_eq!(status(&told), 0, "{}", stderr(&told));
+    let text = stdout(&told);
+    for part in [
+        "group     1. er-sydney/primary: not usable, taken for down",
+        "          1. er-sydney/secondary: taken, taken for up",
+        "          2. onprem: stands by, taken for up",
+        "DSCP      set to af21",
+        "otherwise if er-sydney/secondary goes down: onprem, DSCP af21",
+        "          if er-sydney/secondary and onprem are down: drop: no_path",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    let told = explain(directory.path(), &[&down[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&stdout(&told)).unwrap();
+    assert_eq!(json["set_dscp"], "af21");
+    assert_eq!(json["group"][1]["role"], "taken");
+    let would = json["would_change"].as_array().unwrap();
+    let without = would
+        .iter()
+        .find(|one| one["if"] == "policy mark were not there");
+    assert_eq!(without.unwrap()["set_dscp"], Value::Null);
+    assert_eq!(without.unwrap()["member"], "er-sydney/secondary");
+    for one in would {
+        for key in ["if", "verdict", "reason", "path", "member"] {
+            assert!(one.get(key).is_some(), "{key} is not in {one}");
+        }
+    }
+}
+
+#[test]
 fn explain_refuses_names_that_are_not_in_the_file() {
     let directory = coexist();
     for more in [&["--down", "er-perth"][..], &["--from", "er-perth"]] {

@@ -337,3 +337,80 @@ proptest::proptest! {
         }
     }
 }
+
+/// The policy of [`SMALL`] with these rules and sets.
+fn policy_of(text: &str) -> config::schema::Config {
+    let (directory, _) = with_key();
+    let loaded = check(directory.path(), &format!("{SMALL}{text}"));
+    loaded
+        .unwrap_or_else(|report| panic!("{}", report.render(false)))
+        .config
+}
+
+#[test]
+fn sets_negation_and_rewriting_mean_what_the_reference_says() {
+    use gateway::control::plan::Plan;
+    use routing::health::Usability;
+    use routing::packet::{FlowKey, Fragment, Headers, address_bits};
+    use routing::path::Ingress;
+    let config = policy_of(
+        "[[prefix_set]]\nname = \"inner\"\nprefixes = [\"10.2.9.0/24\", \"@rest\"]\n\
+         [[prefix_set]]\nname = \"rest\"\nprefixes = \"10.2.10.0/24\"\n\
+         [[policy]]\nname = \"set\"\nmatch = { destination = [\"@inner\", \"10.2.11.0/24\"], not = { destination = \"10.2.9.128/25\" } }\naction = { set_dscp = \"af21\" }\n\
+         [[policy]]\nname = \"not-tcp\"\nmatch = { not = { protocol = \"tcp\", source = [\"10.1.7.0/24\"] } }\naction = \"drop\"\n\
+         [[policy]]\nname = \"ports\"\nmatch = { destination_port = \"1-100\", not = { destination_port = [\"20-29\", 80] } }\naction = \"reject\"\n\
+         [[policy]]\nname = \"not-vnet\"\nmatch = { not = { from = \"vnet\", fragment = true, dscp = [0, 8], source_port = 9 } }\naction = { via = \"onprem\", set_dscp = 10 }\n",
+    );
+    assert_eq!(config.policy[0].set_dscp, Some(18));
+    assert_eq!(config.policy[3].matches.fragment, Some(false));
+    let plan = Plan::new(&config, std::num::NonZeroU32::MIN, |_| Usability::Full).unwrap();
+    let site = Ingress::Path(plan.path_named("onprem").unwrap().id);
+    let rule = |ingress, source: &str, destination: &str, protocol, port, dscp: u8| {
+        let (version, source) = address_bits(source.parse().unwrap());
+        let (_, destination) = address_bits(destination.parse().unwrap());
+        let headers = Headers {
+            key: FlowKey {
+                source,
+                destination,
+                source_port: 40_000,
+                destination_port: port,
+                protocol,
+                version,
+            },
+            transport: 20,
+            payload: 40,
+            total_len: 40,
+            traffic_class: dscp << 2,
+            hop_limit: 64,
+            fragment: Fragment::Whole,
+            dont_fragment: true,
+            tcp_flags: 0,
+        };
+        let rule = plan.snapshot.decide(ingress, &headers).rule;
+        rule.and_then(|rule| plan.snapshot.rule_name(rule))
+    };
+    let vnet = |destination, protocol, port| {
+        rule(Ingress::Vnet, "10.1.0.4", destination, protocol, port, 0)
+    };
+    assert_eq!(vnet("10.2.9.1", 6, 80), Some("set"));
+    assert_eq!(vnet("10.2.10.1", 6, 80), Some("set"));
+    assert_eq!(vnet("10.2.11.1", 6, 80), Some("set"));
+    assert_eq!(vnet("10.2.9.128", 6, 80), None);
+    assert_eq!(vnet("10.2.12.1", 17, 80), Some("not-tcp"));
+    assert_eq!(
+        rule(Ingress::Vnet, "10.1.7.1", "10.2.12.1", 17, 80, 0),
+        None,
+        "both fields of `not` must hold"
+    );
+    assert_eq!(vnet("10.2.12.1", 6, 19), Some("ports"));
+    assert_eq!(vnet("10.2.12.1", 6, 20), None);
+    assert_eq!(vnet("10.2.12.1", 6, 80), None);
+    assert_eq!(vnet("10.2.12.1", 6, 100), Some("ports"));
+    let from_site = |dscp| rule(site, "10.2.12.1", "10.1.0.4", 6, 443, dscp);
+    assert_eq!(from_site(46), Some("not-vnet"));
+    assert_eq!(from_site(8), None);
+    assert_eq!(
+        rule(Ingress::Vnet, "10.1.0.4", "10.2.12.1", 6, 443, 46),
+        None
+    );
+}

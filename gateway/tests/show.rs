@@ -117,11 +117,16 @@ impl Gateway for Fixed {
 
     fn policy(&self) -> Vec<PolicyView> {
         vec![PolicyView {
+            order: 1,
             name: "no-telnet".into(),
             matches: "from vnet; protocol tcp; destination port 23".into(),
             action: "drop".into(),
-            path: None,
-            hits: Some(7),
+            hits: Some(Sum {
+                packets: 7,
+                bytes: 4_200,
+            }),
+            out_of_reach: Some("all takes all that it would match".into()),
+            ..PolicyView::default()
         }]
     }
 
@@ -316,7 +321,17 @@ fn every_view_has_a_table_that_names_what_matters() {
             ][..],
         ),
         ("routes", &["Active", "VirtualNetworkGateway", "er/primary"]),
-        ("policy", &["no-telnet", "destination port 23", "drop", "7"]),
+        (
+            "policy",
+            &[
+                "no-telnet",
+                "destination port 23",
+                "drop",
+                "7",
+                "4,200",
+                "out of reach: all takes",
+            ],
+        ),
         (
             "circuits",
             &["er/primary", "100, 10", "1,234 packets", "co-location"],

@@ -29,6 +29,7 @@ const KEY_V6: usize = 5;
 const NO_GROUP: u16 = u16::MAX;
 const NO_RULE: u16 = u16::MAX;
 const NO_MEMBER: u8 = u8::MAX;
+const NO_DSCP: u8 = u8::MAX;
 /// Epochs of entries that are of no snapshot in use; others follow.
 const EMPTY: u16 = 0;
 const STALE: u16 = 1;
@@ -45,6 +46,7 @@ struct Entry<const WORDS: usize> {
     group: u16,
     member: u8,
     is_routed: bool,
+    dscp: u8,
 }
 
 const _: () = assert!(size_of::<Entry<KEY_V4>>() == 32);
@@ -60,6 +62,7 @@ impl<const WORDS: usize> Entry<WORDS> {
         group: NO_GROUP,
         member: NO_MEMBER,
         is_routed: false,
+        dscp: NO_DSCP,
     };
 
     fn new(key: [u64; WORDS], epoch: u16, decision: &Decision) -> Self {
@@ -71,6 +74,7 @@ impl<const WORDS: usize> Entry<WORDS> {
             group: decision.group.map_or(NO_GROUP, |group| group.0),
             member: decision.member.unwrap_or(NO_MEMBER),
             is_routed: decision.is_routed,
+            dscp: decision.set_dscp.unwrap_or(NO_DSCP),
         }
     }
 
@@ -82,6 +86,7 @@ impl<const WORDS: usize> Entry<WORDS> {
             is_routed: self.is_routed,
             group: (self.group != NO_GROUP).then_some(GroupId(self.group)),
             member: (self.member != NO_MEMBER).then_some(self.member),
+            set_dscp: (self.dscp != NO_DSCP).then_some(self.dscp),
         }
     }
 
@@ -140,6 +145,8 @@ pub struct FlowCache {
     v4: Box<[Set<KEY_V4>]>,
     v6: Box<[Set<KEY_V6>]>,
     state: State,
+    /// Whose memory it is.
+    worker: usize,
 }
 
 /// What both tables have in common.
@@ -173,7 +180,20 @@ impl FlowCache {
                 hits: 0,
                 misses: 0,
             },
+            worker: 0,
         }
+    }
+
+    /// The same as the memory of the worker of this number; without it, the first's.
+    #[must_use]
+    pub fn of_worker(self, worker: usize) -> Self {
+        Self { worker, ..self }
+    }
+
+    /// The number of the worker whose memory it is.
+    #[inline]
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// Decides about one packet, from memory if it can.

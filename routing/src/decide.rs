@@ -10,6 +10,7 @@
 //!
 //! What the gateway sends itself skips 2, 4 and 7: it may go anywhere.
 
+use crate::group::Group;
 use crate::packet::{FlowKey, Fragment, Headers, Version, is_martian};
 use crate::path::{GroupId, Ingress, PathId, PathKind, pick_member};
 use crate::policy::RuleId;
@@ -42,6 +43,8 @@ pub struct Decision {
     pub group: Option<GroupId>,
     /// The group's member that the flow takes (also if rules of transit then dropped it).
     pub member: Option<u8>,
+    /// The DSCP that the packet leaves with, if the rule gives one; whoever forwards it writes it.
+    pub set_dscp: Option<u8>,
 }
 
 impl Decision {
@@ -52,6 +55,7 @@ impl Decision {
             is_routed: false,
             group: None,
             member: None,
+            set_dscp: None,
         }
     }
 
@@ -63,6 +67,33 @@ impl Decision {
     }
 }
 
+/// What a decision depends on beyond the snapshot and the packet. The data path takes it as it is; what
+/// would be otherwise is asked with the same steps under other circumstances.
+pub(crate) trait Circumstances {
+    /// The rule that decides about a packet.
+    #[inline]
+    fn rule(&self, snapshot: &Snapshot, ingress: Ingress, headers: &Headers) -> Option<RuleId> {
+        snapshot.policy.first_match(ingress, headers)
+    }
+
+    /// The active members of a group.
+    #[inline]
+    fn active(&self, group: &Group) -> u64 {
+        group.active().load()
+    }
+
+    /// Whether packets may go from branch to branch.
+    #[inline]
+    fn branch_transit(&self, snapshot: &Snapshot) -> bool {
+        snapshot.branch_transit()
+    }
+}
+
+/// The circumstances that are.
+struct AsItIs;
+
+impl Circumstances for AsItIs {}
+
 impl Snapshot {
     /// Decides about one packet.
     #[inline]
@@ -73,6 +104,18 @@ impl Snapshot {
     /// Decides; a flow that was on the path `keep` stays there while that is an active member.
     pub(crate) fn decide_keeping(
         &self,
+        ingress: Ingress,
+        headers: &Headers,
+        keep: Option<PathId>,
+    ) -> Decision {
+        self.decide_given(&AsItIs, ingress, headers, keep)
+    }
+
+    /// The decision, given these circumstances.
+    #[inline]
+    pub(crate) fn decide_given(
+        &self,
+        given: &impl Circumstances,
         ingress: Ingress,
         headers: &Headers,
         keep: Option<PathId>,
@@ -94,8 +137,10 @@ impl Snapshot {
         // Asked first, needed last: while memory answers, the policy is gone through.
         let hop = self.fib.lookup(key);
         if ingress != Ingress::Local {
-            decision.rule = self.policy.first_match(ingress, headers);
-            match decision.rule.map(|rule| self.rule_action(rule)) {
+            decision.rule = given.rule(self, ingress, headers);
+            let rule = decision.rule.map(|rule| self.rule_action(rule));
+            decision.set_dscp = rule.and_then(|(_, dscp)| dscp);
+            match rule.map(|(action, _)| action) {
                 Some(RuleAction::Drop) => return decision.drop(DropReason::Policy),
                 Some(RuleAction::Reject) => return decision.drop(DropReason::PolicyReject),
                 Some(RuleAction::Via { v4, v6 }) => {
@@ -103,14 +148,14 @@ impl Snapshot {
                         Version::V4 => v4,
                         Version::V6 => v6,
                     };
-                    return self.take_group(decision, group, ingress, headers, keep);
+                    return self.take_group(given, decision, group, ingress, headers, keep);
                 }
                 Some(RuleAction::Route) | None => {}
             }
         }
         decision.is_routed = true;
         match hop {
-            Hop::Group(group) => self.take_group(decision, group, ingress, headers, keep),
+            Hop::Group(group) => self.take_group(given, decision, group, ingress, headers, keep),
             Hop::Vnet if ingress == Ingress::Vnet => decision.drop(DropReason::Hairpin),
             Hop::Vnet => Decision {
                 verdict: Verdict::Vnet,
@@ -165,6 +210,7 @@ impl Snapshot {
     #[inline]
     fn take_group(
         &self,
+        given: &impl Circumstances,
         mut decision: Decision,
         id: GroupId,
         ingress: Ingress,
@@ -175,7 +221,7 @@ impl Snapshot {
         let Some(group) = self.group(id) else {
             return decision.drop(DropReason::NoPath);
         };
-        let mask = group.active().load();
+        let mask = given.active(group);
         let kept = keep
             .and_then(|path| group.members().iter().position(|&member| member == path))
             .map(|member| member as u8)
@@ -191,7 +237,7 @@ impl Snapshot {
             if owner(from) == owner(path) {
                 return decision.drop(DropReason::Hairpin);
             }
-            if !self.branch_transit() {
+            if !given.branch_transit(self) {
                 return decision.drop(DropReason::BranchTransit);
             }
         }

@@ -335,6 +335,7 @@ mod tests {
                 ..Match::default()
             },
             action: Action::Via(vec![OwnerId(2)]),
+            set_dscp: None,
         }];
         let snapshot = builder.build(|_| full(true)).unwrap();
         let told = snapshot.explain(Ingress::Vnet, &headers("10.1.0.4", "10.2.8.1", 80));
@@ -391,7 +392,7 @@ mod tests {
             builder.routes.push(Candidate::new(net("10.9.0.0/16"), RouteSource::UserDefined, NextHop::None));
             let action = [Action::Route, Action::Drop, Action::Reject, Action::Via(vec![OwnerId(3), OwnerId(2)])][rule].clone();
             let matches = Match { destination_port: vec![(1, 2)], ..Match::default() };
-            builder.policy = vec![Rule { name: "rule".to_owned(), matches, action }];
+            builder.policy = vec![Rule { name: "rule".to_owned(), matches, action, set_dscp: None }];
             let snapshot = builder.build(|path| full(health >> path.0 & 1 != 0)).unwrap();
             let packet = headers(source, destination, port);
             let decision = snapshot.decide(from, &packet);

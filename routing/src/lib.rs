@@ -8,6 +8,7 @@
 //! - [`fib`]: longest-prefix match.
 //! - [`group`], [`path`]: groups of paths, and the atomic word that holds a group's usable members.
 //! - [`explain`]: the same decision as a story, with the alternatives that lost.
+//! - [`what_if`]: the same decision under other circumstances: what would change it.
 //!
 //! What they stand on:
 //! - [`snapshot`]: the immutable forwarding state, and what it is built from.
@@ -37,3 +38,4 @@ pub mod reason;
 pub mod rib;
 pub mod snapshot;
 mod sync;
+pub mod what_if;

@@ -108,6 +108,14 @@ impl Policy {
         self.classifier.first(&Subject::new(ingress, headers))
     }
 
+    /// The first rule behind `rule` that matches: what would decide without it.
+    pub fn next_match(&self, rule: RuleId, ingress: Ingress, headers: &Headers) -> Option<RuleId> {
+        let subject = Subject::new(ingress, headers);
+        let mut matching = self.classifier.all(&subject);
+        let next = matching.find(|&place| place > usize::from(rule.0))?;
+        u16::try_from(next).ok().map(RuleId)
+    }
+
     /// Memory in use, bytes.
     pub fn memory(&self) -> usize {
         self.classifier.memory()

@@ -76,6 +76,8 @@ pub struct Rule {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// The DSCP (6 bits) that they leave with, wherever they go; `None`: their own.
+    pub set_dscp: Option<u8>,
 }
 
 /// What a snapshot is built from; [`Builder::build`] adds system and connected routes.
@@ -160,6 +162,14 @@ pub(crate) enum RuleAction {
     Reject,
 }
 
+/// A rule but for its match.
+#[derive(Clone, Debug)]
+struct RuleFacts {
+    name: String,
+    action: RuleAction,
+    set_dscp: Option<u8>,
+}
+
 /// What the decision needs to know about a path.
 #[derive(Clone, Debug)]
 struct PathFacts {
@@ -178,7 +188,7 @@ pub struct Snapshot {
     owners: Box<[Owner]>,
     paths: Box<[PathFacts]>,
     pub(crate) policy: Policy,
-    rules: Box<[(String, RuleAction)]>,
+    rules: Box<[RuleFacts]>,
     /// Says only where packets go, not by which route: routes are many and places few, so the table
     /// stays small. [`Rib::longest`] says by which.
     pub(crate) fib: Fib<Hop>,
@@ -269,19 +279,22 @@ impl Snapshot {
     pub fn rule_name(&self, id: RuleId) -> Option<&str> {
         self.rules
             .get(usize::from(id.0))
-            .map(|(name, _)| name.as_str())
+            .map(|rule| rule.name.as_str())
     }
 
+    /// What a policy rule does, and the DSCP that it gives.
     #[inline]
-    pub(crate) fn rule_action(&self, id: RuleId) -> RuleAction {
+    pub(crate) fn rule_action(&self, id: RuleId) -> (RuleAction, Option<u8>) {
         self.rules
             .get(usize::from(id.0))
-            .map_or(RuleAction::Route, |&(_, action)| action)
+            .map_or((RuleAction::Route, None), |rule| {
+                (rule.action, rule.set_dscp)
+            })
     }
 
     /// The group that a policy rule sends packets of this version to.
     pub fn rule_group(&self, id: RuleId, version: Version) -> Option<GroupId> {
-        match (self.rule_action(id), version) {
+        match (self.rule_action(id).0, version) {
             (RuleAction::Via { v4, .. }, Version::V4) => Some(v4),
             (RuleAction::Via { v6, .. }, Version::V6) => Some(v6),
             _ => None,
@@ -372,7 +385,11 @@ impl Builder {
                     }
                 }
             };
-            rules.push((rule.name, action));
+            rules.push(RuleFacts {
+                name: rule.name,
+                action,
+                set_dscp: rule.set_dscp.map(|dscp| dscp & 0x3F),
+            });
             matches.push(rule.matches);
         }
         let mut underlays = Vec::with_capacity(self.underlays.len());

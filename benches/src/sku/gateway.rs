@@ -24,6 +24,7 @@ use gateway::pipeline::icmp::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
 use gateway::pipeline::shape::{self, Limit, Rates};
 use gateway::sku::{self, Edition};
+use gateway::telemetry::hits::Hits;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
 use gateway::worker::ethernet::Framing;
@@ -335,6 +336,7 @@ fn builder(vnet: Vec<IpNet>, circuit: Vec<IpNet>, site: Vec<IpNet>) -> Result<Bu
                 ..Match::default()
             },
             action: Action::Drop,
+            set_dscp: None,
         })
     };
     builder.policy = (0..RULES as u16).map(rule).collect::<Result<_, _>>()?;
@@ -364,6 +366,7 @@ fn gateway(
             .into(),
         limits: limits()?,
         flows: None,
+        hits: Hits::new(1, RULES),
     };
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);

@@ -132,7 +132,7 @@ impl Summary {
             interfaces: interfaces(config),
             paths: paths(config),
             routes: describe::routes(plan),
-            policy: describe::policy(config, plan),
+            policy: describe::policy(config, plan, &[]),
             limits: limits(config),
         }
     }

@@ -3,14 +3,16 @@
 use super::output::{Style, host, print, print_json};
 use super::{Failure, Socket};
 use crate::config::matches::{dscp_name, protocol_name};
+use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
 use crate::control::api::Request;
 use crate::control::client::Client;
-use crate::control::describe;
+use crate::control::describe::{self, PathHealth};
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::view::{Alternative, Explanation, Query};
 use clap::Args;
 use routing::health::Usability;
+use routing::path::PathId;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -121,19 +123,31 @@ fn query(arguments: &Explain) -> Result<Query, Failure> {
 /// Every path is taken for up, but those that are named.
 fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, Failure> {
     let config = config::load(file, KeyFiles::Skipped)?.config;
-    let is_down = |name: &str| {
-        let circuit = name.split_once('/').map(|(circuit, _)| circuit);
-        down.iter()
-            .any(|down| down == name || Some(down.as_str()) == circuit)
-    };
-    let usability = |path: &PathPlan| {
-        if is_down(&path.name) {
-            Usability::None
+    let plan = offline_plan(&config, down)?;
+    let health = |id: PathId| {
+        let path = plan.paths.get(usize::from(id.0))?;
+        let usability = usability(path, down);
+        let state = if usability == Usability::None {
+            "taken for down"
         } else {
-            Usability::Full
-        }
+            "taken for up"
+        };
+        Some(PathHealth {
+            state: state.to_owned(),
+            since_seconds: None,
+            usability,
+        })
     };
-    let plan = Plan::new(&config, NonZeroU32::MIN, usability)
+    describe::explain(&config, &plan, query, health)
+        .map_err(|refusal| Failure::Usage(refusal.message))
+}
+
+/// The plan of a gateway that does not run, with these circuits, links and sites taken for down.
+///
+/// # Errors
+/// A name that none of them has.
+pub(super) fn offline_plan(config: &Config, down: &[String]) -> Result<Plan, Failure> {
+    let plan = Plan::new(config, NonZeroU32::MIN, |path| usability(path, down))
         .map_err(|error| Failure::Usage(error.to_string()))?;
     for name in down {
         let of_circuit = |path: &&PathPlan| path.name.starts_with(&format!("{name}/"));
@@ -145,8 +159,18 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
             )));
         }
     }
-    describe::explain(&config, &plan, query, |_| Some("taken for up".to_owned()))
-        .map_err(|refusal| Failure::Usage(refusal.message))
+    Ok(plan)
+}
+
+/// What flows may do with a path, given the names of what is down.
+fn usability(path: &PathPlan, down: &[String]) -> Usability {
+    let circuit = path.name.split_once('/').map(|(circuit, _)| circuit);
+    let is_down = |down: &String| *down == path.name || Some(down.as_str()) == circuit;
+    if down.iter().any(is_down) {
+        Usability::None
+    } else {
+        Usability::Full
+    }
 }
 
 /// The explanation as a story.
@@ -185,6 +209,18 @@ fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
         let health = health.map_or_else(String::new, |health| format!(", {health}"));
         line("path", &format!("{path}{health}"));
     }
+    for (index, member) in explanation.group.iter().enumerate() {
+        let health = member.health.as_deref().unwrap_or("health unknown");
+        let title = if index == 0 { "group" } else { "" };
+        let said = format!(
+            "{}. {}: {}, {health}",
+            member.tier, member.path, member.role
+        );
+        line(title, &said);
+    }
+    if let Some(dscp) = &explanation.set_dscp {
+        line("DSCP", &format!("set to {dscp}"));
+    }
     for limit in &explanation.shaper {
         line("shaper", limit);
     }
@@ -198,6 +234,17 @@ fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
         };
         let title = if index == 0 { "rejected" } else { "" };
         line(title, &format!("{what}: {}", rejected.why));
+    }
+    for (index, other) in explanation.would_change.iter().enumerate() {
+        let then = match (other.verdict.as_str(), &other.member, &other.path) {
+            ("forward", Some(out), _) | ("forward", None, Some(out)) => out.clone(),
+            ("forward", None, None) => other.reason.clone(),
+            (verdict, ..) => format!("{verdict}: {}", other.reason),
+        };
+        let dscp = other.set_dscp.as_ref();
+        let dscp = dscp.map_or_else(String::new, |dscp| format!(", DSCP {dscp}"));
+        let title = if index == 0 { "otherwise" } else { "" };
+        line(title, &format!("if {}: {then}{dscp}", other.change));
     }
     text
 }

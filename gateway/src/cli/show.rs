@@ -241,22 +241,33 @@ pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
         return "no policy rules: every packet goes by the route table\n".to_owned();
     }
     let counted = rules.iter().any(|rule| rule.hits.is_some());
-    let header = ["#", "name", "match", "action", "leads to", "hits"];
-    let columns = header.len() - usize::from(!counted);
-    let row = |(index, rule): (usize, &PolicyView)| {
-        [
-            (index + 1).to_string(),
+    let remarked = rules.iter().any(|rule| rule.out_of_reach.is_some());
+    let mut header = vec!["#", "name", "match", "action", "leads to"];
+    if counted {
+        header.extend(["packets", "bytes"]);
+    }
+    if remarked {
+        header.push("remark");
+    }
+    let row = |rule: &PolicyView| {
+        let mut row = vec![
+            rule.order.to_string(),
             rule.name.clone(),
             rule.matches.clone(),
             rule.action.clone(),
             or_dash(rule.path.as_ref()),
-            rule.hits.map_or_else(|| "-".to_owned(), thousands),
-        ]
-        .into_iter()
-        .take(columns)
+        ];
+        if counted {
+            let hits = rule.hits.unwrap_or_default();
+            row.extend([thousands(hits.packets), thousands(hits.bytes)]);
+        }
+        if remarked {
+            let remark = rule.out_of_reach.as_ref();
+            row.push(remark.map_or_else(String::new, |why| format!("out of reach: {why}")));
+        }
+        row
     };
-    let header = header.get(..columns).unwrap_or_default();
-    table(style, header, rules.iter().enumerate().map(row))
+    table(style, &header, rules.iter().map(row))
 }
 
 fn circuits(style: Style, circuits: &[CircuitView]) -> String {

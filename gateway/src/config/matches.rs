@@ -1,7 +1,8 @@
 //! `match = { ... }` of a policy rule: protocols, ports and DSCP by name or number.
 
+use super::read::PrefixOrSet;
 use super::schema::{From, Match};
-use super::value::{Kind, Network, Switch, Text, Whole, Wrong, nearest, quoted};
+use super::value::{Kind, Switch, Text, Whole, Wrong, nearest, quoted};
 use super::walk::{Section, Walk};
 use toml::de::DeValue;
 
@@ -92,7 +93,7 @@ fn named(table: &[(&str, u8)], written: &str, highest: u8) -> Option<u8> {
 }
 
 /// A number of 8 bits or less that may have a name.
-struct Named {
+pub(super) struct Named {
     what: &'static str,
     table: &'static [(&'static str, u8)],
     highest: u8,
@@ -104,7 +105,7 @@ const PROTOCOL: Named = Named {
     highest: 255,
 };
 
-const DSCP: Named = Named {
+pub(super) const DSCP: Named = Named {
     what: "is not a DSCP",
     table: DSCPS,
     highest: 63,
@@ -208,10 +209,54 @@ pub(super) fn read(walk: &mut Walk, section: &Section) -> Match {
         }
         return Match::default();
     };
-    let mut matches = Match {
+    let mut matches = fields(walk, &table);
+    if let Some(not) = table.section(walk, "not") {
+        let mut without = fields(walk, &not);
+        if let Some(fragment) = without.fragment.take() {
+            if matches.fragment.is_some() {
+                walk.error(
+                    &not.path("fragment"),
+                    not.span(),
+                    "says again what `fragment` says",
+                    format!("found fragment = {fragment} inside not"),
+                    Some("fragment in one of the two places".to_owned()),
+                    None,
+                );
+            }
+            matches.fragment = Some(!fragment);
+        }
+        if not.is_empty() {
+            walk.error(
+                &not.key.clone(),
+                not.span(),
+                "is empty",
+                "found no field".to_owned(),
+                Some(not.asked()),
+                Some("leave `not` out, or name what the packet must not have".to_owned()),
+            );
+        }
+        not.finish(walk);
+        matches.not = (without != Match::default()).then(|| Box::new(without));
+    }
+    let given = table.given();
+    if !given.contains(&"protocol") {
+        if given.contains(&"source_port") || given.contains(&"destination_port") {
+            matches.protocol = vec![TCP, UDP];
+        } else if given.contains(&"icmp_type") {
+            matches.protocol = vec![ICMP, ICMPV6];
+        }
+    }
+    fields_fit(walk, &table, &matches);
+    table.finish(walk);
+    matches
+}
+
+/// The fields of `match`, or of its `not`.
+fn fields(walk: &mut Walk, table: &Section) -> Match {
+    let matches = Match {
         from: table.list(walk, "from", &Origin),
-        source: table.list(walk, "source", &Network),
-        destination: table.list(walk, "destination", &Network),
+        source: table.list(walk, "source", &PrefixOrSet),
+        destination: table.list(walk, "destination", &PrefixOrSet),
         protocol: table.list(walk, "protocol", &PROTOCOL),
         source_port: table.list(walk, "source_port", &Ports),
         destination_port: table.list(walk, "destination_port", &Ports),
@@ -222,9 +267,9 @@ pub(super) fn read(walk: &mut Walk, section: &Section) -> Match {
             .map(|number| number as u8)
             .collect(),
         fragment: table.optional(walk, "fragment", &Switch),
+        not: None,
     };
-    let given = table.given();
-    for name in &given {
+    for name in table.given() {
         if let Some(value) = table.raw(name)
             && value
                 .get_ref()
@@ -241,15 +286,6 @@ pub(super) fn read(walk: &mut Walk, section: &Section) -> Match {
             );
         }
     }
-    if !given.contains(&"protocol") {
-        if given.contains(&"source_port") || given.contains(&"destination_port") {
-            matches.protocol = vec![TCP, UDP];
-        } else if given.contains(&"icmp_type") {
-            matches.protocol = vec![ICMP, ICMPV6];
-        }
-    }
-    fields_fit(walk, &table, &matches);
-    table.finish(walk);
     matches
 }
 

@@ -4,6 +4,7 @@
 //! - [`value`]: the kinds of values and what each allows.
 //! - [`walk`]: a walk over the document that notes what does not fit and goes on.
 //! - [`read`], [`mod@matches`]: the sections, made into [`schema::Config`].
+//! - [`rule`]: policy rules with their prefix sets looked up, as the data path compiles them.
 //! - [`validate`]: the rules that hold between values.
 //! - [`key_file`]: secrets, read only from private files.
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
@@ -12,6 +13,7 @@ pub mod diagnostic;
 pub mod key_file;
 pub(crate) mod matches;
 pub mod read;
+pub(crate) mod rule;
 pub mod schema;
 mod validate;
 pub(crate) mod value;

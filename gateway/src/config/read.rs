@@ -3,9 +3,9 @@
 //! severity error never becomes a running configuration.
 
 use super::schema::{
-    Action, Bfd, Bgp, Circuit, Client, Config, ConnectionModel, Control, ExpressRoute, Failover,
-    FragmentPolicy, Link, LinkMac, NextHop, PointToSite, PolicyRule, Polling, Probe, Site,
-    SiteKind, UserRoute, Vnet, Vpn,
+    Action, Addresses, Bfd, Bgp, Circuit, Client, Config, ConnectionModel, Control, ExpressRoute,
+    Failover, FragmentPolicy, Link, LinkMac, NextHop, PointToSite, PolicyRule, Polling, PrefixSet,
+    Probe, Site, SiteKind, UserRoute, Vnet, Vpn,
 };
 use super::value::{
     Address, Endpoint, File, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network, OneOf,
@@ -47,6 +47,11 @@ pub(super) fn config(walk: &mut Walk, root: Section, directory: &Path) -> Config
     let vpn = root
         .section(walk, "vpn")
         .map(|section| vpn(walk, section, directory));
+    let prefix_sets = root
+        .sections(walk, "prefix_set")
+        .into_iter()
+        .map(|section| prefix_set(walk, section))
+        .collect();
     let policy = root
         .sections(walk, "policy")
         .into_iter()
@@ -67,6 +72,7 @@ pub(super) fn config(walk: &mut Walk, root: Section, directory: &Path) -> Config
         vnet: vnet.unwrap_or_else(Vnet::neutral),
         expressroute,
         vpn,
+        prefix_sets,
         policy,
         route: routes,
         failover,
@@ -492,11 +498,54 @@ fn client(walk: &mut Walk, section: Section) -> Client {
     client
 }
 
-fn policy(walk: &mut Walk, section: Section) -> PolicyRule {
-    let rule = PolicyRule {
+fn prefix_set(walk: &mut Walk, section: Section) -> PrefixSet {
+    let set = PrefixSet {
         name: section.required(walk, "name", &Name).unwrap_or_default(),
-        matches: super::matches::read(walk, &section),
-        action: action(walk, &section),
+        prefixes: section.required_list(walk, "prefixes", &PrefixOrSet),
+    };
+    section.finish(walk);
+    set
+}
+
+/// A prefix, or `@NAME`: all prefixes of a set. No prefix begins so, and no name does.
+pub(super) struct PrefixOrSet;
+
+impl Kind for PrefixOrSet {
+    type Value = Addresses;
+
+    fn allowed(&self) -> String {
+        format!("{}, or \"@NAME\" for a [[prefix_set]]", Network.allowed())
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<Addresses, Wrong> {
+        let Some(name) = value.as_str().and_then(|written| written.strip_prefix('@')) else {
+            return match Network.parse(value) {
+                Ok(prefix) => Ok(Addresses::Prefix(prefix)),
+                Err(mut wrong) => {
+                    if wrong.help.is_none()
+                        && let Ok(name) = Name.parse(value)
+                        && !name.starts_with(|c: char| c.is_ascii_digit())
+                    {
+                        wrong.help = Some(format!("a prefix set is written \"@{name}\""));
+                    }
+                    Err(wrong)
+                }
+            };
+        };
+        let name = DeValue::String(name.into());
+        Name.parse(&name).map(Addresses::Set)
+    }
+}
+
+fn policy(walk: &mut Walk, section: Section) -> PolicyRule {
+    let name = section.required(walk, "name", &Name).unwrap_or_default();
+    let matches = super::matches::read(walk, &section);
+    let (action, set_dscp) = action(walk, &section);
+    let rule = PolicyRule {
+        name,
+        matches,
+        action,
+        set_dscp,
     };
     section.finish(walk);
     rule
@@ -504,22 +553,32 @@ fn policy(walk: &mut Walk, section: Section) -> PolicyRule {
 
 const ACTIONS: OneOf<u8> = OneOf(&[("route", 0), ("drop", 1), ("reject", 2)]);
 
-/// `action = "route" | "drop" | "reject"` or `action = { via = [NAME, ...] }`.
-fn action(walk: &mut Walk, section: &Section) -> Action {
-    let allowed = format!("{}, or {{ via = [NAME, ...] }}", ACTIONS.allowed());
+/// `action = "route" | "drop" | "reject"`, or a table of `via = [NAME, ...]`, `set_dscp = DSCP` or both;
+/// with `set_dscp` alone the route table leads the way.
+fn action(walk: &mut Walk, section: &Section) -> (Action, Option<u8>) {
+    let table = "{ via = [NAME, ...] }, { set_dscp = DSCP }, or both in one table";
+    let allowed = format!("{}, or {table}", ACTIONS.allowed());
     let Some(value) = section.value(walk, "action") else {
         section.missing(walk, "action", allowed);
-        return Action::Route;
+        return (Action::Route, None);
     };
     if value.get_ref().is_table() {
         let Some(section) = section.section(walk, "action") else {
-            return Action::Route;
+            return (Action::Route, None);
         };
-        let paths = section.required_list(walk, "via", &Via);
+        let set_dscp = section.optional(walk, "set_dscp", &super::matches::DSCP);
+        let leads = section.raw("via").is_some() || section.raw("set_dscp").is_none();
+        let action = if leads {
+            Action::Via(section.required_list(walk, "via", &Via))
+        } else {
+            // Asked for all the same: a key with a slip is held against it.
+            let _ = section.value(walk, "via");
+            Action::Route
+        };
         section.finish(walk);
-        return Action::Via(paths);
+        return (action, set_dscp);
     }
-    match ACTIONS.parse(value.get_ref()) {
+    let action = match ACTIONS.parse(value.get_ref()) {
         Ok(0) => Action::Route,
         Ok(1) => Action::Drop,
         Ok(_) => Action::Reject,
@@ -534,7 +593,8 @@ fn action(walk: &mut Walk, section: &Section) -> Action {
             );
             Action::Route
         }
-    }
+    };
+    (action, None)
 }
 
 /// A circuit or site that a policy rule leads to; whether it is known is a rule's matter.

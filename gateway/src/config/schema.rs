@@ -17,6 +17,8 @@ pub struct Config {
     pub expressroute: Option<ExpressRoute>,
     /// The VPN gateway, at most one.
     pub vpn: Option<Vpn>,
+    /// Named prefix sets, which policies use.
+    pub prefix_sets: Vec<PrefixSet>,
     /// The policy route table, in file order.
     pub policy: Vec<PolicyRule>,
     /// User-defined routes.
@@ -318,6 +320,24 @@ pub struct Client {
     pub address: Vec<IpAddr>,
 }
 
+/// Addresses in a policy rule or a prefix set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// A prefix.
+    Prefix(IpNet),
+    /// All prefixes of the set of this name, written `@NAME`.
+    Set(String),
+}
+
+/// `[[prefix_set]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixSet {
+    /// Its name; policies and other sets write `@NAME`.
+    pub name: String,
+    /// Prefixes and other sets.
+    pub prefixes: Vec<Addresses>,
+}
+
 /// Where a policy rule wants a packet to have come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
@@ -332,10 +352,10 @@ pub enum From {
 pub struct Match {
     /// Ingress.
     pub from: Vec<From>,
-    /// Source prefixes; empty: any.
-    pub source: Vec<IpNet>,
-    /// Destination prefixes; empty: any.
-    pub destination: Vec<IpNet>,
+    /// Source prefixes and sets; empty: any.
+    pub source: Vec<Addresses>,
+    /// Destination prefixes and sets; empty: any.
+    pub destination: Vec<Addresses>,
     /// Protocol numbers; empty: any.
     pub protocol: Vec<u8>,
     /// Source port ranges, both ends included; empty: any.
@@ -348,6 +368,9 @@ pub struct Match {
     pub icmp_type: Vec<u8>,
     /// Fragments only, or whole packets only.
     pub fragment: Option<bool>,
+    /// What is taken out of each field: values that must not hold. Its `fragment` and its own `not` are
+    /// never set. Read as a rule sees it: [`super::rule::compiled`].
+    pub not: Option<Box<Match>>,
 }
 
 /// What a policy rule does.
@@ -372,6 +395,8 @@ pub struct PolicyRule {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// The DSCP (6 bits) that packets leave with; `None`: their own.
+    pub set_dscp: Option<u8>,
 }
 
 /// Next hop of a user-defined route.

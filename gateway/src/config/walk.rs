@@ -111,6 +111,21 @@ impl<'d> Section<'d> {
         there.copied().collect()
     }
 
+    /// Where the table stands.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Whether it has no key at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The keys that were asked for, in words.
+    pub(super) fn asked(&self) -> String {
+        self.asked.borrow().join(", ")
+    }
+
     /// The value of a key that may be absent; `None` also if it is wrong.
     pub(super) fn optional<K: Kind>(
         &self,

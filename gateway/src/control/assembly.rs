@@ -27,6 +27,7 @@ use crate::pipeline::flow::FlowLimits;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
 use crate::pipeline::process::{Forwarding, Side};
 use crate::pipeline::shape;
+use crate::telemetry::hits::Hits;
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
@@ -53,7 +54,7 @@ mod private;
 /// Flows that a worker remembers the decision of; more only cost a decision each.
 const FLOWS: usize = 65_536;
 /// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
-const DEFAULT_TUNNEL_MTU: u16 = 1420;
+pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
 /// What a link's parts share.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) paths: Vec<PathParts>,
 }
 
-fn circuits_of(config: &Config) -> &[Circuit] {
+pub(crate) fn circuits_of(config: &Config) -> &[Circuit] {
     let gateway = config.expressroute.as_ref();
     gateway.map_or(&[], |gateway| &gateway.circuits)
 }
@@ -210,6 +211,7 @@ impl Parts {
         config: &Config,
         plan: &Plan,
         (limits, flows): (Option<Arc<shape::Limits>>, Option<Arc<FlowLimits>>),
+        hits: Hits,
     ) -> Forwarding {
         let paths = plan.paths.iter().map(|path| {
             let Some(parts) = self.link(path.id) else {
@@ -236,6 +238,7 @@ impl Parts {
             paths: paths.collect(),
             limits,
             flows,
+            hits,
         }
     }
 
@@ -295,7 +298,7 @@ impl Parts {
             next,
             host: seat.host,
             control: Arc::clone(control),
-            cache: FlowCache::new(FLOWS, random()?),
+            cache: FlowCache::new(FLOWS, random()?).of_worker(seat.number),
             flows: None,
             flow_seed: random()?,
             complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
@@ -378,7 +381,7 @@ fn flow_program(workers: usize, network: NetworkAt) -> Option<FlowProgram> {
     }
 }
 
-fn side(mtu: u16, fragments: FragmentPolicy, addresses: &[IpNet]) -> Side {
+pub(crate) fn side(mtu: u16, fragments: FragmentPolicy, addresses: &[IpNet]) -> Side {
     let v4 = addresses.iter().find_map(|net| match net.addr() {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,

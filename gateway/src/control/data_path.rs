@@ -10,6 +10,7 @@ use crate::control::supervisor::RunError;
 use crate::device::event::Waker;
 use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
+use crate::telemetry::hits::Hits;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::handover::{HostPort, NeighborWord};
 use crate::worker::run::{Shared, Worker};
@@ -85,7 +86,8 @@ impl DataPath {
         let parts = Arc::new(Parts::new(config, plan, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
         let flows = limit::flows(config, None);
-        let forwarding = parts.forwarding(config, plan, (limits, flows));
+        let hits = Hits::new(bells.len(), config.policy.len());
+        let forwarding = parts.forwarding(config, plan, (limits, flows), hits);
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let vnets = assembly::vnet_ports(config, plan)?;

@@ -2,16 +2,20 @@
 //! gateway and the offline `vng check` and `vng explain` say it with the same functions.
 
 use super::api::Refusal;
+use super::foresee;
 use super::limit;
 use super::plan::{PathPlan, Plan, PlanError};
 use super::view::{
     Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected, RouteView,
 };
 use crate::config::matches::{dscp_name, protocol_name};
-use crate::config::schema::{Action, Config, From as Origin, Match, PolicyRule};
+use crate::config::rule;
+use crate::config::schema::{Action, Addresses, Config, From as Origin, Match, PolicyRule};
 use crate::pipeline::shape::Rates;
+use crate::telemetry::ledger::Sum;
 use routing::explain;
 use routing::group::Group;
+use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits, protocol};
 use routing::path::{Ingress, PathId, PathKind};
 use routing::policy::RuleId;
@@ -84,8 +88,11 @@ fn path(plan: &Plan, id: PathId) -> Option<&PathPlan> {
     plan.paths.get(usize::from(id.0))
 }
 
-/// The policy table, with the paths that each rule leads to now. Hits are not known here.
-pub fn policy(config: &Config, plan: &Plan) -> Vec<PolicyView> {
+/// The policy table, with the paths that each rule leads to now, and what it has decided so far; no hits
+/// where nothing runs.
+pub fn policy(config: &Config, plan: &Plan, hits: &[Sum]) -> Vec<PolicyView> {
+    let shadows = rule::out_of_reach(config);
+    let name = |place: usize| config.policy.get(place).map(|rule| rule.name.as_str());
     let view = |(index, rule): (usize, &PolicyRule)| {
         let id = RuleId(index as u16);
         let mut paths: Vec<String> = Vec::new();
@@ -98,54 +105,45 @@ pub fn policy(config: &Config, plan: &Plan) -> Vec<PolicyView> {
                 }
             }
         }
+        let shadow = shadows.iter().find(|shadow| shadow.rule == index);
         PolicyView {
+            order: index + 1,
             name: rule.name.clone(),
             matches: match_text(&rule.matches),
-            action: match &rule.action {
-                Action::Route => "route".to_owned(),
-                Action::Drop => "drop".to_owned(),
-                Action::Reject => "reject".to_owned(),
-                Action::Via(paths) => format!("via {}", paths.join(", ")),
-            },
+            action: action_text(rule),
             path: (!paths.is_empty()).then(|| paths.join(", ")),
-            hits: None,
+            set_dscp: rule.set_dscp.map(dscp_name),
+            hits: hits.get(index).copied(),
+            out_of_reach: shadow.map(|shadow| match shadow.by.and_then(name) {
+                Some(earlier) => format!("{earlier} takes all that it would match"),
+                None => "its fields exclude one another".to_owned(),
+            }),
         }
     };
     config.policy.iter().enumerate().map(view).collect()
 }
 
+/// What a rule does in one line.
+fn action_text(rule: &PolicyRule) -> String {
+    let action = match &rule.action {
+        Action::Route => "route".to_owned(),
+        Action::Drop => "drop".to_owned(),
+        Action::Reject => "reject".to_owned(),
+        Action::Via(paths) => format!("via {}", paths.join(", ")),
+    };
+    match rule.set_dscp {
+        Some(dscp) => format!("{action}; DSCP {}", dscp_name(dscp)),
+        None => action,
+    }
+}
+
 /// A rule's match in one line; `any packet` for one that asks nothing.
 fn match_text(matches: &Match) -> String {
-    let mut parts = Vec::new();
-    let mut part = |name: &str, values: Vec<String>| {
-        if !values.is_empty() {
-            parts.push(format!("{name} {}", values.join(", ")));
-        }
-    };
-    let origin = |from: &Origin| match from {
-        Origin::Vnet => "vnet".to_owned(),
-        Origin::Path(name) => name.clone(),
-    };
-    let ports = |ports: &[(u16, u16)]| -> Vec<String> {
-        let range = |&(first, last): &(u16, u16)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        };
-        ports.iter().map(range).collect()
-    };
-    part("from", matches.from.iter().map(origin).collect());
-    part("source", texts(&matches.source));
-    part("destination", texts(&matches.destination));
-    let protocols = matches.protocol.iter().map(|&n| protocol_name(n));
-    part("protocol", protocols.collect());
-    part("source port", ports(&matches.source_port));
-    part("destination port", ports(&matches.destination_port));
-    part("ICMP type", texts(&matches.icmp_type));
-    let dscps = matches.dscp.iter().map(|&n| dscp_name(n));
-    part("DSCP", dscps.collect());
+    let mut parts = field_texts(matches);
+    if let Some(not) = &matches.not {
+        let not = field_texts(not).into_iter();
+        parts.extend(not.map(|part| format!("not {part}")));
+    }
     match matches.fragment {
         Some(true) => parts.push("fragments".to_owned()),
         Some(false) => parts.push("whole packets".to_owned()),
@@ -158,11 +156,73 @@ fn match_text(matches: &Match) -> String {
     }
 }
 
+fn field_texts(matches: &Match) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = |name: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            parts.push(format!("{name} {}", values.join(", ")));
+        }
+    };
+    let origin = |from: &Origin| match from {
+        Origin::Vnet => "vnet".to_owned(),
+        Origin::Path(name) => name.clone(),
+    };
+    let addresses = |addresses: &[Addresses]| {
+        let text = |one: &Addresses| match one {
+            Addresses::Prefix(prefix) => prefix.to_string(),
+            Addresses::Set(name) => format!("@{name}"),
+        };
+        addresses.iter().map(text).collect()
+    };
+    let ports = |ports: &[(u16, u16)]| -> Vec<String> {
+        let range = |&(first, last): &(u16, u16)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        };
+        ports.iter().map(range).collect()
+    };
+    part("from", matches.from.iter().map(origin).collect());
+    part("source", addresses(&matches.source));
+    part("destination", addresses(&matches.destination));
+    let protocols = matches.protocol.iter().map(|&n| protocol_name(n));
+    part("protocol", protocols.collect());
+    part("source port", ports(&matches.source_port));
+    part("destination port", ports(&matches.destination_port));
+    part("ICMP type", texts(&matches.icmp_type));
+    let dscps = matches.dscp.iter().map(|&n| dscp_name(n));
+    part("DSCP", dscps.collect());
+    parts
+}
+
 fn texts<T: Display>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
 }
 
-/// What would become of a packet. `health` says the state of a path in words, where it is known.
+/// The health of a path, for explanations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathHealth {
+    /// `up`, `degraded`, `down` and the like, with the reason where there is one.
+    pub state: String,
+    /// Seconds since it has been so, where that is known.
+    pub since_seconds: Option<f64>,
+    /// What flows may do with it.
+    pub usability: Usability,
+}
+
+impl PathHealth {
+    /// In words, with since when.
+    pub fn words(&self) -> String {
+        match self.since_seconds {
+            Some(since) => format!("{} for {since:.0} s", self.state),
+            None => self.state.clone(),
+        }
+    }
+}
+
+/// What would become of a packet. `health` says the state of a path, where it is known.
 ///
 /// # Errors
 /// Addresses of two IP versions, or a name that is no ingress.
@@ -170,11 +230,12 @@ pub fn explain(
     config: &Config,
     plan: &Plan,
     query: &Query,
-    health: impl Fn(PathId) -> Option<String>,
+    health: impl Fn(PathId) -> Option<PathHealth>,
 ) -> Result<Explanation, Refusal> {
     let ingress = ingress(plan, &query.from)?;
     let headers = headers(query)?;
-    let told = plan.snapshot.explain(ingress, &headers);
+    let decision = plan.snapshot.decide(ingress, &headers);
+    let told = plan.snapshot.explain_decision(&headers, &decision);
     let out = told
         .member
         .as_deref()
@@ -197,8 +258,13 @@ pub fn explain(
         }
     }
     Ok(Explanation {
-        health: out.and_then(|path| health(path.id)),
+        health: out
+            .and_then(|path| health(path.id))
+            .map(|health| health.words()),
         shaper: limits,
+        set_dscp: foresee::dscp_of(&decision),
+        group: foresee::members(plan, &decision, &health),
+        would_change: foresee::would_change(plan, ingress, &headers, &health),
         ..Explanation::from(told)
     })
 }
@@ -229,6 +295,9 @@ impl From<explain::Explanation> for Explanation {
             story: told.story,
             health: None,
             shaper: Vec::new(),
+            set_dscp: None,
+            group: Vec::new(),
+            would_change: Vec::new(),
         }
     }
 }
@@ -240,7 +309,7 @@ impl From<PlanError> for Refusal {
 }
 
 /// `vnet`, a path, or a circuit, which stands for its first link.
-fn ingress(plan: &Plan, from: &str) -> Result<Ingress, Refusal> {
+pub(crate) fn ingress(plan: &Plan, from: &str) -> Result<Ingress, Refusal> {
     if from == "vnet" {
         return Ok(Ingress::Vnet);
     }
@@ -336,7 +405,6 @@ fn shaper(config: &Config, path: &PathPlan) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::{self, KeyFiles};
-    use routing::health::Usability;
     use std::num::NonZeroU32;
     use std::path::Path;
 
@@ -369,7 +437,19 @@ mod tests {
 
     fn told(down: &[&str], query: &Query) -> Explanation {
         let (config, plan) = example(down);
-        explain(&config, &plan, query, |_| Some("up".into())).unwrap()
+        explain(&config, &plan, query, |id| {
+            let is_down = down.contains(&plan.paths[usize::from(id.0)].name.as_str());
+            Some(PathHealth {
+                state: if is_down { "down" } else { "up" }.into(),
+                since_seconds: None,
+                usability: if is_down {
+                    Usability::None
+                } else {
+                    Usability::Full
+                },
+            })
+        })
+        .unwrap()
     }
 
     #[test]
@@ -402,7 +482,7 @@ mod tests {
     #[test]
     fn policy_reads_as_it_is_written() {
         let (config, plan) = example(&[]);
-        let rules = policy(&config, &plan);
+        let rules = policy(&config, &plan, &[]);
         assert_eq!(
             rules[0].matches,
             "from vnet; protocol tcp; destination port 23"

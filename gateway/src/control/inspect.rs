@@ -4,6 +4,7 @@
 use crate::config::schema::{Circuit, Config, NextHop, Site, SiteKind};
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
+use crate::control::describe::PathHealth;
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::view::{
@@ -380,20 +381,19 @@ pub fn bgp(config: &Config) -> Vec<BgpView> {
     views
 }
 
-/// The state of a path in words, for `vng explain`.
-pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<String> {
+/// The health of a path, for `vng explain`.
+pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<PathHealth> {
     let path = plan.paths.get(usize::from(id.0))?;
     let view = view_of(views, path)?;
     let why = view
         .state
         .reason()
         .map(|reason| format!(" ({})", reason.name()));
-    Some(format!(
-        "{}{} for {:.0} s",
-        view.state.name(),
-        why.unwrap_or_default(),
-        view.since.elapsed().as_secs_f64()
-    ))
+    Some(PathHealth {
+        state: format!("{}{}", view.state.name(), why.unwrap_or_default()),
+        since_seconds: Some(view.since.elapsed().as_secs_f64()),
+        usability: view.usability,
+    })
 }
 
 /// What differs between two configurations and cannot be changed while the gateway runs.
@@ -488,7 +488,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
             lines.push(format!("{what} changed"));
         }
     };
-    changed("policy", old.policy == new.policy);
+    let rules = |config: &Config| (config.policy.clone(), config.prefix_sets.clone());
+    changed("policy", rules(old) == rules(new));
     let hops = |config: &Config| -> Vec<(IpNet, NextHop)> {
         config
             .route

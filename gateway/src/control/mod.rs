@@ -5,7 +5,8 @@
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
-//!   [`describe`]: the plan in words, for the running gateway and offline; [`limit`]: the SKUs' rates and flows;
+//!   [`describe`]: the plan in words, for the running gateway and offline;
+//!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them
 //! - [`resize`]: another SKU
 //! - [`api`], [`client`]: the control socket
@@ -22,6 +23,7 @@ pub mod data_path;
 pub mod describe;
 pub mod discovery;
 pub mod echo;
+mod foresee;
 pub mod handle;
 pub mod host;
 pub mod inspect;
@@ -29,6 +31,7 @@ mod limit;
 pub mod link;
 pub mod neighbor;
 mod notify;
+pub mod offline;
 pub mod plan;
 pub mod prober;
 mod resize;

@@ -4,13 +4,13 @@
 //! 2. Prefixes and user-defined routes become route candidates, the policy table its rules.
 //! 3. The snapshot is built with the paths' health as it is, so that a reload never shows a wrong word.
 
+use crate::config::rule;
 use crate::config::schema::{
-    Action, Circuit, Config, From, Link, Match, NextHop, PolicyRule, Site, UserRoute,
+    Action, Circuit, Config, From, Link, NextHop, PolicyRule, Site, UserRoute,
 };
 use ipnet::IpNet;
 use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
-use routing::policy;
 use routing::rib::{self, Candidate, OwnerId, RouteSource};
 use routing::snapshot::{self, BuildError, Builder, Owner, Snapshot};
 use std::fmt;
@@ -132,7 +132,7 @@ impl Plan {
         builder.underlays = layout.underlays();
         builder.paths = layout.snapshot_paths();
         builder.routes = layout.routes(&config.route)?;
-        builder.policy = layout.policy(&config.policy)?;
+        builder.policy = layout.policy(config)?;
 
         let paths = layout.paths;
         let snapshot = builder.build(|id| {
@@ -314,8 +314,8 @@ impl<'a> Layout<'a> {
         Ok(routes)
     }
 
-    fn policy(&self, rules: &[PolicyRule]) -> Result<Vec<snapshot::Rule>, PlanError> {
-        let rule = |rule: &PolicyRule| {
+    fn policy(&self, config: &Config) -> Result<Vec<snapshot::Rule>, PlanError> {
+        let compiled = |rule: &PolicyRule| {
             let by = || format!("policy {}", rule.name);
             let action = match &rule.action {
                 Action::Route => snapshot::Action::Route,
@@ -328,37 +328,23 @@ impl<'a> Layout<'a> {
             };
             Ok(snapshot::Rule {
                 name: rule.name.clone(),
-                matches: self.matches(&rule.matches, by)?,
+                matches: rule::compiled(config, &rule.matches, |from| self.ingress(from, by))?,
                 action,
+                set_dscp: rule.set_dscp,
             })
         };
-        rules.iter().map(rule).collect()
+        config.policy.iter().map(compiled).collect()
     }
 
-    fn matches(&self, given: &Match, by: impl Fn() -> String) -> Result<policy::Match, PlanError> {
-        let mut from = Vec::new();
-        for one in &given.from {
-            match one {
-                From::Vnet => from.push(Ingress::Vnet),
-                From::Path(name) => {
-                    let owner = self.owner(name, &by)?;
-                    let of_owner = self.paths.iter().filter(|path| path.owner == owner);
-                    from.extend(of_owner.map(|path| Ingress::Path(path.id)));
-                }
-            }
-        }
-        Ok(policy::Match {
-            from,
-            source: given.source.clone(),
-            destination: given.destination.clone(),
-            protocol: given.protocol.clone(),
-            source_port: given.source_port.clone(),
-            destination_port: given.destination_port.clone(),
-            dscp: given.dscp.clone(),
-            icmp_type: given.icmp_type.clone(),
-            fragment: given.fragment,
-            negated: policy::Negated::default(),
-        })
+    /// The ways in that a rule's `from` stands for.
+    fn ingress(&self, from: &From, by: impl Fn() -> String) -> Result<Vec<Ingress>, PlanError> {
+        let name = match from {
+            From::Vnet => return Ok(vec![Ingress::Vnet]),
+            From::Path(name) => name,
+        };
+        let owner = self.owner(name, by)?;
+        let of_owner = self.paths.iter().filter(|path| path.owner == owner);
+        Ok(of_owner.map(|path| Ingress::Path(path.id)).collect())
     }
 
     /// Circuits that sites are reached over, each once.

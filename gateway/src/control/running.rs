@@ -1,7 +1,7 @@
 //! The running gateway as the control socket sees it: what it shows, and reload.
 
 use crate::config::schema::Config;
-use crate::config::{self, KeyFiles, Loaded};
+use crate::config::{self, KeyFiles, Loaded, rule};
 use crate::control::api::{Gateway, Refusal};
 use crate::control::assembly::{self, Parts};
 use crate::control::board::{self, PathView};
@@ -269,7 +269,8 @@ impl Gateway for Running {
 
     fn policy(&self) -> Vec<PolicyView> {
         let current = self.current();
-        describe::policy(&current.config, &current.plan)
+        let hits = self.forwarding.load().hits.read();
+        describe::policy(&current.config, &current.plan, &hits)
     }
 
     fn circuits(&self) -> Vec<CircuitView> {
@@ -429,7 +430,8 @@ impl Running {
         let old = self.forwarding.load_full();
         let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
         let flows = limit::flows(&new, old.flows.as_ref());
-        let forwarding = self.parts.forwarding(&new, &plan, (limits, flows));
+        let hits = old.hits.following(&rule::kept(&current.config, &new));
+        let forwarding = self.parts.forwarding(&new, &plan, (limits, flows), hits);
         self.forwarding.store(Arc::new(forwarding));
         let device = &new.vnet.device;
         let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);

@@ -175,6 +175,9 @@ pub struct RouteView {
 /// One policy rule (`vng show policy`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyView {
+    /// Its place in the table, from 1: the first rule that matches decides.
+    #[serde(default)]
+    pub order: usize,
     /// Name.
     pub name: String,
     /// What it matches, as the configuration writes it.
@@ -182,10 +185,16 @@ pub struct PolicyView {
     pub matches: String,
     /// What it does.
     pub action: String,
+    /// The DSCP that packets leave with, by name or number; `null`: their own.
+    #[serde(default)]
+    pub set_dscp: Option<String>,
     /// The path that it leads to now, where it leads to one.
     pub path: Option<String>,
-    /// Flows that it decided about, where that is counted.
-    pub hits: Option<u64>,
+    /// Packets that it decided about, and their bytes, as the wire carries them; `null` where nothing runs.
+    pub hits: Option<Sum>,
+    /// Why no packet can reach it, where that is so.
+    #[serde(default)]
+    pub out_of_reach: Option<String>,
 }
 
 /// One circuit (`vng show circuits`).
@@ -442,7 +451,7 @@ pub struct Query {
 }
 
 /// What the gateway would do with a packet, and why (`vng explain`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// `forward`, `drop` or `local`.
     pub verdict: String,
@@ -467,6 +476,48 @@ pub struct Explanation {
     /// What shapes the packet: limits of the gateway and of the tunnel.
     #[serde(default)]
     pub shaper: Vec<String>,
+    /// The DSCP that the packet leaves with, by name or number, where the rule gives one.
+    #[serde(default)]
+    pub set_dscp: Option<String>,
+    /// The members of the path group that rule or route led to, in order of preference.
+    #[serde(default)]
+    pub group: Vec<MemberView>,
+    /// What would change the answer.
+    #[serde(default)]
+    pub would_change: Vec<WouldChange>,
+}
+
+/// A member of an explanation's path group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// `circuit/link` or a tunnel.
+    pub path: String,
+    /// Its tier, from 1: a lower tier takes over when all above it are down.
+    pub tier: usize,
+    /// `taken` by this flow, `in use` by other flows, `stands by`, or `not usable`.
+    pub role: String,
+    /// Its health and since when, in words.
+    pub health: Option<String>,
+    /// Seconds since it has been so, where that is known.
+    pub since_seconds: Option<f64>,
+}
+
+/// A circumstance that would change an explanation's answer, and what the answer would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldChange {
+    /// What would have to be otherwise, in words.
+    #[serde(rename = "if")]
+    pub change: String,
+    /// `forward`, `drop` or `local`.
+    pub verdict: String,
+    /// As in an explanation.
+    pub reason: String,
+    /// As in an explanation.
+    pub path: Option<String>,
+    /// As in an explanation.
+    pub member: Option<String>,
+    /// As in an explanation.
+    pub set_dscp: Option<String>,
 }
 
 /// The route of an explanation.

@@ -4,6 +4,7 @@
 use super::checksum;
 use super::field::{self, at, flag};
 use crate::device::offload::Offload;
+use crate::telemetry::ledger::Sum;
 use routing::packet::{Fragment, Headers, Version, protocol};
 
 /// Length of the largest packet on the wire that this packet or super-packet stands for, bytes.
@@ -13,6 +14,17 @@ pub fn largest_segment(headers: &Headers, offload: &Offload) -> usize {
     match offload.gso {
         Some(gso) => len.min(usize::from(headers.payload) + usize::from(gso.size)),
         None => len,
+    }
+}
+
+/// What a packet is on the wire: packets and bytes. A super-packet counts each segment with its headers.
+#[inline]
+pub fn on_the_wire(headers: &Headers, offload: &Offload) -> Sum {
+    let (total, payload) = (headers.total_len as usize, usize::from(headers.payload));
+    let packets = offload.segments(total.saturating_sub(payload));
+    Sum {
+        packets,
+        bytes: total as u64 + (packets - 1) * payload as u64,
     }
 }
 

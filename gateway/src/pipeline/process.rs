@@ -2,19 +2,21 @@
 //! The workers, the benches, `vng explain`, replay, property tests and fuzzers all call it.
 //!
 //! 1. parse once: headers, flow key, segments
-//! 2. decide: flow cache, policy, longest prefix, active path; a new flow must be within the SKU's limits
+//! 2. decide: flow cache, policy, longest prefix, active path; a new flow must be within the SKU's limits;
+//!    count for the rule that decided
 //! 3. hop limit
 //! 4. fragments, and size against the way out
-//! 5. only then edit: hop limit, MSS clamp
+//! 5. only then edit: hop limit, DSCP, MSS clamp
 //!
 //! Whatever is refused is refused before the first edit, so an ICMP error quotes what the sender sent.
 
 use crate::config::schema::FragmentPolicy;
 use crate::device::offload::Offload;
 use crate::pipeline::flow::{self, FlowLimits, FlowTable};
-use crate::pipeline::forward;
 use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
+use crate::pipeline::{ecn, forward};
+use crate::telemetry::hits::Hits;
 use routing::cache::FlowCache;
 use routing::decide::Verdict;
 use routing::packet::{Fragment, Headers, Version};
@@ -63,6 +65,8 @@ pub struct Forwarding {
     pub limits: Option<Arc<Limits>>,
     /// Flows that there may be; `None` without such a limit.
     pub flows: Option<Arc<FlowLimits>>,
+    /// What each policy rule has decided.
+    pub hits: Hits,
 }
 
 impl Forwarding {
@@ -105,7 +109,7 @@ pub enum Outcome {
     Forward {
         /// Where.
         to: Egress,
-        /// Its headers, with the hop limit as parsed.
+        /// Its headers, with the hop limit as parsed and the DSCP that it leaves with.
         headers: Headers,
     },
     /// Send it out in fragments of at most `mtu` bytes.
@@ -178,6 +182,12 @@ pub fn process_counted(
         Some(flows) => flows.admit(snapshot, ingress, &headers, verdict),
         None => Ok(()),
     });
+    if let Some(rule) = decision.rule {
+        let hits = forward::on_the_wire(&headers, offload);
+        forwarding
+            .hits
+            .add(cache.worker(), usize::from(rule.0), hits);
+    }
     let to = match decision.verdict {
         Verdict::Vnet => Egress::Vnet,
         Verdict::Local => {
@@ -189,7 +199,14 @@ pub fn process_counted(
         Verdict::Path(path) => Egress::Path(path),
         Verdict::Drop(reason) => return Outcome::refuse(reason, complaint_for(reason), headers),
     };
-    finish(forwarding, flows, ingress, to, headers, bytes, offload)
+    finish(
+        forwarding,
+        flows,
+        (ingress, to),
+        (headers, decision.set_dscp),
+        bytes,
+        offload,
+    )
 }
 
 /// Steps 3 to 5, for a packet whose way out is known.
@@ -197,9 +214,8 @@ pub fn process_counted(
 fn finish(
     forwarding: &Forwarding,
     flows: Option<&mut FlowTable>,
-    ingress: Ingress,
-    to: Egress,
-    headers: Headers,
+    (ingress, to): (Ingress, Egress),
+    (mut headers, set_dscp): (Headers, Option<u8>),
     bytes: &mut [u8],
     offload: &Offload,
 ) -> Outcome {
@@ -234,6 +250,7 @@ fn finish(
         if transit {
             forward::decrement_hop_limit(bytes, &headers);
         }
+        set_dscp_of(bytes, &mut headers, set_dscp);
         return Outcome::Fragment {
             to,
             headers,
@@ -242,6 +259,7 @@ fn finish(
     }
 
     // 5. edit
+    set_dscp_of(bytes, &mut headers, set_dscp);
     if transit {
         forward::decrement_hop_limit(bytes, &headers);
         let noted = headers.key.protocol == TCP && headers.tcp_flags & flow::NOTED != 0;
@@ -268,6 +286,16 @@ fn finish(
         }
     }
     Outcome::Forward { to, headers }
+}
+
+/// Writes the DSCP that a policy rule gives. The two bits of ECN stay the sender's and the path's.
+#[inline]
+fn set_dscp_of(bytes: &mut [u8], headers: &mut Headers, dscp: Option<u8>) {
+    if let Some(dscp) = dscp {
+        let class = dscp << 2 | headers.traffic_class & ecn::ECN;
+        forward::set_traffic_class(bytes, headers, class);
+        headers.traffic_class = class;
+    }
 }
 
 /// The ICMP error that a reason calls for; silence for whatever an attacker could use it with.

@@ -1,4 +1,5 @@
 //! What the gateway counts and how it tells.
 
+pub mod hits;
 pub mod ledger;
 pub mod sequence;

@@ -15,8 +15,9 @@ use crate::device::steering::FlowProgram;
 use crate::device::vlan::Tags;
 use crate::device::{DeviceError, MAX_PARTS, SendError};
 use crate::pipeline::coalesce::SuperPacket;
+use crate::pipeline::forward;
 use crate::pipeline::split::Segments;
-use crate::telemetry::ledger::{Ledger, Port};
+use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::Framing;
 use crate::worker::handover::{LinkWord, NeighborWord};
@@ -49,12 +50,8 @@ impl Tally {
     /// The tally of an IP packet; a super-packet counts each segment with its headers.
     #[inline]
     pub fn of(headers: &Headers, offload: &Offload) -> Self {
-        let (total, payload) = (headers.total_len as usize, usize::from(headers.payload));
-        let packets = offload.segments(total.saturating_sub(payload));
-        Self {
-            packets,
-            bytes: total as u64 + (packets - 1) * payload as u64,
-        }
+        let Sum { packets, bytes } = forward::on_the_wire(headers, offload);
+        Self { packets, bytes }
     }
 }
 

@@ -3,6 +3,7 @@
 // The builders and drivers below the tests unwrap as well.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agreement;
 mod checksum;
 mod coalesce;
 mod flows;
@@ -10,5 +11,6 @@ mod forward;
 mod fragment;
 mod icmp;
 mod packets;
+mod policy;
 mod shape;
 mod split;

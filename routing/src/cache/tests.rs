@@ -144,8 +144,9 @@ proptest! {
                 ..Match::default()
             };
             let via = Action::Via(vec![OwnerId(2), OwnerId(0)]);
+            let set_dscp = odd.then_some(9);
             let action = if odd { Action::Drop } else { via };
-            builder.policy = vec![Rule { name: "rule".to_owned(), matches, action }];
+            builder.policy = vec![Rule { name: "rule".to_owned(), matches, action, set_dscp }];
             builder.build(|path| full(health >> path.0 & 1 != 0)).unwrap()
         };
         let (mut generation, mut current) = (1, build(1, 0xff));
@@ -171,6 +172,7 @@ proptest! {
             let cached = cache.decide(&current, ingress, &packet);
             let fresh = current.decide(ingress, &packet);
             prop_assert_eq!((cached.group, cached.rule, cached.is_routed), (fresh.group, fresh.rule, fresh.is_routed));
+            prop_assert_eq!(cached.set_dscp, fresh.set_dscp);
             if cached.verdict != fresh.verdict {
                 // Only another member, and only the one that the flow was on before.
                 let before = last.get(&(flow, if uses_dscp { dscp } else { 0 }));

@@ -440,6 +440,7 @@ fn rule(name: &str, matches: Match, action: Action) -> Rule {
         name: name.to_owned(),
         matches,
         action,
+        set_dscp: None,
     }
 }
 
@@ -599,4 +600,41 @@ fn equal_groups_are_one_and_a_route_knows_its_group() {
         snapshot.fib.find(Version::V4, 0x0a02_0001),
         Hop::Group(groups[0])
     );
+}
+
+#[test]
+fn the_rule_that_matches_gives_the_dscp_wherever_the_packet_goes() {
+    let mut builder = builder();
+    let to_port = |port| Match {
+        destination_port: vec![(port, port)],
+        ..Match::default()
+    };
+    let marked = |name, port, action, dscp| Rule {
+        set_dscp: Some(dscp),
+        ..rule(name, to_port(port), action)
+    };
+    builder.policy = vec![
+        marked("routed", 80, Action::Route, 18),
+        marked("via", 81, Action::Via(vec![OwnerId(2)]), 46),
+        rule("plain", to_port(82), Action::Route),
+        marked("hidden", 82, Action::Route, 8),
+        marked("too-large", 83, Action::Route, 0xFF),
+    ];
+    let snapshot = builder.build(|_| full(true)).unwrap();
+    let decide = |ingress, source, destination, port| {
+        snapshot.decide(ingress, &headers(source, destination, port))
+    };
+    let out = |port| decide(Ingress::Vnet, "10.1.0.4", "10.2.0.1", port);
+    assert_eq!(out(80).set_dscp, Some(18));
+    assert_eq!(
+        (out(81).set_dscp, out(81).verdict),
+        (Some(46), Verdict::Path(ONPREM))
+    );
+    assert_eq!(out(82).set_dscp, None);
+    assert_eq!(out(83).set_dscp, Some(0x3F));
+    assert_eq!(out(84).set_dscp, None);
+    let inward = decide(Ingress::Path(ONPREM), "10.2.0.1", "10.1.0.4", 80);
+    assert_eq!((inward.set_dscp, inward.verdict), (Some(18), Verdict::Vnet));
+    let own = decide(Ingress::Local, "10.1.255.4", "10.2.0.1", 80);
+    assert_eq!(own.set_dscp, None);
 }

@@ -5,6 +5,7 @@ mod expressroute;
 mod keys;
 mod not_yet;
 mod policy;
+mod prefix_sets;
 mod vnet;
 mod vpn;
 
@@ -37,6 +38,7 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     vnet::check(&mut rules);
     expressroute::check(&mut rules);
     vpn::check(&mut rules);
+    prefix_sets::check(&mut rules);
     policy::check(&mut rules);
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {

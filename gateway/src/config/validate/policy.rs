@@ -1,12 +1,12 @@
 //! Rules of `[[policy]]` and `[[route]]`: names known, rules that can match.
 
 use super::{Rules, found, joined};
+use crate::config::rule::{numbered, out_of_reach};
 use crate::config::schema::{Action, From, Match, NextHop, PolicyRule};
 use crate::config::value::nearest;
 use crate::config::walk::without_indices;
 use ipnet::IpNet;
-use routing::path::{Ingress, PathId};
-use routing::policy::{Negated, Shadow, shadowed};
+use routing::policy::{self, Shadow};
 
 pub(super) fn check(rules: &mut Rules) {
     let known = Names::of(rules);
@@ -54,7 +54,7 @@ impl Names {
             | "vpn.point_to_site"
             | "vpn.point_to_site.client"
             | "vpn.point_to_site.client.name" => true,
-            "vnet" | "policy" | "route" | "failover" | "control" => false,
+            "vnet" | "prefix_set" | "policy" | "route" | "failover" | "control" => false,
             other => !other.contains('.'),
         };
         Self {
@@ -90,13 +90,9 @@ fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, vnet_too:
 }
 
 fn rule(rules: &mut Rules, known: &Names, key: &str, rule: &PolicyRule) {
-    if rules.sound(&format!("{key}.match.from")) {
-        for (index, from) in rule.matches.from.iter().enumerate() {
-            if let From::Path(name) = from {
-                let key = format!("{key}.match.from[{index}]");
-                known_name(rules, known, &key, name, true);
-            }
-        }
+    origins(rules, known, &format!("{key}.match"), &rule.matches);
+    if let Some(not) = &rule.matches.not {
+        origins(rules, known, &format!("{key}.match.not"), not);
     }
     if let Action::Via(paths) = &rule.action {
         let key = format!("{key}.action.via");
@@ -110,10 +106,22 @@ fn rule(rules: &mut Rules, known: &Names, key: &str, rule: &PolicyRule) {
             rules.unique("is listed twice", names);
         }
     }
-    if !one_version(&rule.matches) && rules.sound(&format!("{key}.match")) {
+    if !one_version(&numbered(rules.config, rule)) && rules.sound(&format!("{key}.match")) {
         let words = found("source and destination are of different IP versions")
             .allowed("prefixes of the same IP version on both sides");
         rules.error(&format!("{key}.match"), "can match no packet", words);
+    }
+}
+
+/// The names of `from` must be known.
+fn origins(rules: &mut Rules, known: &Names, key: &str, matches: &Match) {
+    if !rules.sound(&format!("{key}.from")) {
+        return;
+    }
+    for (index, from) in matches.from.iter().enumerate() {
+        if let From::Path(name) = from {
+            known_name(rules, known, &format!("{key}.from[{index}]"), name, true);
+        }
     }
 }
 
@@ -122,13 +130,7 @@ fn unreachable(rules: &mut Rules, policy: &[PolicyRule]) {
     if !rules.sound("policy") {
         return;
     }
-    // Names stand for paths here: which paths a circuit has makes no difference.
-    let mut names = Vec::new();
-    let mut matches = Vec::with_capacity(policy.len());
-    for rule in policy {
-        matches.push(routed(&rule.matches, &mut names));
-    }
-    for Shadow { rule, by } in shadowed(&matches) {
+    for Shadow { rule, by } in out_of_reach(rules.config) {
         let Some(of) = policy.get(rule) else {
             continue;
         };
@@ -137,7 +139,7 @@ fn unreachable(rules: &mut Rules, policy: &[PolicyRule]) {
                 .also(format!("policy[{by}].match"), "this rule comes first")
                 .help("put the narrower rule first, or leave it out");
             rules.warning(&format!("policy[{rule}]"), "is out of reach", words);
-        } else if one_version(&of.matches) {
+        } else if one_version(&numbered(rules.config, of)) {
             let words = found("its fields exclude one another");
             let key = format!("policy[{rule}].match");
             rules.warning(&key, "can match no packet", words);
@@ -145,42 +147,16 @@ fn unreachable(rules: &mut Rules, policy: &[PolicyRule]) {
     }
 }
 
-/// A rule's match as the data path has it, with a number for each name in `from`.
-fn routed<'a>(given: &'a Match, names: &mut Vec<&'a str>) -> routing::policy::Match {
-    let ingress = |from: &'a From| match from {
-        From::Vnet => Ingress::Vnet,
-        From::Path(name) => {
-            let known = names.iter().position(|known| known == name);
-            let place = known.unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            });
-            Ingress::Path(PathId(u16::try_from(place).unwrap_or(u16::MAX)))
-        }
-    };
-    routing::policy::Match {
-        from: given.from.iter().map(ingress).collect(),
-        source: given.source.clone(),
-        destination: given.destination.clone(),
-        protocol: given.protocol.clone(),
-        source_port: given.source_port.clone(),
-        destination_port: given.destination_port.clone(),
-        dscp: given.dscp.clone(),
-        icmp_type: given.icmp_type.clone(),
-        fragment: given.fragment,
-        negated: Negated::default(),
-    }
-}
-
 /// Whether source and destination may be of one IP version.
-fn one_version(matches: &Match) -> bool {
-    let has = |prefixes: &[IpNet], ipv4| {
+fn one_version(matches: &policy::Match) -> bool {
+    let has = |prefixes: &[IpNet], negated: bool, ipv4| {
         let mut versions = prefixes.iter().map(|prefix| prefix.addr().is_ipv4());
-        prefixes.is_empty() || versions.any(|version| version == ipv4)
+        prefixes.is_empty() || negated || versions.any(|version| version == ipv4)
     };
-    [true, false]
-        .into_iter()
-        .any(|ipv4| has(&matches.source, ipv4) && has(&matches.destination, ipv4))
+    let not = matches.negated;
+    [true, false].into_iter().any(|ipv4| {
+        has(&matches.source, not.source, ipv4) && has(&matches.destination, not.destination, ipv4)
+    })
 }
 
 fn routes(rules: &mut Rules, known: &Names) {

@@ -2,7 +2,8 @@
 
 use super::{Rules, Words, edition_help, found, joined, overlap};
 use crate::config::read::DEFAULT_ASN;
-use crate::config::schema::{Action, Client, PolicyRule, Site, Vpn};
+use crate::config::rule::prefixes;
+use crate::config::schema::{Action, Client, Config, PolicyRule, Site, Vpn};
 use crate::config::value::nearest;
 use crate::sku::{self, Edition, UnknownVpnSku};
 use ipnet::IpNet;
@@ -306,7 +307,7 @@ fn same_prefixes(rules: &mut Rules, vpn: &Vpn) {
                 .config
                 .policy
                 .iter()
-                .any(|rule| chooses(rule, prefix, between))
+                .any(|rule| chooses(rules.config, rule, prefix, between))
             {
                 conflicts.push((later, index, place, there, *prefix, other.name.clone()));
             }
@@ -326,11 +327,11 @@ fn same_prefixes(rules: &mut Rules, vpn: &Vpn) {
 }
 
 /// Whether a rule decides where packets to (some of) `prefix` go, between these sites.
-fn chooses(rule: &PolicyRule, prefix: &IpNet, between: [&str; 2]) -> bool {
+fn chooses(config: &Config, rule: &PolicyRule, prefix: &IpNet, between: [&str; 2]) -> bool {
     let Action::Via(paths) = &rule.action else {
         return false;
     };
-    let destination = &rule.matches.destination;
+    let destination = prefixes(config, &rule.matches.destination);
     (destination.is_empty() || destination.iter().any(|to| overlap(to, prefix)))
         && paths.iter().any(|path| between.contains(&path.as_str()))
 }

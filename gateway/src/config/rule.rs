@@ -1,0 +1,303 @@
+//! A policy rule's match as the data path compiles it: prefix sets looked up, `not` worked in.
+//!
+//! A field that has both values and `not` holds for the values without those of `not`; one that has only
+//! `not` is a negated list.
+
+use super::schema::{Addresses, Config, From, Match, PolicyRule, PrefixSet};
+use ipnet::IpNet;
+use routing::path::{Ingress, PathId};
+use routing::policy::{self, Negated, Shadow, shadowed};
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+/// The match as the data path has it. `ingress` says which ways in a `from` stands for.
+pub(crate) fn compiled<E>(
+    config: &Config,
+    given: &Match,
+    mut ingress: impl FnMut(&From) -> Result<Vec<Ingress>, E>,
+) -> Result<policy::Match, E> {
+    let none = Match::default();
+    let not = given.not.as_deref().unwrap_or(&none);
+    let mut origins = |from: &[From]| -> Result<Vec<Ingress>, E> {
+        let lists = from
+            .iter()
+            .map(&mut ingress)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(lists.concat())
+    };
+    let (from, not_from) = (origins(&given.from)?, origins(&not.from)?);
+    let addresses = |given: &[Addresses]| prefixes(config, given);
+    // Names that stand for nothing leave an empty list, which would hold for everything.
+    let mut never = from.is_empty() && !given.from.is_empty()
+        || [&given.source, &given.destination]
+            .into_iter()
+            .any(|given| !given.is_empty() && addresses(given).is_empty());
+    let mut negated = Negated::default();
+    let mut field = Field { never: &mut never };
+    let mut matches = policy::Match {
+        from: field.of(from, not_from, &mut negated.from, without_values),
+        source: field.of(
+            addresses(&given.source),
+            addresses(&not.source),
+            &mut negated.source,
+            without_prefixes,
+        ),
+        destination: field.of(
+            addresses(&given.destination),
+            addresses(&not.destination),
+            &mut negated.destination,
+            without_prefixes,
+        ),
+        protocol: field.of(
+            given.protocol.clone(),
+            not.protocol.clone(),
+            &mut negated.protocol,
+            without_values,
+        ),
+        source_port: field.of(
+            given.source_port.clone(),
+            not.source_port.clone(),
+            &mut negated.source_port,
+            without_ranges,
+        ),
+        destination_port: field.of(
+            given.destination_port.clone(),
+            not.destination_port.clone(),
+            &mut negated.destination_port,
+            without_ranges,
+        ),
+        dscp: field.of(
+            given.dscp.clone(),
+            not.dscp.clone(),
+            &mut negated.dscp,
+            without_values,
+        ),
+        icmp_type: field.of(
+            given.icmp_type.clone(),
+            not.icmp_type.clone(),
+            &mut negated.icmp_type,
+            without_values,
+        ),
+        fragment: given.fragment,
+        negated: Negated::default(),
+    };
+    if never {
+        // Nothing is left of a field: no packet has a source in none of all prefixes.
+        matches.source = vec![
+            IpNet::V4(ipnet::Ipv4Net::default()),
+            IpNet::V6(ipnet::Ipv6Net::default()),
+        ];
+        negated.source = true;
+    }
+    matches.negated = negated;
+    Ok(matches)
+}
+
+/// A rule's match with a number for each name in `from`: which paths a circuit has makes no difference
+/// to what rules take from one another.
+pub(crate) fn numbered(config: &Config, rule: &PolicyRule) -> policy::Match {
+    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let names: Vec<&String> = circuits
+        .map(|circuit| &circuit.name)
+        .chain(sites.map(|site| &site.name))
+        .collect();
+    let ingress = |from: &From| -> Result<_, Infallible> {
+        Ok(match from {
+            From::Vnet => vec![Ingress::Vnet],
+            From::Path(name) => {
+                let place = names.iter().position(|known| *known == name);
+                let path = place.and_then(|place| u16::try_from(place).ok());
+                vec![Ingress::Path(PathId(path.unwrap_or(u16::MAX)))]
+            }
+        })
+    };
+    match compiled(config, &rule.matches, ingress) {
+        Ok(matches) => matches,
+        Err(never) => match never {},
+    }
+}
+
+/// The rules that can never match, each with the earlier rule that takes everything from it.
+pub(crate) fn out_of_reach(config: &Config) -> Vec<Shadow> {
+    let numbered = |rule| numbered(config, rule);
+    let matches: Vec<_> = config.policy.iter().map(numbered).collect();
+    shadowed(&matches)
+}
+
+/// For each rule of `new` the place that it had in `old`, if it was there by the same name with the same
+/// content: what its prefix sets hold is part of that.
+pub(crate) fn kept(old: &Config, new: &Config) -> Vec<Option<usize>> {
+    let sets = |config, rule: &PolicyRule| {
+        let not = rule.matches.not.as_deref();
+        let lists = [Some(&rule.matches), not].into_iter().flatten();
+        let lists = lists.flat_map(|matches| [&matches.source, &matches.destination]);
+        lists
+            .map(|addresses| prefixes(config, addresses))
+            .collect::<Vec<_>>()
+    };
+    let places: HashMap<&str, usize> = old
+        .policy
+        .iter()
+        .enumerate()
+        .map(|(place, rule)| (rule.name.as_str(), place))
+        .collect();
+    let place = |rule: &PolicyRule| {
+        let place = *places.get(rule.name.as_str())?;
+        let before = old.policy.get(place)?;
+        (before == rule && sets(old, before) == sets(new, rule)).then_some(place)
+    };
+    new.policy.iter().map(place).collect()
+}
+
+/// All prefixes that the addresses stand for. Unknown sets, and a set inside itself, add nothing: a
+/// validated file has neither.
+pub(crate) fn prefixes(config: &Config, addresses: &[Addresses]) -> Vec<IpNet> {
+    let mut prefixes = Vec::new();
+    let mut seen = Vec::new();
+    gather(&config.prefix_sets, addresses, &mut seen, &mut prefixes);
+    prefixes
+}
+
+fn gather<'a>(
+    sets: &'a [PrefixSet],
+    addresses: &'a [Addresses],
+    seen: &mut Vec<&'a str>,
+    prefixes: &mut Vec<IpNet>,
+) {
+    for one in addresses {
+        match one {
+            Addresses::Prefix(prefix) => prefixes.push(*prefix),
+            Addresses::Set(name) if !seen.contains(&name.as_str()) => {
+                // Once is enough, wherever it stands: this is a union.
+                seen.push(name);
+                if let Some(set) = sets.iter().find(|set| set.name == *name) {
+                    gather(sets, &set.prefixes, seen, prefixes);
+                }
+            }
+            Addresses::Set(_) => {}
+        }
+    }
+}
+
+/// Puts a field's values and what is taken out of them together.
+struct Field<'a> {
+    /// Set once nothing is left of a field.
+    never: &'a mut bool,
+}
+
+impl Field<'_> {
+    fn of<T>(
+        &mut self,
+        given: Vec<T>,
+        not: Vec<T>,
+        negated: &mut bool,
+        without: impl Fn(Vec<T>, &[T]) -> Vec<T>,
+    ) -> Vec<T> {
+        if not.is_empty() || *self.never {
+            return given;
+        }
+        if given.is_empty() {
+            *negated = true;
+            return not;
+        }
+        let left = without(given, &not);
+        *self.never |= left.is_empty();
+        left
+    }
+}
+
+fn without_values<T: PartialEq>(mut given: Vec<T>, not: &[T]) -> Vec<T> {
+    given.retain(|value| !not.contains(value));
+    given
+}
+
+fn without_ranges(given: Vec<(u16, u16)>, not: &[(u16, u16)]) -> Vec<(u16, u16)> {
+    let mut left = given;
+    for &(first, last) in not {
+        let cut = |(from, to): (u16, u16)| {
+            if last < from || to < first {
+                return vec![(from, to)];
+            }
+            let below = first.checked_sub(1).filter(|&end| from <= end);
+            let above = last.checked_add(1).filter(|&start| start <= to);
+            let below = below.map(|end| (from, end));
+            below
+                .into_iter()
+                .chain(above.map(|start| (start, to)))
+                .collect()
+        };
+        left = left.into_iter().flat_map(cut).collect();
+    }
+    left
+}
+
+fn without_prefixes(given: Vec<IpNet>, not: &[IpNet]) -> Vec<IpNet> {
+    let mut left = Vec::new();
+    for prefix in given {
+        subtract(prefix, not, &mut left);
+    }
+    left
+}
+
+/// What is left of `prefix`: itself, nothing, or the same of its two halves. At most one step for each bit
+/// and each prefix of `not` that lies inside it.
+fn subtract(prefix: IpNet, not: &[IpNet], left: &mut Vec<IpNet>) {
+    let same_family = |other: &&IpNet| other.addr().is_ipv4() == prefix.addr().is_ipv4();
+    if not
+        .iter()
+        .filter(same_family)
+        .any(|other| other.contains(&prefix))
+    {
+        return;
+    }
+    let inside: Vec<IpNet> = not
+        .iter()
+        .filter(same_family)
+        .filter(|other| prefix.contains(*other))
+        .copied()
+        .collect();
+    if inside.is_empty() {
+        left.push(prefix);
+        return;
+    }
+    let halves = prefix.subnets(prefix.prefix_len().saturating_add(1));
+    for half in halves.into_iter().flatten() {
+        subtract(half, &inside, left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_left_of_a_prefix_is_the_rest_and_nothing_twice() {
+        let left = without_prefixes(
+            vec![net("10.0.0.0/8"), net("fd00::/16")],
+            &[
+                net("10.128.0.0/10"),
+                net("10.192.0.0/10"),
+                net("192.168.0.0/16"),
+            ],
+        );
+        assert_eq!(left, [net("10.0.0.0/9"), net("fd00::/16")]);
+        let left = without_prefixes(vec![net("10.0.0.0/30")], &[net("10.0.0.1/32")]);
+        assert_eq!(left, [net("10.0.0.0/32"), net("10.0.0.2/31")]);
+        assert!(without_prefixes(vec![net("10.1.0.0/16")], &[net("10.0.0.0/8")]).is_empty());
+    }
+
+    #[test]
+    fn ranges_are_cut_at_both_ends_of_what_is_taken_out() {
+        assert_eq!(
+            without_ranges(vec![(0, 65_535)], &[(0, 0), (23, 23), (65_535, 65_535)]),
+            [(1, 22), (24, 65_534)]
+        );
+        assert!(without_ranges(vec![(5, 9)], &[(5, 6), (6, 9)]).is_empty());
+        assert_eq!(without_ranges(vec![(5, 9)], &[(10, 20)]), [(5, 9)]);
+    }
+}

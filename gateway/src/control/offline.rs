@@ -1,0 +1,42 @@
+//! The forwarding state of a configuration without its devices: what replay and tests put packets through.
+
+use crate::config::schema::{Config, FragmentPolicy};
+use crate::control::assembly::{DEFAULT_TUNNEL_MTU, circuits_of, side};
+use crate::control::plan::{Origin, PathPlan, Plan};
+use crate::pipeline::process::{Forwarding, Side};
+use crate::telemetry::hits::Hits;
+use std::sync::Arc;
+
+/// MTU of a link whose interface is not there to be asked: that of ExpressRoute (azure.md section 5).
+const LINK_MTU: u16 = 1_500;
+
+/// What one worker reads, with every link as wide as ExpressRoute is and nothing held to a rate.
+pub fn forwarding(config: &Config, plan: &Plan) -> Forwarding {
+    let path = |path: &PathPlan| -> Side {
+        let Origin::Link { circuit, link } = path.origin else {
+            let mtu = config.vpn.as_ref().map(|vpn| vpn.mtu);
+            let mtu = mtu.unwrap_or(DEFAULT_TUNNEL_MTU);
+            return side(mtu, FragmentPolicy::Forward, &[]);
+        };
+        let circuit = circuits_of(config).get(circuit);
+        let link = circuit.and_then(|circuit| circuit.links.get(link));
+        let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
+        side(
+            LINK_MTU,
+            fragments,
+            link.map_or(&[], |link| link.address.as_slice()),
+        )
+    };
+    Forwarding {
+        snapshot: Arc::clone(&plan.snapshot),
+        vnet: side(
+            config.vnet.mtu,
+            FragmentPolicy::Forward,
+            &config.vnet.address,
+        ),
+        paths: plan.paths.iter().map(path).collect(),
+        limits: None,
+        flows: None,
+        hits: Hits::new(1, config.policy.len()),
+    }
+}
