@@ -8,6 +8,7 @@ mod explain;
 mod keys;
 mod output;
 mod reload;
+mod replay;
 mod resize;
 mod show;
 
@@ -48,6 +49,8 @@ enum Command {
     Show(Show),
     /// Say what the gateway would do with a packet, and why
     Explain(explain::Explain),
+    /// Put a capture through the pipeline of a configuration, offline
+    Replay(replay::Replay),
     /// Make the running gateway read its configuration again
     Reload(reload::Reload),
     /// Give a gateway another SKU, in the configuration file too: in place where Azure's rules allow it
@@ -144,6 +147,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pubkey(pubkey) => keys::pubkey(&pubkey),
         Command::Show(show) => show::run(&show),
         Command::Explain(explain) => explain::run(&explain),
+        Command::Replay(replay) => replay::run(&replay),
         Command::Reload(reload) => reload::run(&reload),
         Command::Resize(resize) => resize::run(&resize),
     };
