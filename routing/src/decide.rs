@@ -199,9 +199,13 @@ impl Snapshot {
             None => self.is_vnet_source(key),
             Some(path) => match path.kind {
                 PathKind::ExpressRoute => !self.vnet().contains(key.version, key.source),
-                PathKind::Vpn => self
-                    .owner(path.owner)
-                    .is_some_and(|site| site.allowed_sources.contains(key.version, key.source)),
+                // A site may be the way to everything (0.0.0.0/0), and is still not the network itself.
+                PathKind::Vpn => {
+                    !self.vnet().contains(key.version, key.source)
+                        && self.owner(path.owner).is_some_and(|site| {
+                            site.allowed_sources.contains(key.version, key.source)
+                        })
+                }
             },
         }
     }

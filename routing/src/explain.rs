@@ -145,6 +145,9 @@ impl Snapshot {
             NextHop::Vnet => "VnetLocal".to_owned(),
             NextHop::Internet => "Internet".to_owned(),
             NextHop::None => "None".to_owned(),
+            NextHop::Appliance(id) => self
+                .appliance(id)
+                .map_or_else(String::new, |address| address.to_string()),
             NextHop::Owner(owner) => self
                 .owner(owner)
                 .map_or_else(String::new, |owner| owner.name.clone()),

@@ -113,7 +113,7 @@ impl Groups {
             return Ok(Hop::Nowhere);
         };
         match first.next_hop {
-            NextHop::Vnet => return Ok(Hop::Vnet),
+            NextHop::Vnet | NextHop::Appliance(_) => return Ok(Hop::Vnet),
             NextHop::Internet => return Ok(Hop::Internet),
             NextHop::None => return Ok(Hop::None),
             NextHop::Owner(_) | NextHop::Path(_) => {}
@@ -188,7 +188,7 @@ impl Groups {
                 (None, _) => Vec::new(),
             },
             NextHop::Path(path) => vec![path],
-            NextHop::Vnet | NextHop::Internet | NextHop::None => Vec::new(),
+            NextHop::Vnet | NextHop::Internet | NextHop::None | NextHop::Appliance(_) => Vec::new(),
         }
     }
 

@@ -65,6 +65,10 @@ impl RouteSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnerId(pub u16);
 
+/// Index of a virtual appliance's address among those of the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ApplianceId(pub u16);
+
 /// Where a route leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NextHop {
@@ -74,6 +78,8 @@ pub enum NextHop {
     Internet,
     /// Dropped (None).
     None,
+    /// A host of the virtual network (VirtualAppliance): the packet is handed to the virtual network.
+    Appliance(ApplianceId),
     /// All paths of a circuit or a site.
     Owner(OwnerId),
     /// One path.

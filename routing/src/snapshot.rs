@@ -9,7 +9,7 @@ use crate::packet::{FlowKey, Version};
 use crate::path::{GroupId, PathId, PathKind};
 use crate::policy::{Match, Policy, RuleId};
 use crate::prefix::PrefixSet;
-use crate::rib::{Candidate, NextHop, OwnerId, Rib, RouteId, RouteSource};
+use crate::rib::{ApplianceId, Candidate, NextHop, OwnerId, Rib, RouteId, RouteSource};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -95,6 +95,8 @@ pub struct Builder {
     pub owners: Vec<Owner>,
     /// ExpressRoute links, then tunnels; their place is their [`PathId`].
     pub paths: Vec<Path>,
+    /// Addresses of the virtual appliances that routes lead to; their place is their [`ApplianceId`].
+    pub appliances: Vec<IpAddr>,
     /// User-defined, static, site and BGP routes.
     pub routes: Vec<Candidate>,
     /// The policy route table, in order.
@@ -196,6 +198,7 @@ pub struct Snapshot {
     /// Where each route leads to.
     hops: Box<[Hop]>,
     groups: Box<[Group]>,
+    appliances: Box<[IpAddr]>,
     branch_transit: bool,
     /// For each circuit that carries tunnels, the groups of its links: IPv4, IPv6.
     underlays: Box<[(OwnerId, [GroupId; 2])]>,
@@ -256,6 +259,11 @@ impl Snapshot {
     #[inline]
     pub fn owner(&self, id: OwnerId) -> Option<&Owner> {
         self.owners.get(usize::from(id.0))
+    }
+
+    /// A virtual appliance's address.
+    pub fn appliance(&self, id: ApplianceId) -> Option<IpAddr> {
+        self.appliances.get(usize::from(id.0)).copied()
     }
 
     /// A path group.
@@ -335,6 +343,7 @@ impl Builder {
             vnet_sources: Vec::new(),
             owners: Vec::new(),
             paths: Vec::new(),
+            appliances: Vec::new(),
             routes: Vec::new(),
             policy: Vec::new(),
             branch_transit: false,
@@ -348,6 +357,11 @@ impl Builder {
         usability: impl Fn(PathId) -> Usability,
     ) -> Result<Snapshot, BuildError> {
         at_most("paths", MAX_PATHS, self.paths.len())?;
+        at_most(
+            "virtual appliances",
+            usize::from(u16::MAX),
+            self.appliances.len(),
+        )?;
         at_most("policy rules", usize::from(u16::MAX), self.policy.len())?;
         let owner_kinds = self.owner_kinds()?;
         let vnet: PrefixSet = self.address_space.iter().copied().collect();
@@ -355,7 +369,7 @@ impl Builder {
         let rib = Rib::new(candidates, &vnet, |next_hop| match next_hop {
             NextHop::Owner(owner) => owner_kinds.get(usize::from(owner.0)).copied().flatten(),
             NextHop::Path(path) => self.paths.get(usize::from(path.0)).map(|p| p.kind),
-            NextHop::Vnet | NextHop::Internet | NextHop::None => None,
+            NextHop::Vnet | NextHop::Internet | NextHop::None | NextHop::Appliance(_) => None,
         });
 
         let mut groups = Groups::new(&self.paths, self.owners.len());
@@ -426,6 +440,7 @@ impl Builder {
             rib,
             hops: hops.into(),
             groups,
+            appliances: self.appliances.into(),
             branch_transit: self.branch_transit,
             underlays: underlays.into(),
         })
@@ -455,6 +470,7 @@ impl Builder {
             let known = match one.next_hop {
                 NextHop::Owner(owner) => usize::from(owner.0) < self.owners.len(),
                 NextHop::Path(path) => usize::from(path.0) < self.paths.len(),
+                NextHop::Appliance(id) => usize::from(id.0) < self.appliances.len(),
                 NextHop::Vnet | NextHop::Internet | NextHop::None => true,
             };
             if !known {

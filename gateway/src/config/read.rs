@@ -28,6 +28,8 @@ pub const DEFAULT_TUNNEL_MTU: u16 = 1_420;
 
 const MTU: Whole = Whole(576, 9_216);
 const ASN: Whole = Whole(1, 4_294_967_294);
+/// Azure's range of a connection's routing weight.
+const WEIGHT: Whole = Whole(0, 32_000);
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -213,6 +215,10 @@ fn circuit(walk: &mut Walk, section: Section) -> Circuit {
             .optional(walk, "model", &MODELS)
             .unwrap_or(ConnectionModel::Colocated),
         prefixes: section.list(walk, "prefixes", &Network),
+        premium: section
+            .optional(walk, "premium", &Switch)
+            .unwrap_or(false),
+        weight: weight(walk, &section),
         probe: probe(walk, &section, Some(Probe::default())),
         fragments: section
             .optional(walk, "fragments", &FRAGMENTS)
@@ -224,6 +230,12 @@ fn circuit(walk: &mut Walk, section: Section) -> Circuit {
     }
     section.finish(walk);
     circuit
+}
+
+fn weight(walk: &mut Walk, section: &Section) -> u32 {
+    section
+        .optional(walk, "weight", &WEIGHT)
+        .map_or(0, |weight| weight as u32)
 }
 
 /// `probe = { ... }`, `probe = true` or `probe = false`; absent: `default`. Only a circuit has a
@@ -444,6 +456,7 @@ fn site(walk: &mut Walk, section: Section, directory: &Path) -> Site {
             .map(|file| directory.join(file)),
         endpoint: section.optional(walk, "endpoint", &Endpoint),
         prefixes: section.required_list(walk, "prefixes", &Network),
+        weight: weight(walk, &section),
         keepalive: section.optional(walk, "keepalive", &Time(seconds(1), seconds(65_535))),
         lanes: section
             .optional(walk, "lanes", &Whole(1, 16))
@@ -619,7 +632,9 @@ impl Kind for NextHopKind {
     type Value = NextHop;
 
     fn allowed(&self) -> String {
-        "\"None\", \"VnetLocal\", or the name of a circuit or site".to_owned()
+        "\"None\", \"VnetLocal\", \"Internet\", \"VirtualAppliance\", \"VirtualNetworkGateway\", \
+         or the name of a circuit or site"
+            .to_owned()
     }
 
     fn parse(&self, value: &DeValue) -> Result<NextHop, Wrong> {
@@ -627,11 +642,9 @@ impl Kind for NextHopKind {
         match written.as_str() {
             "None" => Ok(NextHop::None),
             "VnetLocal" => Ok(NextHop::VnetLocal),
-            "Internet" | "VirtualAppliance" | "VirtualNetworkGateway" => Err(Wrong {
-                what: "is a next hop that Azure has and vng does not",
-                found: format!("found {written:?}"),
-                help: Some("name the circuit or the site that the route goes to".to_owned()),
-            }),
+            "Internet" => Ok(NextHop::Internet),
+            "VirtualAppliance" => Ok(NextHop::VirtualAppliance(None)),
+            "VirtualNetworkGateway" => Ok(NextHop::VirtualNetworkGateway),
             _ => Ok(NextHop::Path(written)),
         }
     }
@@ -639,7 +652,7 @@ impl Kind for NextHopKind {
 
 /// A wrong prefix leaves the default route in its place; the rules skip a route that is not sound.
 fn route(walk: &mut Walk, section: Section) -> UserRoute {
-    let route = UserRoute {
+    let mut route = UserRoute {
         prefix: section
             .required(walk, "prefix", &Network)
             .unwrap_or_default(),
@@ -647,6 +660,10 @@ fn route(walk: &mut Walk, section: Section) -> UserRoute {
             .required(walk, "next_hop", &NextHopKind)
             .unwrap_or(NextHop::None),
     };
+    let address = section.optional(walk, "next_hop_ip", &Address);
+    if let NextHop::VirtualAppliance(of) = &mut route.next_hop {
+        *of = address;
+    }
     section.finish(walk);
     route
 }

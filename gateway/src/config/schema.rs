@@ -139,6 +139,10 @@ pub struct Circuit {
     pub model: ConnectionModel,
     /// Static prefixes behind the circuit.
     pub prefixes: Vec<IpNet>,
+    /// Whether it has the Premium add-on: more prefixes may come from it.
+    pub premium: bool,
+    /// Weight of its connection, compared before AS-path length; larger is better. Default 0.
+    pub weight: u32,
     /// In-path probe of each link; `None`: probing is off (`probe = false`).
     pub probe: Option<Probe>,
     /// What to do with fragments.
@@ -281,6 +285,8 @@ pub struct Site {
     pub endpoint: Option<SocketAddr>,
     /// Prefixes behind the site: routes to it, and the sources that it may use.
     pub prefixes: Vec<IpNet>,
+    /// Weight of its connection, compared before AS-path length; larger is better. Default 0.
+    pub weight: u32,
     /// Persistent keepalive.
     pub keepalive: Option<Duration>,
     /// Sessions side by side, for vng on both ends. Default 1.
@@ -406,6 +412,13 @@ pub enum NextHop {
     None,
     /// The virtual network (`"VnetLocal"`).
     VnetLocal,
+    /// The Internet (`"Internet"`), where the gateway has no way: dropped.
+    Internet,
+    /// A host of the virtual network (`"VirtualAppliance"` with `next_hop_ip`); `None`: not given, which
+    /// is an error.
+    VirtualAppliance(Option<IpAddr>),
+    /// The one connection of the one gateway (`"VirtualNetworkGateway"`).
+    VirtualNetworkGateway,
     /// A circuit or a site by name.
     Path(String),
 }

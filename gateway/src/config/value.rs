@@ -163,12 +163,15 @@ impl Kind for Name {
 pub(super) struct PathName;
 
 /// Names that mean something else in policies, routes and counters.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 10] = [
     "vnet",
     "local",
     "underlay",
     "none",
     "vnetlocal",
+    "internet",
+    "virtualappliance",
+    "virtualnetworkgateway",
     "expressroute",
     "vpn",
 ];

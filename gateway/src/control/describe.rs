@@ -48,6 +48,7 @@ pub fn routes(plan: &Plan) -> Vec<RouteView> {
             NextHop::Vnet => ("VnetLocal", false),
             NextHop::Internet => ("Internet", false),
             NextHop::None => ("None", false),
+            NextHop::Appliance(_) => ("VirtualAppliance", true),
             NextHop::Owner(_) | NextHop::Path(_) => ("VirtualNetworkGateway", true),
         };
         RouteView {
@@ -70,7 +71,7 @@ fn carriers(plan: &Plan, group: &Group, next_hop: NextHop) -> Vec<String> {
         .filter(|path| match next_hop {
             NextHop::Owner(owner) => path.owner == owner,
             NextHop::Path(id) => path.id == id,
-            NextHop::Vnet | NextHop::Internet | NextHop::None => false,
+            NextHop::Vnet | NextHop::Internet | NextHop::None | NextHop::Appliance(_) => false,
         })
         .map(|path| path.name.clone())
         .collect()

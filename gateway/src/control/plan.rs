@@ -11,9 +11,10 @@ use crate::config::schema::{
 use ipnet::IpNet;
 use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
-use routing::rib::{self, Candidate, OwnerId, RouteSource};
+use routing::rib::{self, ApplianceId, Candidate, OwnerId, RouteSource};
 use routing::snapshot::{self, BuildError, Builder, Owner, Snapshot};
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -75,6 +76,13 @@ pub enum PlanError {
         /// The name that it gives.
         name: String,
     },
+    /// A route has a next hop that says too little.
+    NextHop {
+        /// The route.
+        by: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// More of something than the forwarding state holds.
     Build(BuildError),
 }
@@ -88,6 +96,7 @@ impl fmt::Display for PlanError {
                     "{by} names {name}, which is neither a circuit nor a site"
                 )
             }
+            Self::NextHop { by, why } => write!(formatter, "{by} {why}"),
             Self::Build(error) => error.fmt(formatter),
         }
     }
@@ -128,10 +137,10 @@ impl Plan {
             .map(|address| IpNet::from(address.addr()))
             .collect();
         builder.branch_transit = config.failover.branch_transit;
-        builder.owners = layout.owners();
+        builder.owners = layout.owners(&config.route);
         builder.underlays = layout.underlays();
         builder.paths = layout.snapshot_paths();
-        builder.routes = layout.routes(&config.route)?;
+        (builder.routes, builder.appliances) = layout.routes(&config.route)?;
         builder.policy = layout.policy(config)?;
 
         let paths = layout.paths;
@@ -246,14 +255,24 @@ impl<'a> Layout<'a> {
         }
     }
 
-    fn owners(&self) -> Vec<Owner> {
+    /// Circuits and sites. A user-defined route over a site makes its prefix one that the site answers for.
+    fn owners(&self, user: &[UserRoute]) -> Vec<Owner> {
+        let leads_to = |route: &&UserRoute, site: &Site| match &route.next_hop {
+            NextHop::Path(name) => *name == site.name,
+            NextHop::VirtualNetworkGateway => self.circuits.is_empty() && self.sites.len() == 1,
+            _ => false,
+        };
         let circuits = self.circuits.iter().map(|circuit| Owner {
             name: circuit.name.clone(),
             ..Owner::default()
         });
         let sites = self.sites.iter().map(|site| Owner {
             name: site.name.clone(),
-            allowed_sources: site.prefixes.iter().copied().collect(),
+            allowed_sources: {
+                let over = user.iter().filter(|route| leads_to(route, site));
+                let over = over.map(|route| route.prefix);
+                site.prefixes.iter().copied().chain(over).collect()
+            },
         });
         circuits.chain(sites).collect()
     }
@@ -279,31 +298,47 @@ impl<'a> Layout<'a> {
         self.paths.iter().map(path).collect()
     }
 
-    fn routes(&self, user: &[UserRoute]) -> Result<Vec<Candidate>, PlanError> {
+    /// The configuration's routes, and the appliances that some of them lead to.
+    fn routes(&self, user: &[UserRoute]) -> Result<(Vec<Candidate>, Vec<IpAddr>), PlanError> {
         let mut routes = Vec::new();
+        let mut appliances: Vec<IpAddr> = Vec::new();
         let circuits = self
             .circuits
             .iter()
-            .map(|circuit| (&circuit.prefixes, RouteSource::Static));
+            .map(|circuit| (&circuit.prefixes, RouteSource::Static, circuit.weight));
         let sites = self
             .sites
             .iter()
-            .map(|site| (&site.prefixes, RouteSource::Site));
-        for (owner, (prefixes, source)) in circuits.chain(sites).enumerate() {
+            .map(|site| (&site.prefixes, RouteSource::Site, site.weight));
+        for (owner, (prefixes, source, weight)) in circuits.chain(sites).enumerate() {
             let next_hop = rib::NextHop::Owner(OwnerId(owner as u16));
-            let candidates = prefixes
-                .iter()
-                .map(|&prefix| Candidate::new(prefix, source, next_hop));
+            let candidates = prefixes.iter().map(|&prefix| Candidate {
+                weight,
+                ..Candidate::new(prefix, source, next_hop)
+            });
             routes.extend(candidates);
         }
         for route in user {
+            let by = || format!("the route to {}", route.prefix);
+            let wrong = |why| PlanError::NextHop { by: by(), why };
             let next_hop = match &route.next_hop {
                 NextHop::None => rib::NextHop::None,
                 NextHop::VnetLocal => rib::NextHop::Vnet,
-                NextHop::Path(name) => {
-                    let by = || format!("the route to {}", route.prefix);
-                    rib::NextHop::Owner(self.owner(name, by)?)
+                NextHop::Internet => rib::NextHop::Internet,
+                NextHop::VirtualAppliance(address) => {
+                    let address = address.ok_or_else(|| wrong("has no next_hop_ip"))?;
+                    let known = appliances.iter().position(|known| *known == address);
+                    let place = known.unwrap_or_else(|| {
+                        appliances.push(address);
+                        appliances.len() - 1
+                    });
+                    rib::NextHop::Appliance(ApplianceId(place as u16))
                 }
+                NextHop::VirtualNetworkGateway => match self.circuits.len() + self.sites.len() {
+                    1 => rib::NextHop::Owner(OwnerId(0)),
+                    _ => return Err(wrong("does not say which connection it goes over")),
+                },
+                NextHop::Path(name) => rib::NextHop::Owner(self.owner(name, by)?),
             };
             routes.push(Candidate::new(
                 route.prefix,
@@ -311,7 +346,7 @@ impl<'a> Layout<'a> {
                 next_hop,
             ));
         }
-        Ok(routes)
+        Ok((routes, appliances))
     }
 
     fn policy(&self, config: &Config) -> Result<Vec<snapshot::Rule>, PlanError> {
@@ -499,6 +534,76 @@ mod tests {
         assert_eq!(wanted, ["10.2.0.0/16", "10.3.0.0/16", "fd00:2::/48"]);
         config.vnet.host_routes = false;
         assert!(plan(&config, |_| Usability::Full).host_routes.is_empty());
+    }
+
+    #[test]
+    fn a_user_defined_default_route_over_a_site_takes_the_internets_place_both_ways() {
+        let mut config = example();
+        let default = |prefix: &str, next_hop| UserRoute {
+            prefix: prefix.parse().unwrap(),
+            next_hop,
+        };
+        let onprem = || NextHop::Path("onprem".to_owned());
+        config.route.push(default("0.0.0.0/0", onprem()));
+        config.route.push(default("::/0", onprem()));
+        let plan = plan(&config, |_| Usability::Full);
+        let to = |destination: &str| {
+            let source = ["10.1.0.4", "fd00:1::4"][usize::from(destination.contains(':'))];
+            member(&plan, &packet(source, destination, 80, 0))
+        };
+        assert_eq!(to("192.0.2.1"), "onprem");
+        assert_eq!(to("2600::1"), "onprem");
+        assert!(to("10.2.0.1").starts_with("er-sydney/"));
+        // The system routes for private addresses stay.
+        assert_eq!(to("10.77.0.1"), "Drop(RouteNone)");
+        let site = plan.path_named("onprem").unwrap().id;
+        let back = |source: &str| {
+            let headers = packet(source, "10.1.0.4", 80, 0);
+            plan.snapshot.decide(Ingress::Path(site), &headers).verdict
+        };
+        assert_eq!(back("192.0.2.1"), Verdict::Vnet);
+        assert_eq!(
+            back("10.1.0.9"),
+            Verdict::Drop(routing::reason::DropReason::SpoofedSource)
+        );
+    }
+
+    #[test]
+    fn an_appliance_gets_its_packets_through_the_virtual_network() {
+        let mut config = example();
+        let firewall = "10.1.0.9".parse().unwrap();
+        config.route[0].next_hop = NextHop::VirtualAppliance(Some(firewall));
+        let plan = plan(&config, |_| Usability::Full);
+        let from_circuit = Ingress::Path(PathId(0));
+        let decision = plan
+            .snapshot
+            .decide(from_circuit, &packet("10.2.0.1", "10.9.0.1", 80, 0));
+        assert_eq!(decision.verdict, Verdict::Vnet);
+        let same = plan.snapshot.rib().prefix("10.9.0.0/16".parse().unwrap());
+        let shown = plan.snapshot.next_hop_name(same[0].candidate.next_hop);
+        assert_eq!(shown, "10.1.0.9");
+    }
+
+    #[test]
+    fn the_heavier_connection_is_used_first_and_the_gateway_type_means_the_only_one() {
+        let mut config = example();
+        config.vpn.as_mut().unwrap().sites[0].weight = 100;
+        config.expressroute.as_mut().unwrap().circuits[0].weight = 50;
+        let weighed = plan(&config, |_| Usability::Full);
+        let same = weighed.snapshot.rib().prefix("10.2.0.0/16".parse().unwrap());
+        let weights: Vec<u32> = same.iter().map(|one| one.candidate.weight).collect();
+        // ExpressRoute first, whatever the weights.
+        assert_eq!(weights, [50, 100]);
+        config.expressroute = None;
+        config.policy.clear();
+        config.route[0].next_hop = NextHop::VirtualNetworkGateway;
+        let alone = plan(&config, |_| Usability::Full);
+        let to_route = packet("10.1.0.4", "10.9.0.1", 80, 0);
+        assert_eq!(member(&alone, &to_route), "onprem");
+        let example = example();
+        config.expressroute = example.expressroute;
+        let refused = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full);
+        assert!(refused.is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod keys;
 mod not_yet;
 mod policy;
 mod prefix_sets;
+mod route;
 mod vnet;
 mod vpn;
 

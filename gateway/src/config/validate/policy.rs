@@ -1,8 +1,8 @@
-//! Rules of `[[policy]]` and `[[route]]`: names known, rules that can match.
+//! Rules of `[[policy]]`: names known, rules that can match.
 
 use super::{Rules, found, joined};
 use crate::config::rule::{numbered, out_of_reach};
-use crate::config::schema::{Action, From, Match, NextHop, PolicyRule};
+use crate::config::schema::{Action, From, Match, PolicyRule};
 use crate::config::value::nearest;
 use crate::config::walk::without_indices;
 use ipnet::IpNet;
@@ -21,17 +21,17 @@ pub(super) fn check(rules: &mut Rules) {
         rule(rules, &known, &format!("policy[{index}]"), of);
     }
     unreachable(rules, policy);
-    routes(rules, &known);
+    super::route::check(rules, &known);
 }
 
 /// Names that policies and routes may use.
-struct Names {
+pub(super) struct Names {
     /// Circuits and sites.
-    paths: Vec<String>,
+    pub(super) paths: Vec<String>,
     /// Point-to-site clients: neither policies nor routes name them.
     clients: Vec<String>,
     /// Whether all names could be read; if not, an unknown one may be the unreadable one.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Names {
@@ -66,7 +66,7 @@ impl Names {
 }
 
 /// An error at `key` unless `name` is a circuit or a site. Where `vnet` may stand, the message says so.
-fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, vnet_too: bool) {
+pub(super) fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str, vnet_too: bool) {
     let is = |names: &[String], name: &str| names.iter().any(|known| known == name);
     if !known.complete || is(&known.paths, name) {
         return;
@@ -157,21 +157,4 @@ fn one_version(matches: &policy::Match) -> bool {
     [true, false].into_iter().any(|ipv4| {
         has(&matches.source, not.source, ipv4) && has(&matches.destination, not.destination, ipv4)
     })
-}
-
-fn routes(rules: &mut Rules, known: &Names) {
-    let routes = &rules.config.route;
-    let mut prefixes = Vec::new();
-    for (index, route) in routes.iter().enumerate() {
-        let key = format!("route[{index}]");
-        prefixes.push((
-            format!("{key}.prefix"),
-            route.prefix,
-            route.prefix.to_string(),
-        ));
-        if let NextHop::Path(name) = &route.next_hop {
-            known_name(rules, known, &format!("{key}.next_hop"), name, false);
-        }
-    }
-    rules.unique("has a route already", prefixes);
 }
