@@ -6,7 +6,7 @@ use gateway::control::api::{Gateway, Refusal, Server, Serving};
 use gateway::control::view::{
     BgpView, CircuitView, Counters, Event, ExplainedRoute, Explanation, FlowCount, FlowView, Flows,
     GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query,
-    ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
+    ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde_json::Value;
@@ -102,17 +102,22 @@ impl Gateway for Fixed {
         }
     }
 
-    fn routes(&self) -> Vec<RouteView> {
-        vec![RouteView {
+    fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
+        if filter.source.as_deref() == Some("bgp") {
+            return Ok(Vec::new());
+        }
+        Ok(vec![RouteView {
             state: "Active".into(),
             source: "static".into(),
             prefix: "10.2.0.0/16".parse().unwrap(),
             next_hop_type: "VirtualNetworkGateway".into(),
             next_hop: Some("er".into()),
+            weight: 100,
+            as_path_length: 0,
             paths: vec!["er/primary".into()],
             standby: false,
             why: None,
-        }]
+        }])
     }
 
     fn policy(&self) -> Vec<PolicyView> {

@@ -78,14 +78,46 @@ struct Plan {
     unconditional: bool,
 }
 
-/// Collects path groups; equal ones are one group.
+impl Plan {
+    /// A path stands once, where it stands best.
+    fn new(tiers: Vec<Vec<PathId>>, unconditional: bool) -> Self {
+        let mut seen = Vec::new();
+        let mut once = |path: &PathId| {
+            let is_new = !seen.contains(path);
+            seen.extend(is_new.then_some(*path));
+            is_new
+        };
+        let mut tiers = tiers;
+        for tier in &mut tiers {
+            tier.retain(&mut once);
+        }
+        tiers.retain(|tier| !tier.is_empty());
+        Self {
+            tiers,
+            unconditional,
+        }
+    }
+}
+
+/// The path groups of a snapshot by what they hold; equal ones are one group.
+#[derive(Clone, Debug)]
 pub(crate) struct Groups {
     /// The paths of each owner that carry IPv4, and those that carry IPv6.
     of_owner: Vec<[Vec<PathId>; 2]>,
     ids: HashMap<Plan, GroupId>,
     /// The groups of next hops that stand alone, which most do: found without building tiers.
-    alone: HashMap<(NextHop, Version, bool), GroupId>,
+    alone: HashMap<Alone, GroupId>,
     plans: Vec<Plan>,
+}
+
+/// A next hop, the IP version, and whether packets take it whatever its paths' health.
+type Alone = (NextHop, Version, bool);
+
+/// Where candidates lead to, as far as it is known.
+enum Lookup {
+    Known(Hop),
+    /// A group that is not there yet, and how it is found if it is that of one next hop.
+    New(Plan, Option<Alone>),
 }
 
 impl Groups {
@@ -107,42 +139,22 @@ impl Groups {
         }
     }
 
+    /// Where the candidates of one prefix lead to; `None` if that group is not there yet.
+    pub(crate) fn known(&self, same: &[Ranked]) -> Option<Hop> {
+        match self.look_up(same) {
+            Lookup::Known(hop) => Some(hop),
+            Lookup::New(plan, _) => self.ids.get(&plan).map(|&group| Hop::Group(group)),
+        }
+    }
+
     /// Where the candidates of one prefix lead to.
     pub(crate) fn hop(&mut self, same: &[Ranked]) -> Result<Hop, BuildError> {
-        let Some(first) = same.first().map(|one| one.candidate) else {
-            return Ok(Hop::Nowhere);
+        let (plan, alone) = match self.look_up(same) {
+            Lookup::Known(hop) => return Ok(hop),
+            Lookup::New(plan, alone) => (plan, alone),
         };
-        match first.next_hop {
-            NextHop::Vnet | NextHop::Appliance(_) => return Ok(Hop::Vnet),
-            NextHop::Internet => return Ok(Hop::Internet),
-            NextHop::None => return Ok(Hop::None),
-            NextHop::Owner(_) | NextHop::Path(_) => {}
-        }
-        let unconditional = first.source == RouteSource::Connected;
-        let version = match first.prefix {
-            IpNet::V4(_) => Version::V4,
-            IpNet::V6(_) => Version::V6,
-        };
-        let alone = (first.next_hop, version, unconditional);
-        if let ([_], Some(&group)) = (same, self.alone.get(&alone)) {
-            return Ok(Hop::Group(group));
-        }
-        let mut tiers = Vec::new();
-        for one in same {
-            if one.standing == Standing::Active || one.standing.is_standby() {
-                let tier = usize::from(one.tier);
-                if tiers.len() <= tier {
-                    tiers.resize(tier + 1, Vec::new());
-                }
-                if let Some(members) = tiers.get_mut(tier) {
-                    members.extend(self.paths(one.candidate.next_hop, version));
-                }
-            }
-        }
-        let group = self.add(tiers, unconditional)?;
-        if same.len() == 1 {
-            self.alone.insert(alone, group);
-        }
+        let group = self.add(plan)?;
+        self.alone.extend(alone.map(|alone| (alone, group)));
         Ok(Hop::Group(group))
     }
 
@@ -156,12 +168,17 @@ impl Groups {
             .iter()
             .map(|&owner| self.paths(NextHop::Owner(owner), version))
             .collect();
-        self.add(tiers, false)
+        self.add(Plan::new(tiers, false))
     }
 
-    /// The groups in the order of their ids, with the words of this health.
-    pub(crate) fn finish(self, usability: impl Fn(PathId) -> Usability) -> Box<[Group]> {
-        let group = |plan: Plan| {
+    /// The groups in the order of their ids: those that are there already, with their words, and behind
+    /// them the new ones, with the words of this health.
+    pub(crate) fn groups(
+        &self,
+        there: &[Group],
+        usability: impl Fn(PathId) -> Usability,
+    ) -> Arc<[Group]> {
+        let group = |plan: &Plan| {
             let mut start = 0;
             let bits = |tier: &Vec<PathId>| {
                 let bits = (start..start + tier.len()).fold(0, |bits, bit| bits | 1 << bit);
@@ -177,7 +194,52 @@ impl Groups {
             group.update(&usability);
             group
         };
-        self.plans.into_iter().map(group).collect()
+        let new = self.plans.iter().skip(there.len()).map(group);
+        there.iter().cloned().chain(new).collect()
+    }
+
+    /// How many groups there are.
+    pub(crate) fn len(&self) -> usize {
+        self.plans.len()
+    }
+
+    fn look_up(&self, same: &[Ranked]) -> Lookup {
+        let Some(first) = same.first().map(|one| one.candidate) else {
+            return Lookup::Known(Hop::Nowhere);
+        };
+        match first.next_hop {
+            NextHop::Vnet | NextHop::Appliance(_) => return Lookup::Known(Hop::Vnet),
+            NextHop::Internet => return Lookup::Known(Hop::Internet),
+            NextHop::None => return Lookup::Known(Hop::None),
+            NextHop::Owner(_) | NextHop::Path(_) => {}
+        }
+        let unconditional = first.source == RouteSource::Connected;
+        let version = match first.prefix {
+            IpNet::V4(_) => Version::V4,
+            IpNet::V6(_) => Version::V6,
+        };
+        let alone = (first.next_hop, version, unconditional);
+        let is_alone = same.len() == 1;
+        if let (true, Some(&group)) = (is_alone, self.alone.get(&alone)) {
+            return Lookup::Known(Hop::Group(group));
+        }
+        let mut tiers = Vec::new();
+        for one in same {
+            if one.standing == Standing::Active || one.standing.is_standby() {
+                let tier = usize::from(one.tier);
+                if tiers.len() <= tier {
+                    tiers.resize(tier + 1, Vec::new());
+                }
+                if let Some(members) = tiers.get_mut(tier) {
+                    members.extend(self.paths(one.candidate.next_hop, version));
+                }
+            }
+        }
+        let plan = Plan::new(tiers, unconditional);
+        match self.ids.get(&plan) {
+            Some(&group) if !is_alone => Lookup::Known(Hop::Group(group)),
+            _ => Lookup::New(plan, is_alone.then_some(alone)),
+        }
     }
 
     fn paths(&self, next_hop: NextHop, version: Version) -> Vec<PathId> {
@@ -192,29 +254,12 @@ impl Groups {
         }
     }
 
-    fn add(&mut self, tiers: Vec<Vec<PathId>>, unconditional: bool) -> Result<GroupId, BuildError> {
-        // A path stands once, where it stands best.
-        let mut seen = Vec::new();
-        let mut plan = Plan {
-            tiers: Vec::new(),
-            unconditional,
-        };
-        for members in tiers {
-            let mut tier = Vec::new();
-            for path in members {
-                if !seen.contains(&path) {
-                    seen.push(path);
-                    tier.push(path);
-                }
-            }
-            if !tier.is_empty() {
-                plan.tiers.push(tier);
-            }
-        }
-        at_most("paths in one group", MAX_MEMBERS, seen.len())?;
+    fn add(&mut self, plan: Plan) -> Result<GroupId, BuildError> {
         if let Some(&id) = self.ids.get(&plan) {
             return Ok(id);
         }
+        let members = plan.tiers.iter().map(Vec::len).sum();
+        at_most("paths in one group", MAX_MEMBERS, members)?;
         // One number stays free: the flow cache's "no group".
         at_most("path groups", usize::from(u16::MAX), self.plans.len() + 1)?;
         let id = GroupId(self.plans.len() as u16);

@@ -13,6 +13,7 @@
 //! What they stand on:
 //! - [`snapshot`]: the immutable forwarding state, and what it is built from.
 //! - [`rib`]: all routes, which of them count, and why the others lost.
+//! - [`learned`]: what BGP sessions bring, and the limits on it.
 //! - [`prefix`]: sets of prefixes.
 //! - [`reason`]: why a packet was dropped; the index of the drop counters.
 //!
@@ -29,6 +30,7 @@ pub mod explain;
 pub mod fib;
 pub mod group;
 pub mod health;
+pub mod learned;
 pub mod packet;
 pub mod path;
 pub mod policy;

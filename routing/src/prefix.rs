@@ -5,12 +5,13 @@
 
 use crate::packet::Version;
 use ipnet::IpNet;
+use std::sync::Arc;
 
 /// An immutable set of addresses, given as prefixes of both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixSet {
-    v4: Box<[(u32, u32)]>,
-    v6: Box<[(u128, u128)]>,
+    v4: Arc<[(u32, u32)]>,
+    v6: Arc<[(u128, u128)]>,
 }
 
 impl PrefixSet {
@@ -62,7 +63,7 @@ fn range_of<A: Copy + Ord>(ranges: &[(A, A)], address: A) -> Option<A> {
 }
 
 /// Prefixes either nest or are apart, so a sorted range is inside the one kept before it, or behind it.
-fn disjoint<A: Copy + Ord>(mut ranges: Vec<(A, A)>) -> Box<[(A, A)]> {
+fn disjoint<A: Copy + Ord>(mut ranges: Vec<(A, A)>) -> Arc<[(A, A)]> {
     ranges.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
     let mut kept: Vec<(A, A)> = Vec::with_capacity(ranges.len());
     for range in ranges {

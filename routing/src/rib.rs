@@ -7,188 +7,75 @@
 //! 3. Among learned ones ExpressRoute wins and VPN is the lower tier of the group. Within each of the
 //!    two, connection weight comes before AS-path length, and equal ones share the load. What loses by
 //!    these is a lower tier still: it takes over when all above it are down.
+//!
+//! The table is kept in chunks, in the order of their prefixes, that a table shares with the one it was made
+//! from: a changed route costs the copy of one chunk and of the list of chunks, whatever the number of routes.
 
-use crate::packet::Version;
-use crate::path::{PathId, PathKind};
+mod candidate;
+
+pub use candidate::{ApplianceId, Candidate, NextHop, OwnerId, Ranked, RouteSource, Standing};
+
+use crate::packet::{Version, address_bits};
+use crate::path::PathKind;
 use crate::prefix::PrefixSet;
+pub(crate) use candidate::Ranking;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::Serialize;
-use std::cmp::Reverse;
+use std::sync::Arc;
 
-/// Where a route comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouteSource {
-    /// The subnet of a link of the gateway.
-    Connected,
-    /// `[[route]]` of the configuration.
-    UserDefined,
-    /// A circuit's prefix in the configuration.
-    Static,
-    /// A site's prefix in the configuration.
-    Site,
-    /// BGP.
-    Bgp,
-    /// The virtual network's address space and Azure's default routes.
-    System,
+/// Candidates in a chunk; more where one prefix has more. Copying so many costs some microseconds, and so
+/// does copying the list of the chunks of a million routes.
+const CHUNK: usize = 1_024;
+
+/// A prefix with an active candidate in one table: a later table may have it elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId {
+    chunk: u32,
+    /// The place of its first candidate in the chunk.
+    place: u32,
 }
 
-impl RouteSource {
-    /// The name in tables and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connected => "connected",
-            Self::UserDefined => "user_defined",
-            Self::Static => "static",
-            Self::Site => "site",
-            Self::Bgp => "bgp",
-            Self::System => "system",
-        }
-    }
-
-    /// Smaller is better.
-    const fn rank(self) -> u8 {
-        match self {
-            Self::Connected => 0,
-            Self::UserDefined => 1,
-            Self::Static | Self::Site | Self::Bgp => 2,
-            Self::System => 3,
-        }
-    }
-
-    const fn is_learned(self) -> bool {
-        self.rank() == 2
-    }
-}
-
-/// Index of an owner of paths: a circuit or a site; circuits first, in file order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OwnerId(pub u16);
-
-/// Index of a virtual appliance's address among those of the snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ApplianceId(pub u16);
-
-/// Where a route leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NextHop {
-    /// The virtual network (VnetLocal).
-    Vnet,
-    /// The Internet, where the gateway has no way: such packets are dropped.
-    Internet,
-    /// Dropped (None).
-    None,
-    /// A host of the virtual network (VirtualAppliance): the packet is handed to the virtual network.
-    Appliance(ApplianceId),
-    /// All paths of a circuit or a site.
-    Owner(OwnerId),
-    /// One path.
-    Path(PathId),
-}
-
-/// A route that might count.
+/// A change of one route. Routes are told apart by prefix, source and next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Destination, host bits zero.
-    pub prefix: IpNet,
-    /// Where it comes from.
-    pub source: RouteSource,
-    /// Where it leads to.
-    pub next_hop: NextHop,
-    /// Weight of the connection; larger is better. 0 by default.
-    pub weight: u32,
-    /// Length of the AS path; shorter is better. 0 for what is not BGP.
-    pub as_path_length: u32,
+pub enum Change {
+    /// The route comes, or takes the place of the same one with other attributes.
+    Announce(Candidate),
+    /// The route goes.
+    Withdraw {
+        /// Destination, host bits zero.
+        prefix: IpNet,
+        /// Where it came from.
+        source: RouteSource,
+        /// Where it led to.
+        next_hop: NextHop,
+    },
 }
 
-impl Candidate {
-    /// A route of weight 0 and without an AS path.
-    pub fn new(prefix: IpNet, source: RouteSource, next_hop: NextHop) -> Self {
-        Self {
-            prefix: prefix.trunc(),
-            source,
-            next_hop,
-            weight: 0,
-            as_path_length: 0,
-        }
-    }
-}
-
-/// What became of a candidate. Azure shows all but `Active` as `Invalid`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// In use.
-    Active,
-    /// Inside the virtual network's address space, which system routes keep.
-    InsideVnet,
-    /// A route of a better source has the same prefix.
-    Source(RouteSource),
-    /// ExpressRoute has the same prefix; this VPN route stands by in a lower tier.
-    ExpressRouteFirst,
-    /// A connection of more weight has the same prefix; this one stands by in a lower tier.
-    Weight,
-    /// A shorter AS path has the same prefix; this one stands by in a lower tier.
-    AsPath,
-    /// The same route from the same source a second time.
-    Duplicate,
-}
-
-impl Standing {
-    /// `Active` or `Invalid`, as Azure's effective-route table says.
-    pub const fn state(self) -> &'static str {
+impl Change {
+    /// The prefix that it is about.
+    pub fn prefix(&self) -> IpNet {
         match self {
-            Self::Active => "Active",
-            _ => "Invalid",
+            Self::Announce(candidate) => candidate.prefix,
+            Self::Withdraw { prefix, .. } => *prefix,
         }
     }
 
-    /// Whether it takes over when what is above it is down.
-    pub const fn is_standby(self) -> bool {
-        matches!(self, Self::ExpressRouteFirst | Self::Weight | Self::AsPath)
-    }
-
-    /// Why it lost; `None` for an active route.
-    pub fn why(self) -> Option<String> {
-        let why = match self {
-            Self::Active => return None,
-            Self::InsideVnet => {
-                "the system route of the VNet's own address space wins, even over a more specific one"
-            }
-            Self::Source(source) => {
-                return Some(format!("a {} route has the same prefix", source.name()));
-            }
-            Self::ExpressRouteFirst => {
-                "ExpressRoute has the same prefix and wins; stands by as its failover"
-            }
-            Self::Weight => "a connection of more weight has the same prefix; stands by",
-            Self::AsPath => "a shorter AS path has the same prefix; stands by",
-            Self::Duplicate => "the same route is there already",
+    /// Whether it is about this candidate.
+    fn is_about(&self, one: &Candidate) -> bool {
+        let (source, next_hop) = match self {
+            Self::Announce(candidate) => (candidate.source, candidate.next_hop),
+            Self::Withdraw {
+                source, next_hop, ..
+            } => (*source, *next_hop),
         };
-        Some(why.to_owned())
+        (one.prefix, one.source, one.next_hop) == (self.prefix(), source, next_hop)
     }
 }
 
-/// A candidate and what became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ranked {
-    /// The candidate.
-    pub candidate: Candidate,
-    /// What became of it.
-    pub standing: Standing,
-    /// Its tier in the path group: 0 is used first. Only for active and standby candidates.
-    pub tier: u8,
-}
-
-/// Index of a prefix with at least one active candidate, in prefix order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub u32);
-
-/// All candidates, sorted by prefix and within it by preference, and the routes chosen from them.
+/// All candidates, sorted by prefix and within it by preference, and what became of each.
 #[derive(Clone, Debug, Default)]
 pub struct Rib {
-    ranked: Box<[Ranked]>,
-    /// For each route the place of its first candidate; it is active.
-    routes: Box<[u32]>,
+    /// Chunks in order, none of them empty; the candidates of one prefix are in one chunk.
+    chunks: Vec<Arc<[Ranked]>>,
 }
 
 impl Rib {
@@ -199,164 +86,252 @@ impl Rib {
         vnet: &PrefixSet,
         kind: impl Fn(NextHop) -> Option<PathKind>,
     ) -> Self {
-        let mut ranked: Vec<Ranked> = candidates
-            .into_iter()
-            .map(|candidate| Ranked {
-                candidate,
-                standing: Standing::Active,
-                tier: 0,
-            })
-            .collect();
-        for one in &mut ranked {
-            if one.candidate.source.is_learned() && is_inside(one.candidate.prefix, vnet) {
-                one.standing = Standing::InsideVnet;
-            }
-        }
-        let vpn_last = |candidate: &Candidate| kind(candidate.next_hop) == Some(PathKind::Vpn);
-        // By prefix; within one by preference, then by what only keeps equal ones in a fixed order.
-        let preference = |one: &Ranked| {
-            let candidate = &one.candidate;
-            (
-                one.standing == Standing::InsideVnet,
-                candidate.source.rank(),
-                vpn_last(candidate),
-                Reverse(candidate.weight),
-                candidate.as_path_length,
-                candidate.next_hop,
-                candidate.source,
-            )
-        };
+        let ranking = Ranking { vnet, kind };
+        let entered = candidates.into_iter().map(|one| ranking.enter(one));
+        let mut ranked: Vec<Ranked> = entered.collect();
         ranked.sort_unstable_by(|a, b| {
             prefix_key(a.candidate.prefix)
                 .cmp(&prefix_key(b.candidate.prefix))
-                .then_with(|| preference(a).cmp(&preference(b)))
+                .then_with(|| ranking.preference(a).cmp(&ranking.preference(b)))
         });
-        let mut routes = Vec::new();
-        let mut start = 0;
         for same in ranked.chunk_by_mut(|a, b| a.candidate.prefix == b.candidate.prefix) {
-            if rank(same, vpn_last) {
-                routes.push(start as u32);
+            ranking.rank(same);
+        }
+        let mut chunks = Vec::with_capacity(ranked.len() / CHUNK + 1);
+        cut(&ranked, &mut chunks);
+        Self { chunks }
+    }
+
+    /// The table after these changes, the later ones of one route counting, and the prefixes whose
+    /// candidates are not what they were.
+    pub(crate) fn changed<K: Fn(NextHop) -> Option<PathKind>>(
+        &self,
+        changes: &[Change],
+        ranking: &Ranking<'_, K>,
+    ) -> (Self, Vec<IpNet>) {
+        let mut changes: Vec<&Change> = changes.iter().collect();
+        changes.sort_by_key(|change| prefix_key(change.prefix()));
+        let mut chunks = Vec::with_capacity(self.chunks.len() + 1);
+        let mut touched = Vec::new();
+        let (mut next, mut rest) = (0, changes.as_slice());
+        while let Some(first) = rest.first() {
+            let chunk = self.chunk_for(prefix_key(first.prefix()));
+            chunks.extend(
+                self.chunks
+                    .get(next..chunk)
+                    .unwrap_or_default()
+                    .iter()
+                    .cloned(),
+            );
+            // What belongs into this chunk ends where the next one begins.
+            let end = self
+                .chunks
+                .get(chunk + 1)
+                .and_then(|chunk| first_key(chunk));
+            let here = match end {
+                Some(end) => rest.partition_point(|change| prefix_key(change.prefix()) < end),
+                None => rest.len(),
+            };
+            let (of_chunk, behind) = rest.split_at_checked(here).unwrap_or((rest, &[]));
+            let old = self.chunks.get(chunk).map_or(&[][..], |chunk| chunk);
+            let merged = merge(old, of_chunk, ranking, &mut touched);
+            if merged.len() <= 2 * CHUNK {
+                chunks.extend((!merged.is_empty()).then(|| merged.into()));
+            } else {
+                cut(&merged, &mut chunks);
             }
-            start += same.len();
+            (next, rest) = (chunk + 1, behind);
         }
-        Self {
-            ranked: ranked.into(),
-            routes: routes.into(),
-        }
+        chunks.extend(self.chunks.get(next..).unwrap_or_default().iter().cloned());
+        (Self { chunks }, touched)
     }
 
     /// Every candidate, by prefix and within it by preference.
-    pub fn candidates(&self) -> &[Ranked] {
-        &self.ranked
+    pub fn candidates(&self) -> impl Iterator<Item = &Ranked> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    /// Every prefix with its candidates in order of preference.
+    pub fn prefixes(&self) -> impl Iterator<Item = &[Ranked]> {
+        let same = |a: &Ranked, b: &Ranked| a.candidate.prefix == b.candidate.prefix;
+        self.chunks
+            .iter()
+            .flat_map(move |chunk| chunk.chunk_by(same))
     }
 
     /// The prefixes that have an active candidate, each with its candidates in order of preference.
-    pub fn routes(&self) -> impl Iterator<Item = (RouteId, &[Ranked])> {
-        (0..self.routes.len() as u32)
-            .map(RouteId)
-            .filter_map(|id| Some((id, self.route(id)?)))
+    pub fn routes(&self) -> impl Iterator<Item = &[Ranked]> {
+        self.prefixes().filter(|same| is_active(same))
     }
 
     /// The candidates of a route's prefix, in order of preference; the first is active.
     pub fn route(&self, id: RouteId) -> Option<&[Ranked]> {
-        let start = *self.routes.get(id.0 as usize)? as usize;
-        self.same_prefix(start)
+        let chunk = self.chunks.get(id.chunk as usize)?;
+        same_prefix(chunk.get(id.place as usize..)?)
     }
 
     /// The candidates of exactly this prefix, in order of preference.
     pub fn prefix(&self, prefix: IpNet) -> &[Ranked] {
-        let key = prefix_key(prefix);
-        let start = self
-            .ranked
-            .partition_point(|one| prefix_key(one.candidate.prefix) < key);
-        match self.same_prefix(start) {
-            Some(same) if same.first().map(|one| one.candidate.prefix) == Some(prefix) => same,
-            _ => &[],
-        }
+        self.find(prefix)
+            .and_then(|id| self.route(id))
+            .unwrap_or_default()
     }
 
     /// The longest prefix with an active candidate that holds the address, as the forwarding table finds
     /// it: for whoever asks for the route itself. One search for each length.
     pub fn longest(&self, version: Version, address: u128) -> Option<RouteId> {
-        prefixes_of(version, address).find_map(|prefix| {
-            let key = prefix_key(prefix);
-            let place = self
-                .routes
-                .partition_point(|&start| self.key(start) < Some(key));
-            let start = *self.routes.get(place)?;
-            (self.key(start) == Some(key)).then_some(RouteId(place as u32))
-        })
+        prefixes_of(version, address).find_map(|prefix| self.active(prefix))
     }
 
-    /// The prefix of the candidate at this place, as it is sorted.
-    fn key(&self, place: u32) -> Option<(bool, u128, u8)> {
-        let one = self.ranked.get(place as usize)?;
-        Some(prefix_key(one.candidate.prefix))
+    /// The candidates of exactly this prefix, if one of them is active.
+    pub(crate) fn active_prefix(&self, prefix: IpNet) -> Option<&[Ranked]> {
+        self.route(self.active(prefix)?)
     }
 
-    /// The candidates from `start` on that have one prefix.
-    fn same_prefix(&self, start: usize) -> Option<&[Ranked]> {
-        let rest = self.ranked.get(start..)?;
-        let prefix = rest.first()?.candidate.prefix;
-        let count = rest
+    /// The longest prefix with an active candidate that holds all of `prefix`, itself included, with its
+    /// candidates.
+    pub(crate) fn covering(&self, prefix: IpNet) -> Option<&[Ranked]> {
+        let (version, address) = address_bits(prefix.network());
+        let id = prefixes_of(version, address)
+            .filter(|around| around.prefix_len() <= prefix.prefix_len())
+            .find_map(|around| self.active(around))?;
+        self.route(id)
+    }
+
+    /// The prefixes with an active candidate that are in `prefix`, itself included, in order, with their
+    /// candidates.
+    pub(crate) fn inside(&self, prefix: IpNet) -> impl Iterator<Item = &[Ranked]> {
+        let key = prefix_key(prefix);
+        let chunk = self.chunk_for(key);
+        let of_chunk = self.chunks.get(chunk).map_or(&[][..], |chunk| chunk);
+        let start = of_chunk.partition_point(|one| prefix_key(one.candidate.prefix) < key);
+        let same = |a: &Ranked, b: &Ranked| a.candidate.prefix == b.candidate.prefix;
+        let first = of_chunk.get(start..).unwrap_or_default();
+        let others = self.chunks.get(chunk + 1..).unwrap_or_default();
+        std::iter::once(first)
+            .chain(others.iter().map(|chunk| &chunk[..]))
+            .flat_map(move |chunk| chunk.chunk_by(same))
+            .take_while(move |same| {
+                same.first()
+                    .is_some_and(|one| prefix.contains(&one.candidate.prefix))
+            })
+            .filter(|same| is_active(same))
+    }
+
+    /// Memory in use, bytes.
+    pub fn memory(&self) -> usize {
+        // Each chunk has two counters of references in front.
+        let of_chunk = |chunk: &Arc<[Ranked]>| size_of_val(&**chunk) + 2 * size_of::<usize>();
+        size_of_val(&*self.chunks) + self.chunks.iter().map(of_chunk).sum::<usize>()
+    }
+
+    /// The place of a prefix that has an active candidate.
+    fn active(&self, prefix: IpNet) -> Option<RouteId> {
+        let id = self.find(prefix)?;
+        is_active(self.route(id)?).then_some(id)
+    }
+
+    /// The place of a prefix.
+    fn find(&self, prefix: IpNet) -> Option<RouteId> {
+        let key = prefix_key(prefix);
+        let chunk = self.chunk_for(key);
+        let of_chunk = self.chunks.get(chunk)?;
+        let place = of_chunk.partition_point(|one| prefix_key(one.candidate.prefix) < key);
+        let id = RouteId {
+            chunk: chunk as u32,
+            place: place as u32,
+        };
+        (of_chunk.get(place)?.candidate.prefix == prefix).then_some(id)
+    }
+
+    /// The chunk that a prefix belongs into: the last one that does not begin behind it, or the first.
+    fn chunk_for(&self, key: Key) -> usize {
+        let begins_before =
+            |chunk: &Arc<[Ranked]>| first_key(chunk).is_some_and(|first| first <= key);
+        self.chunks.partition_point(begins_before).saturating_sub(1)
+    }
+}
+
+/// Cuts sorted candidates into chunks, never inside a prefix.
+fn cut(ranked: &[Ranked], chunks: &mut Vec<Arc<[Ranked]>>) {
+    let mut rest = ranked;
+    while let Some(last) = rest.get(..CHUNK).unwrap_or(rest).last() {
+        let behind = rest.get(CHUNK..).unwrap_or_default();
+        let same = behind
+            .iter()
+            .take_while(|one| one.candidate.prefix == last.candidate.prefix);
+        let end = rest.len().min(CHUNK) + same.count();
+        let (chunk, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        chunks.push(chunk.into());
+        rest = behind;
+    }
+}
+
+/// The candidates of a chunk after changes, both sorted by prefix.
+fn merge<K: Fn(NextHop) -> Option<PathKind>>(
+    old: &[Ranked],
+    changes: &[&Change],
+    ranking: &Ranking<'_, K>,
+    touched: &mut Vec<IpNet>,
+) -> Vec<Ranked> {
+    let mut merged = Vec::with_capacity(old.len() + changes.len());
+    let mut rest = old;
+    for of_prefix in changes.chunk_by(|a, b| a.prefix() == b.prefix()) {
+        let Some(prefix) = of_prefix.first().map(|change| change.prefix()) else {
+            continue;
+        };
+        let key = prefix_key(prefix);
+        let start = rest.partition_point(|one| prefix_key(one.candidate.prefix) < key);
+        let (before, from) = rest.split_at_checked(start).unwrap_or((rest, &[]));
+        let count = from
             .iter()
             .take_while(|one| one.candidate.prefix == prefix)
             .count();
-        rest.get(..count)
-    }
-}
-
-/// Sets standing and tier of the candidates of one prefix, sorted by preference. Whether any is active.
-fn rank(same: &mut [Ranked], is_vpn: impl Fn(&Candidate) -> bool) -> bool {
-    let Some(&Ranked {
-        candidate: best,
-        standing: Standing::Active,
-        ..
-    }) = same.first()
-    else {
-        return false;
-    };
-    let mut previous: Option<Ranked> = None;
-    for one in same.iter_mut() {
-        if one.standing == Standing::InsideVnet {
-            continue;
-        }
-        let candidate = one.candidate;
-        if candidate.source.rank() != best.source.rank() {
-            one.standing = Standing::Source(best.source);
-            continue;
-        }
-        one.standing = if is_vpn(&candidate) != is_vpn(&best) {
-            Standing::ExpressRouteFirst
-        } else if candidate.weight != best.weight {
-            Standing::Weight
-        } else if candidate.as_path_length != best.as_path_length {
-            Standing::AsPath
-        } else {
-            Standing::Active
-        };
-        // A new tier begins where the preference falls; equal ones share the load.
-        if let Some(previous) = previous {
-            let above = previous.candidate;
-            let equal = is_vpn(&above) == is_vpn(&candidate)
-                && above.weight == candidate.weight
-                && above.as_path_length == candidate.as_path_length;
-            one.tier = previous.tier.saturating_add(u8::from(!equal));
-            if candidate == above {
-                one.standing = Standing::Duplicate;
+        let (same, behind) = from.split_at_checked(count).unwrap_or((from, &[]));
+        merged.extend_from_slice(before);
+        let mut candidates: Vec<Candidate> = same.iter().map(|one| one.candidate).collect();
+        for change in of_prefix {
+            candidates.retain(|one| !change.is_about(one));
+            if let Change::Announce(candidate) = change {
+                candidates.push(*candidate);
             }
         }
-        previous = Some(*one);
+        let now = ranking.ranked(candidates.into_iter());
+        if now != same {
+            touched.push(prefix);
+        }
+        merged.extend(now);
+        rest = behind;
     }
-    true
+    merged.extend_from_slice(rest);
+    merged
 }
 
-/// Sorts prefixes as the forwarding table wants them: by family, address, length.
-fn prefix_key(prefix: IpNet) -> (bool, u128, u8) {
+/// The candidates at the beginning that have one prefix.
+fn same_prefix(from: &[Ranked]) -> Option<&[Ranked]> {
+    let prefix = from.first()?.candidate.prefix;
+    let others = from.iter().take_while(|one| one.candidate.prefix == prefix);
+    from.get(..others.count())
+}
+
+/// Whether the prefix of these candidates has a route.
+fn is_active(same: &[Ranked]) -> bool {
+    same.first()
+        .is_some_and(|one| one.standing == Standing::Active)
+}
+
+/// How prefixes are sorted: by family, address, length, as the forwarding table wants them.
+type Key = (bool, u128, u8);
+
+fn prefix_key(prefix: IpNet) -> Key {
     match prefix {
         IpNet::V4(net) => (false, u128::from(net.network().to_bits()), net.prefix_len()),
         IpNet::V6(net) => (true, net.network().to_bits(), net.prefix_len()),
     }
+}
+
+fn first_key(chunk: &[Ranked]) -> Option<Key> {
+    Some(prefix_key(chunk.first()?.candidate.prefix))
 }
 
 /// Every prefix that holds the address, the longest first.
@@ -376,201 +351,10 @@ pub(crate) fn prefixes_of(version: Version, address: u128) -> impl Iterator<Item
 }
 
 fn is_inside(prefix: IpNet, set: &PrefixSet) -> bool {
-    let (version, first) = crate::packet::address_bits(prefix.network());
-    let (_, last) = crate::packet::address_bits(prefix.broadcast());
+    let (version, first) = address_bits(prefix.network());
+    let (_, last) = address_bits(prefix.broadcast());
     set.contains_range(version, first, last)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CIRCUIT: NextHop = NextHop::Owner(OwnerId(0));
-    const SECOND_CIRCUIT: NextHop = NextHop::Owner(OwnerId(1));
-    const SITE: NextHop = NextHop::Owner(OwnerId(2));
-
-    fn kind(next_hop: NextHop) -> Option<PathKind> {
-        match next_hop {
-            CIRCUIT | SECOND_CIRCUIT => Some(PathKind::ExpressRoute),
-            SITE => Some(PathKind::Vpn),
-            _ => None,
-        }
-    }
-
-    fn net(text: &str) -> IpNet {
-        text.parse().unwrap()
-    }
-
-    fn rib(candidates: &[Candidate]) -> Rib {
-        let vnet = PrefixSet::from_iter([net("10.1.0.0/16")]);
-        Rib::new(candidates.to_vec(), &vnet, kind)
-    }
-
-    fn route(prefix: &str, source: RouteSource, next_hop: NextHop) -> Candidate {
-        Candidate::new(net(prefix), source, next_hop)
-    }
-
-    fn standings(rib: &Rib, prefix: &str) -> Vec<(NextHop, Standing, u8)> {
-        rib.prefix(net(prefix))
-            .iter()
-            .map(|one| (one.candidate.next_hop, one.standing, one.tier))
-            .collect()
-    }
-
-    #[test]
-    fn a_user_defined_route_beats_bgp_and_bgp_beats_system() {
-        let rib = rib(&[
-            route("10.2.0.0/16", RouteSource::System, NextHop::Internet),
-            route("10.2.0.0/16", RouteSource::Bgp, CIRCUIT),
-            route("10.2.0.0/16", RouteSource::UserDefined, NextHop::None),
-            route("10.3.0.0/16", RouteSource::System, NextHop::Internet),
-            route("10.3.0.0/16", RouteSource::Bgp, CIRCUIT),
-        ]);
-        assert_eq!(
-            standings(&rib, "10.2.0.0/16"),
-            [
-                (NextHop::None, Standing::Active, 0),
-                (CIRCUIT, Standing::Source(RouteSource::UserDefined), 0),
-                (
-                    NextHop::Internet,
-                    Standing::Source(RouteSource::UserDefined),
-                    0
-                ),
-            ]
-        );
-        assert_eq!(
-            standings(&rib, "10.3.0.0/16"),
-            [
-                (CIRCUIT, Standing::Active, 0),
-                (NextHop::Internet, Standing::Source(RouteSource::Bgp), 0),
-            ]
-        );
-    }
-
-    #[test]
-    fn the_vnets_own_space_beats_more_specific_bgp_but_not_a_user_defined_route() {
-        let rib = rib(&[
-            route("10.1.0.0/16", RouteSource::System, NextHop::Vnet),
-            route("10.1.0.0/16", RouteSource::Bgp, CIRCUIT),
-            route("10.1.7.0/24", RouteSource::Bgp, CIRCUIT),
-            route("10.1.8.0/24", RouteSource::UserDefined, SITE),
-            route("10.0.0.0/8", RouteSource::Bgp, CIRCUIT),
-        ]);
-        assert_eq!(
-            standings(&rib, "10.1.0.0/16"),
-            [
-                (NextHop::Vnet, Standing::Active, 0),
-                (CIRCUIT, Standing::InsideVnet, 0)
-            ]
-        );
-        assert_eq!(
-            standings(&rib, "10.1.7.0/24"),
-            [(CIRCUIT, Standing::InsideVnet, 0)]
-        );
-        let routes: Vec<_> = rib
-            .routes()
-            .map(|(_, same)| same[0].candidate.prefix)
-            .collect();
-        assert_eq!(
-            routes,
-            [net("10.0.0.0/8"), net("10.1.0.0/16"), net("10.1.8.0/24")]
-        );
-    }
-
-    #[test]
-    fn expressroute_beats_vpn_for_the_same_prefix_and_vpn_stands_by() {
-        let rib = rib(&[
-            route("10.2.0.0/16", RouteSource::Site, SITE),
-            route("10.2.0.0/16", RouteSource::Static, CIRCUIT),
-        ]);
-        assert_eq!(
-            standings(&rib, "10.2.0.0/16"),
-            [
-                (CIRCUIT, Standing::Active, 0),
-                (SITE, Standing::ExpressRouteFirst, 1)
-            ]
-        );
-        assert!(Standing::ExpressRouteFirst.is_standby());
-        assert_eq!(Standing::ExpressRouteFirst.state(), "Invalid");
-    }
-
-    #[test]
-    fn weight_is_compared_before_as_path_length() {
-        let heavy = Candidate {
-            weight: 10,
-            as_path_length: 5,
-            ..route("10.2.0.0/16", RouteSource::Bgp, SECOND_CIRCUIT)
-        };
-        let short = Candidate {
-            as_path_length: 1,
-            ..route("10.2.0.0/16", RouteSource::Bgp, CIRCUIT)
-        };
-        let rib = rib(&[short, heavy]);
-        assert_eq!(
-            standings(&rib, "10.2.0.0/16"),
-            [
-                (SECOND_CIRCUIT, Standing::Active, 0),
-                (CIRCUIT, Standing::Weight, 1)
-            ]
-        );
-    }
-
-    #[test]
-    fn a_shorter_as_path_wins_and_equal_paths_share_the_load() {
-        let bgp = |next_hop, as_path_length| Candidate {
-            as_path_length,
-            ..route("10.2.0.0/16", RouteSource::Bgp, next_hop)
-        };
-        let longer = rib(&[bgp(CIRCUIT, 3), bgp(SECOND_CIRCUIT, 2)]);
-        assert_eq!(
-            standings(&longer, "10.2.0.0/16"),
-            [
-                (SECOND_CIRCUIT, Standing::Active, 0),
-                (CIRCUIT, Standing::AsPath, 1)
-            ]
-        );
-        let equal = rib(&[bgp(CIRCUIT, 2), bgp(SECOND_CIRCUIT, 2), bgp(SITE, 1)]);
-        assert_eq!(
-            standings(&equal, "10.2.0.0/16"),
-            [
-                (CIRCUIT, Standing::Active, 0),
-                (SECOND_CIRCUIT, Standing::Active, 0),
-                (SITE, Standing::ExpressRouteFirst, 1)
-            ]
-        );
-    }
-
-    #[test]
-    fn the_longest_route_is_that_of_the_longest_active_prefix() {
-        let rib = rib(&[
-            route("0.0.0.0/0", RouteSource::System, NextHop::Internet),
-            route("10.0.0.0/8", RouteSource::Bgp, CIRCUIT),
-            route("10.1.0.0/16", RouteSource::System, NextHop::Vnet),
-            route("10.1.7.0/24", RouteSource::Bgp, CIRCUIT),
-            route("fd00::/8", RouteSource::Static, SITE),
-        ]);
-        let longest = |address: &str| {
-            let (version, bits) = crate::packet::address_bits(address.parse().unwrap());
-            let route = rib.longest(version, bits)?;
-            Some(rib.route(route)?.first()?.candidate.prefix)
-        };
-        assert_eq!(longest("10.2.0.1"), Some(net("10.0.0.0/8")));
-        // Inside the virtual network BGP does not count.
-        assert_eq!(longest("10.1.7.1"), Some(net("10.1.0.0/16")));
-        assert_eq!(longest("192.0.2.1"), Some(net("0.0.0.0/0")));
-        assert_eq!(longest("fd00::1"), Some(net("fd00::/8")));
-        assert_eq!(longest("2001:db8::1"), None);
-    }
-
-    #[test]
-    fn the_same_route_twice_is_one_route() {
-        let twice = route("10.2.0.0/16", RouteSource::Static, CIRCUIT);
-        assert_eq!(
-            standings(&rib(&[twice, twice]), "10.2.0.0/16"),
-            [
-                (CIRCUIT, Standing::Active, 0),
-                (CIRCUIT, Standing::Duplicate, 0)
-            ]
-        );
-    }
-}
+mod tests;

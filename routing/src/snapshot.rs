@@ -1,6 +1,11 @@
 //! The forwarding state: immutable, built aside by control, loaded by workers once per batch.
 //!
 //! Only one thing in it moves: each group's word of active members, so that a failover is one store.
+//!
+//! Where only routes change, [`Snapshot::with_routes`] makes the next one out of this one: they share what
+//! has not changed, path groups and their words among it.
+
+mod change;
 
 use crate::fib::Fib;
 use crate::group::{Group, Groups};
@@ -9,17 +14,20 @@ use crate::packet::{FlowKey, Version};
 use crate::path::{GroupId, PathId, PathKind};
 use crate::policy::{Match, Policy, RuleId};
 use crate::prefix::PrefixSet;
-use crate::rib::{ApplianceId, Candidate, NextHop, OwnerId, Rib, RouteId, RouteSource};
+use crate::rib::{
+    ApplianceId, Candidate, NextHop, OwnerId, Ranked, Rib, RouteId, RouteSource, Standing,
+};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 /// The most paths that a gateway has: the flow cache keeps a path in 15 bits.
 pub const MAX_PATHS: usize = 16_384;
 
 /// A circuit or a site.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// Its name, as policies and routes say it.
     pub name: String,
@@ -28,7 +36,7 @@ pub struct Owner {
 }
 
 /// A link or a tunnel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Its name in output.
     pub name: String,
@@ -68,7 +76,7 @@ pub enum Action {
 }
 
 /// A rule of the policy route table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Its name in output.
     pub name: String,
@@ -81,7 +89,7 @@ pub struct Rule {
 }
 
 /// What a snapshot is built from; [`Builder::build`] adds system and connected routes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Builder {
     /// Tells this snapshot from every other that a flow cache may have seen.
     pub generation: NonZeroU32,
@@ -183,22 +191,22 @@ struct PathFacts {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     generation: NonZeroU32,
-    own_v4: Box<[u32]>,
-    own_v6: Box<[u128]>,
+    own_v4: Arc<[u32]>,
+    own_v6: Arc<[u128]>,
     vnet: PrefixSet,
     vnet_sources: PrefixSet,
-    owners: Box<[Owner]>,
-    paths: Box<[PathFacts]>,
-    pub(crate) policy: Policy,
-    rules: Box<[RuleFacts]>,
+    owners: Arc<[Owner]>,
+    paths: Arc<[PathFacts]>,
+    pub(crate) policy: Arc<Policy>,
+    rules: Arc<[RuleFacts]>,
     /// Says only where packets go, not by which route: routes are many and places few, so the table
     /// stays small. [`Rib::longest`] says by which.
     pub(crate) fib: Fib<Hop>,
     rib: Rib,
-    /// Where each route leads to.
-    hops: Box<[Hop]>,
-    groups: Box<[Group]>,
-    appliances: Box<[IpAddr]>,
+    /// The groups by what they hold: where each route leads to.
+    index: Arc<Groups>,
+    groups: Arc<[Group]>,
+    appliances: Arc<[IpAddr]>,
     branch_transit: bool,
     /// For each circuit that carries tunnels, the groups of its links: IPv4, IPv6.
     underlays: Box<[(OwnerId, [GroupId; 2])]>,
@@ -326,10 +334,23 @@ impl Snapshot {
 
     /// The group that packets to this route take; `None` if it leads to no path.
     pub fn route_group(&self, route: RouteId) -> Option<GroupId> {
-        match self.hops.get(route.0 as usize) {
-            Some(&Hop::Group(group)) => Some(group),
+        self.group_of(self.rib.route(route)?)
+    }
+
+    /// The group that packets to the prefix of these candidates take; `None` if none of them is active, or
+    /// they lead to no path.
+    pub fn group_of(&self, same: &[Ranked]) -> Option<GroupId> {
+        same.first()
+            .filter(|one| one.standing == Standing::Active)?;
+        match self.index.known(same) {
+            Some(Hop::Group(group)) => Some(group),
             _ => None,
         }
+    }
+
+    /// Memory of the forwarding table and of the routing table, bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.fib.memory(), self.rib.memory())
     }
 }
 
@@ -373,12 +394,10 @@ impl Builder {
         });
 
         let mut groups = Groups::new(&self.paths, self.owners.len());
-        let (mut entries, mut hops) = (Vec::new(), Vec::new());
-        for (_, same) in rib.routes() {
+        let mut entries = Vec::new();
+        for same in rib.routes() {
             if let Some(first) = same.first() {
-                let hop = groups.hop(same)?;
-                entries.push((first.candidate.prefix, hop));
-                hops.push(hop);
+                entries.push((first.candidate.prefix, groups.hop(same)?));
             }
         }
         let mut rules = Vec::with_capacity(self.policy.len());
@@ -412,7 +431,7 @@ impl Builder {
             let v6 = groups.via(&[owner], Version::V6)?;
             underlays.push((owner, [v4, v6]));
         }
-        let groups = groups.finish(usability);
+        let index = Arc::new(groups);
         let (own_v4, own_v6) = by_family(&self.own_addresses);
         Ok(Snapshot {
             generation: self.generation,
@@ -434,12 +453,12 @@ impl Builder {
                     path,
                 })
                 .collect(),
-            policy: Policy::new(&matches),
+            policy: Arc::new(Policy::new(&matches)),
             rules: rules.into(),
             fib: Fib::new(entries, Hop::Nowhere),
             rib,
-            hops: hops.into(),
-            groups,
+            groups: index.groups(&[], usability),
+            index,
             appliances: self.appliances.into(),
             branch_transit: self.branch_transit,
             underlays: underlays.into(),
@@ -466,18 +485,9 @@ impl Builder {
     fn candidates(&mut self) -> Result<Vec<Candidate>, BuildError> {
         let system = |prefix, next_hop| Candidate::new(prefix, RouteSource::System, next_hop);
         let mut candidates = std::mem::take(&mut self.routes);
+        let counts = [self.owners.len(), self.paths.len(), self.appliances.len()];
         for one in &candidates {
-            let known = match one.next_hop {
-                NextHop::Owner(owner) => usize::from(owner.0) < self.owners.len(),
-                NextHop::Path(path) => usize::from(path.0) < self.paths.len(),
-                NextHop::Appliance(id) => usize::from(id.0) < self.appliances.len(),
-                NextHop::Vnet | NextHop::Internet | NextHop::None => true,
-            };
-            if !known {
-                return Err(BuildError::Unknown {
-                    by: format!("the route to {}", one.prefix),
-                });
-            }
+            is_there(one, counts)?;
         }
         for &prefix in &self.address_space {
             candidates.push(system(prefix, NextHop::Vnet));
@@ -499,6 +509,25 @@ impl Builder {
         }
         Ok(candidates)
     }
+}
+
+/// Whether the owner, path or appliance that a candidate leads to is among so many.
+fn is_there(
+    candidate: &Candidate,
+    [owners, paths, appliances]: [usize; 3],
+) -> Result<(), BuildError> {
+    let known = match candidate.next_hop {
+        NextHop::Owner(owner) => usize::from(owner.0) < owners,
+        NextHop::Path(path) => usize::from(path.0) < paths,
+        NextHop::Appliance(id) => usize::from(id.0) < appliances,
+        NextHop::Vnet | NextHop::Internet | NextHop::None => true,
+    };
+    if known {
+        return Ok(());
+    }
+    Err(BuildError::Unknown {
+        by: format!("the route to {}", candidate.prefix),
+    })
 }
 
 /// Azure's default system routes (azure.md section 2).
@@ -525,7 +554,7 @@ pub(crate) fn at_most(what: &'static str, limit: usize, found: usize) -> Result<
 }
 
 /// Own addresses, by family.
-fn by_family(addresses: &[IpAddr]) -> (Box<[u32]>, Box<[u128]>) {
+fn by_family(addresses: &[IpAddr]) -> (Arc<[u32]>, Arc<[u128]>) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for &address in addresses {
         match address {
@@ -535,3 +564,6 @@ fn by_family(addresses: &[IpAddr]) -> (Box<[u32]>, Box<[u128]>) {
     }
     (v4.into(), v6.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 use super::output::{
     Style, bandwidth_limit, heading, limit, list, or_dash, print, print_json, table,
 };
-use super::{Failure, show};
+use super::{Failure, show, show_routes};
 use crate::config::schema::{Config, Link, LinkMac, Probe};
 use crate::config::value::written;
 use crate::config::{self, KeyFiles, LoadError, Report};
 use crate::control::describe;
+use crate::control::effective::{self, Wanted};
 use crate::control::plan::Plan;
 use crate::control::view::{PolicyView, RouteView};
 use clap::Args;
@@ -131,7 +132,7 @@ impl Summary {
         Self {
             interfaces: interfaces(config),
             paths: paths(config),
-            routes: describe::routes(plan),
+            routes: effective::routes(plan, &Wanted::default()),
             policy: describe::policy(config, plan, &[]),
             limits: limits(config),
         }
@@ -170,7 +171,7 @@ impl Summary {
         text += &table(style, &header, self.paths.iter().map(row));
         text += "\n";
         text += &heading(style, "Routes, with every path up");
-        text += &show::routes(style, &self.routes);
+        text += &show_routes::text(style, &self.routes);
         text += "\n";
         if !self.policy.is_empty() {
             text += &heading(style, "Policy, before the routes");

@@ -11,6 +11,7 @@ mod reload;
 mod replay;
 mod resize;
 mod show;
+mod show_routes;
 
 use crate::config::LoadError;
 use crate::control::api::What;
@@ -63,6 +64,8 @@ struct Show {
     what: What,
     #[command(flatten)]
     gateway: Socket,
+    #[command(flatten)]
+    routes: show_routes::Options,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -4,12 +4,11 @@ use super::output::{
     Style, bandwidth, bandwidth_limit, host, limit, list, or_dash, print, print_json, span, state,
     table, thousands,
 };
-use super::{Failure, Show};
-use crate::control::api::{Request, What};
-use crate::control::client::Client;
+use super::{Failure, Show, show_routes};
+use crate::control::api::What;
 use crate::control::view::{
     BgpView, CircuitView, Counters, Event, FlowCount, Flows, GatewayStatus, NeighborView,
-    PathStatus, PolicyView, RouteView, Status, TunnelView,
+    PathStatus, PolicyView, Status, TunnelView,
 };
 use crate::telemetry::ledger::Sum;
 use serde::de::DeserializeOwned;
@@ -20,12 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Shows once, or again and again until it is interrupted.
 pub(super) fn run(arguments: &Show) -> Result<(), Failure> {
-    let client = Client::new(&arguments.gateway.socket);
     let style = Style::of_stdout();
     loop {
-        let value = client.ask(&Request::Show {
-            what: arguments.what,
-        })?;
+        let value = show_routes::ask(arguments)?;
         if arguments.json {
             match arguments.watch {
                 // One line each, so that a reader can tell where one ends.
@@ -51,7 +47,7 @@ pub(super) fn run(arguments: &Show) -> Result<(), Failure> {
 fn text(style: Style, what: What, value: serde_json::Value) -> Result<String, Failure> {
     Ok(match what {
         What::Status => status(style, &view(value)?),
-        What::Routes => routes(style, &view::<Vec<_>>(value)?),
+        What::Routes => show_routes::text(style, &view::<Vec<_>>(value)?),
         What::Policy => policy(style, &view::<Vec<_>>(value)?),
         What::Circuits => circuits(style, &view::<Vec<_>>(value)?),
         What::Tunnels => tunnels(style, &view::<Vec<_>>(value)?),
@@ -208,31 +204,6 @@ fn path(path: &PathStatus) -> [String; 7] {
         probe.map_or_else(|| "off".to_owned(), answered),
         round_trip.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms")),
     ]
-}
-
-/// The effective routes, as Azure's table.
-pub(super) fn routes(style: Style, routes: &[RouteView]) -> String {
-    let header = [
-        "state",
-        "source",
-        "prefix",
-        "next hop type",
-        "next hop",
-        "carried by",
-        "why",
-    ];
-    let row = |route: &RouteView| {
-        [
-            route.state.clone(),
-            route.source.clone(),
-            route.prefix.to_string(),
-            route.next_hop_type.clone(),
-            or_dash(route.next_hop.as_ref()),
-            list(&route.paths),
-            route.why.clone().unwrap_or_default(),
-        ]
-    };
-    table(style, &header, routes.iter().map(row))
 }
 
 /// The policy route table.

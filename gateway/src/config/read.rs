@@ -215,9 +215,7 @@ fn circuit(walk: &mut Walk, section: Section) -> Circuit {
             .optional(walk, "model", &MODELS)
             .unwrap_or(ConnectionModel::Colocated),
         prefixes: section.list(walk, "prefixes", &Network),
-        premium: section
-            .optional(walk, "premium", &Switch)
-            .unwrap_or(false),
+        premium: section.optional(walk, "premium", &Switch).unwrap_or(false),
         weight: weight(walk, &section),
         probe: probe(walk, &section, Some(Probe::default())),
         fragments: section

@@ -6,7 +6,7 @@
 
 use super::view::{
     BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
-    ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
+    ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
 use crate::device::event::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -82,6 +82,11 @@ pub enum Request {
         /// What to show.
         what: What,
     },
+    /// `{"command":"routes","filter":{"source":"bgp"}}`: those of the effective routes that are wanted
+    Routes {
+        /// Which.
+        filter: RouteFilter,
+    },
     /// `{"command":"explain","query":{...}}`
     Explain {
         /// The packet.
@@ -137,8 +142,11 @@ impl Refusal {
 pub trait Gateway: Send + Sync {
     /// The gateway at a glance.
     fn status(&self) -> Status;
-    /// The effective routes, active ones before those that lost to them.
-    fn routes(&self) -> Vec<RouteView>;
+    /// The effective routes that the filter wants, active ones before those that lost to them.
+    ///
+    /// # Errors
+    /// A source or a path that is not known.
+    fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal>;
     /// The policy route table in order.
     fn policy(&self) -> Vec<PolicyView>;
     /// ExpressRoute circuits in file order.
@@ -483,9 +491,16 @@ fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
         Err(error) => return Response::Error(Refusal::bad(format!("no such request: {error}"))),
     };
     let value = match request {
+        Request::Routes { filter } => match gateway.routes(&filter) {
+            Ok(routes) => serde_json::to_value(routes),
+            Err(refusal) => return Response::Error(refusal),
+        },
         Request::Show { what } => match what {
             What::Status => serde_json::to_value(gateway.status()),
-            What::Routes => serde_json::to_value(gateway.routes()),
+            What::Routes => match gateway.routes(&RouteFilter::default()) {
+                Ok(routes) => serde_json::to_value(routes),
+                Err(refusal) => return Response::Error(refusal),
+            },
             What::Policy => serde_json::to_value(gateway.policy()),
             What::Circuits => serde_json::to_value(gateway.circuits()),
             What::Tunnels => serde_json::to_value(gateway.tunnels()),

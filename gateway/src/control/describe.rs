@@ -1,13 +1,11 @@
-//! The plan in words: effective routes, the policy table, and what would become of a packet. The running
+//! The plan in words: the policy table, and what would become of a packet. The running
 //! gateway and the offline `vng check` and `vng explain` say it with the same functions.
 
 use super::api::Refusal;
 use super::foresee;
 use super::limit;
 use super::plan::{PathPlan, Plan, PlanError};
-use super::view::{
-    Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected, RouteView,
-};
+use super::view::{Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::rule;
 use crate::config::schema::{Action, Addresses, Config, From as Origin, Match, PolicyRule};
@@ -19,65 +17,13 @@ use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits, protocol};
 use routing::path::{Ingress, PathId, PathKind};
 use routing::policy::RuleId;
-use routing::rib::{NextHop, Ranked, RouteId, Standing};
-use std::collections::HashMap;
 use std::fmt::Display;
 
-/// The effective-route table: every candidate, by prefix and within it by preference, with the paths
-/// that carry it now by the groups' words.
-pub fn routes(plan: &Plan) -> Vec<RouteView> {
-    let snapshot = &plan.snapshot;
-    let rib = snapshot.rib();
-    let ids = rib.routes().filter_map(|(id, same)| {
-        let prefix = same.first()?.candidate.prefix;
-        Some((prefix, id))
-    });
-    let ids: HashMap<_, RouteId> = ids.collect();
-    let view = |ranked: &Ranked| {
-        let candidate = &ranked.candidate;
-        let group = ids
-            .get(&candidate.prefix)
-            .and_then(|&id| snapshot.route_group(id))
-            .and_then(|id| snapshot.group(id));
-        let in_group = ranked.standing == Standing::Active || ranked.standing.is_standby();
-        let paths = match group.filter(|_| in_group) {
-            Some(group) => carriers(plan, group, candidate.next_hop),
-            None => Vec::new(),
-        };
-        let (kind, leads) = match candidate.next_hop {
-            NextHop::Vnet => ("VnetLocal", false),
-            NextHop::Internet => ("Internet", false),
-            NextHop::None => ("None", false),
-            NextHop::Appliance(_) => ("VirtualAppliance", true),
-            NextHop::Owner(_) | NextHop::Path(_) => ("VirtualNetworkGateway", true),
-        };
-        RouteView {
-            state: ranked.standing.state().to_owned(),
-            source: candidate.source.name().to_owned(),
-            prefix: candidate.prefix,
-            next_hop_type: kind.to_owned(),
-            next_hop: leads.then(|| snapshot.next_hop_name(candidate.next_hop)),
-            paths,
-            standby: ranked.standing.is_standby(),
-            why: ranked.standing.why(),
-        }
-    };
-    rib.candidates().iter().map(view).collect()
-}
-
-/// The active members of a group that belong to one next hop.
-fn carriers(plan: &Plan, group: &Group, next_hop: NextHop) -> Vec<String> {
-    active(plan, group)
-        .filter(|path| match next_hop {
-            NextHop::Owner(owner) => path.owner == owner,
-            NextHop::Path(id) => path.id == id,
-            NextHop::Vnet | NextHop::Internet | NextHop::None | NextHop::Appliance(_) => false,
-        })
-        .map(|path| path.name.clone())
-        .collect()
-}
-
-fn active<'a>(plan: &'a Plan, group: &'a Group) -> impl Iterator<Item = &'a PathPlan> + 'a {
+/// The members of a group that packets take now.
+pub(super) fn active<'a>(
+    plan: &'a Plan,
+    group: &'a Group,
+) -> impl Iterator<Item = &'a PathPlan> + 'a {
     let word = group.active().load();
     let members = (0_u32..).zip(group.members());
     members
@@ -451,33 +397,6 @@ mod tests {
             })
         })
         .unwrap()
-    }
-
-    #[test]
-    fn the_failover_route_is_shown_invalid_and_takes_over_when_expressroute_is_down() {
-        let of = |down: &[&str]| {
-            let (_, plan) = example(down);
-            let prefix = "10.2.0.0/16".parse().unwrap();
-            let routes = routes(&plan).into_iter();
-            let same: Vec<RouteView> = routes.filter(|route| route.prefix == prefix).collect();
-            same
-        };
-        let routes = of(&[]);
-        assert_eq!(routes.len(), 2);
-        assert_eq!(routes[0].state, "Active");
-        assert_eq!(
-            routes[0].paths,
-            ["er-sydney/primary", "er-sydney/secondary"]
-        );
-        assert_eq!(
-            (routes[1].state.as_str(), routes[1].standby),
-            ("Invalid", true)
-        );
-        assert!(routes[1].paths.is_empty());
-        assert!(routes[1].why.as_ref().unwrap().contains("ExpressRoute"));
-        let routes = of(&["er-sydney/primary", "er-sydney/secondary"]);
-        assert!(routes[0].paths.is_empty());
-        assert_eq!(routes[1].paths, ["onprem"]);
     }
 
     #[test]

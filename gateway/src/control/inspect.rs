@@ -498,6 +498,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
             .collect()
     };
     changed("user-defined routes", hops(old) == hops(new));
+    let weights = |config: &Config| -> Vec<u32> {
+        let circuits = circuits_of(config).iter().map(|circuit| circuit.weight);
+        circuits
+            .chain(sites_of(config).iter().map(|site| site.weight))
+            .collect()
+    };
+    changed("the weights of connections", weights(old) == weights(new));
     changed("failover", old.failover == new.failover);
     let rates = |config: &Config| (limit::expressroute(config), limit::vpn(config));
     changed("the rates of the SKUs", rates(old) == rates(new));

@@ -5,7 +5,7 @@
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
-//!   [`describe`]: the plan in words, for the running gateway and offline;
+//!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them
 //! - [`resize`]: another SKU
@@ -23,6 +23,7 @@ pub mod data_path;
 pub mod describe;
 pub mod discovery;
 pub mod echo;
+pub mod effective;
 mod foresee;
 pub mod handle;
 pub mod host;

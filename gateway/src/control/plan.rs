@@ -11,9 +11,11 @@ use crate::config::schema::{
 use ipnet::IpNet;
 use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
-use routing::rib::{self, ApplianceId, Candidate, OwnerId, RouteSource};
+use routing::rib::{self, ApplianceId, Candidate, Change, OwnerId, RouteSource};
 use routing::snapshot::{self, BuildError, Builder, Owner, Snapshot};
+use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -122,44 +124,58 @@ impl Plan {
         usability: impl Fn(&PathPlan) -> Usability,
     ) -> Result<Self, PlanError> {
         let layout = Layout::new(config);
-        let mut builder = Builder::new(generation);
-        builder.own_addresses = config.vnet.address.iter().map(IpNet::addr).collect();
-        builder.own_addresses.extend(
-            layout
-                .links()
-                .flat_map(|link| link.address.iter().map(IpNet::addr)),
-        );
-        builder.address_space.clone_from(&config.vnet.address_space);
-        builder.vnet_sources = config
-            .vnet
-            .host_address
-            .iter()
-            .map(|address| IpNet::from(address.addr()))
-            .collect();
-        builder.branch_transit = config.failover.branch_transit;
-        builder.owners = layout.owners(&config.route);
-        builder.underlays = layout.underlays();
-        builder.paths = layout.snapshot_paths();
-        (builder.routes, builder.appliances) = layout.routes(&config.route)?;
-        builder.policy = layout.policy(config)?;
-
+        let builder = layout.builder(config, generation)?;
         let paths = layout.paths;
         let snapshot = builder.build(|id| {
             paths
                 .get(usize::from(id.0))
                 .map_or(Usability::None, &usability)
         })?;
+        Ok(Self::of(config, paths, snapshot))
+    }
+
+    /// The plan after a change of the configuration from `old`, which this plan is of, to `new`, where only
+    /// routes differ; `None` where more does. It shares what stays, and takes milliseconds however many
+    /// routes there are.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn with_routes(
+        &self,
+        (old, new): (&Config, &Config),
+        generation: NonZeroU32,
+        usability: impl Fn(&PathPlan) -> Usability,
+    ) -> Result<Option<Self>, PlanError> {
+        let mut before = Layout::new(old).builder(old, generation)?;
+        let layout = Layout::new(new);
+        let mut after = layout.builder(new, generation)?;
+        let changes = changes(
+            &mem::take(&mut before.routes),
+            &mem::take(&mut after.routes),
+        );
+        if before != after || self.paths != layout.paths {
+            return Ok(None);
+        }
+        let snapshot = self.snapshot.with_routes(generation, &changes, |id| {
+            self.paths
+                .get(usize::from(id.0))
+                .map_or(Usability::None, &usability)
+        })?;
+        Ok(Some(Self::of(new, layout.paths, snapshot)))
+    }
+
+    fn of(config: &Config, paths: Vec<PathPlan>, snapshot: Snapshot) -> Self {
         let host_routes = if config.vnet.host_routes {
             host_routes(&snapshot)
         } else {
             Vec::new()
         };
-        Ok(Self {
+        Self {
             ports: port_names(&paths),
             paths,
             snapshot: Arc::new(snapshot),
             host_routes,
-        })
+        }
     }
 
     /// The words of the path groups for this health of the paths, in the order of the groups' ids.
@@ -183,13 +199,29 @@ fn port_names(paths: &[PathPlan]) -> Vec<String> {
 
 fn host_routes(snapshot: &Snapshot) -> Vec<IpNet> {
     let rib = snapshot.rib();
-    let to_paths = rib.routes().filter_map(|(id, same)| {
+    let to_paths = rib.routes().filter_map(|same| {
         let candidate = same.first()?.candidate;
         let wanted =
-            snapshot.route_group(id).is_some() && candidate.source != RouteSource::Connected;
+            snapshot.group_of(same).is_some() && candidate.source != RouteSource::Connected;
         wanted.then_some(candidate.prefix)
     });
     to_paths.collect()
+}
+
+/// What turns these routes into those. Of a route that stands there twice the later one counts.
+fn changes(old: &[Candidate], new: &[Candidate]) -> Vec<Change> {
+    let key = |one: &Candidate| (one.prefix, one.source, one.next_hop);
+    let old: HashMap<_, _> = old.iter().map(|one| (key(one), one)).collect();
+    let new: HashMap<_, _> = new.iter().map(|one| (key(one), one)).collect();
+    let gone = old.keys().filter(|key| !new.contains_key(key));
+    let gone = gone.map(|&(prefix, source, next_hop)| Change::Withdraw {
+        prefix,
+        source,
+        next_hop,
+    });
+    let come = new.iter().filter(|(key, one)| old.get(key) != Some(one));
+    gone.chain(come.map(|(_, one)| Change::Announce(**one)))
+        .collect()
 }
 
 /// Circuits and sites with their places.
@@ -242,6 +274,30 @@ impl<'a> Layout<'a> {
             origin,
             over,
         });
+    }
+
+    /// What the snapshot is built from.
+    fn builder(&self, config: &Config, generation: NonZeroU32) -> Result<Builder, PlanError> {
+        let mut builder = Builder::new(generation);
+        builder.own_addresses = config.vnet.address.iter().map(IpNet::addr).collect();
+        let links = self.links();
+        builder
+            .own_addresses
+            .extend(links.flat_map(|link| link.address.iter().map(IpNet::addr)));
+        builder.address_space.clone_from(&config.vnet.address_space);
+        builder.vnet_sources = config
+            .vnet
+            .host_address
+            .iter()
+            .map(|address| IpNet::from(address.addr()))
+            .collect();
+        builder.branch_transit = config.failover.branch_transit;
+        builder.owners = self.owners(&config.route);
+        builder.underlays = self.underlays();
+        builder.paths = self.snapshot_paths();
+        (builder.routes, builder.appliances) = self.routes(&config.route)?;
+        builder.policy = self.policy(config)?;
+        Ok(builder)
     }
 
     fn links(&self) -> impl Iterator<Item = &'a Link> {
@@ -590,7 +646,10 @@ mod tests {
         config.vpn.as_mut().unwrap().sites[0].weight = 100;
         config.expressroute.as_mut().unwrap().circuits[0].weight = 50;
         let weighed = plan(&config, |_| Usability::Full);
-        let same = weighed.snapshot.rib().prefix("10.2.0.0/16".parse().unwrap());
+        let same = weighed
+            .snapshot
+            .rib()
+            .prefix("10.2.0.0/16".parse().unwrap());
         let weights: Vec<u32> = same.iter().map(|one| one.candidate.weight).collect();
         // ExpressRoute first, whatever the weights.
         assert_eq!(weights, [50, 100]);
@@ -604,6 +663,44 @@ mod tests {
         config.expressroute = example.expressroute;
         let refused = Plan::new(&config, NonZeroU32::MIN, |_| Usability::Full);
         assert!(refused.is_err());
+    }
+
+    #[test]
+    fn a_reload_of_routes_alone_shares_the_rest_and_ends_where_a_new_plan_does() {
+        let old = example();
+        let before = plan(&old, |_| Usability::Full);
+        let second = NonZeroU32::new(2).unwrap();
+        let changed = |new: &Config| {
+            before
+                .with_routes((&old, new), second, |_| Usability::Full)
+                .unwrap()
+        };
+        let mut new = old.clone();
+        let circuit = &mut new.expressroute.as_mut().unwrap().circuits[0];
+        circuit.prefixes = vec![
+            "10.2.0.0/16".parse().unwrap(),
+            "10.6.0.0/16".parse().unwrap(),
+        ];
+        circuit.weight = 7;
+        new.route.clear();
+        let shared = changed(&new).unwrap();
+        let built = plan(&new, |_| Usability::Full);
+        let candidates =
+            |plan: &Plan| -> Vec<_> { plan.snapshot.rib().candidates().copied().collect() };
+        assert_eq!(candidates(&shared), candidates(&built));
+        assert_eq!(shared.host_routes, built.host_routes);
+        for destination in ["10.2.0.1", "10.6.0.1", "10.9.0.1", "10.3.0.1"] {
+            let headers = packet("10.1.0.4", destination, 80, 0);
+            assert_eq!(member(&shared, &headers), member(&built, &headers));
+        }
+        assert_eq!(shared.snapshot.generation(), second);
+        // A site's prefixes are also the sources that it may use, and a policy is no route.
+        let mut new = old.clone();
+        new.vpn.as_mut().unwrap().sites[0].prefixes.pop();
+        assert!(changed(&new).is_none());
+        let mut new = old.clone();
+        new.policy.clear();
+        assert!(changed(&new).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::control::assembly::{self, Parts};
 use crate::control::board::{self, PathView};
 use crate::control::data_path::WorkerHandle;
 use crate::control::describe;
+use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
 use crate::control::limit;
 use crate::control::plan::{PathPlan, Plan};
@@ -15,7 +16,7 @@ use crate::control::run::ControlHandle;
 use crate::control::usage;
 use crate::control::view::{
     BgpView, CircuitView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView, Query,
-    Recreated, ReloadReport, Resize, ResizeReport, RouteView, Status, TunnelView,
+    Recreated, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
@@ -64,6 +65,9 @@ pub(crate) struct Running {
     leaving: OnceLock<Loss>,
     /// Ends the gateway.
     ended: Arc<Waker>,
+    /// Forwarding states that workers may still read. Who lets go last frees it all, which for a million
+    /// routes takes milliseconds: that shall be no worker.
+    retired: Mutex<Vec<Arc<Forwarding>>>,
 }
 
 impl Running {
@@ -101,6 +105,7 @@ impl Running {
             recreated,
             leaving: OnceLock::new(),
             ended,
+            retired: Mutex::default(),
         }
     }
 
@@ -129,6 +134,10 @@ impl Running {
             // Until there is BGP, every route is the file's.
             routes: 0,
         }
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<Forwarding>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -167,6 +176,7 @@ impl Running {
                 self.tell_met(met);
             }
         }
+        self.retired().retain(|state| Arc::strong_count(state) > 1);
     }
 
     /// A limit refuses flows: an event, and a line in the log.
@@ -263,8 +273,10 @@ impl Gateway for Running {
         status
     }
 
-    fn routes(&self) -> Vec<RouteView> {
-        describe::routes(&self.current().plan)
+    fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
+        let plan = &self.current().plan;
+        let wanted = Wanted::new(plan, filter)?;
+        Ok(effective::routes(plan, &wanted))
     }
 
     fn policy(&self) -> Vec<PolicyView> {
@@ -422,8 +434,14 @@ impl Running {
                 .collect();
         }
         let generation = current.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let plan = Plan::new(&new, generation, self.usability())
-            .map_err(|error| Refusal::bad(error.to_string()))?;
+        let routes_only =
+            current
+                .plan
+                .with_routes((&current.config, &new), generation, self.usability())?;
+        let plan = match routes_only {
+            Some(plan) => plan,
+            None => Plan::new(&new, generation, self.usability())?,
+        };
         // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
         // forwarding state does not know.
         let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
@@ -432,7 +450,8 @@ impl Running {
         let flows = limit::flows(&new, old.flows.as_ref());
         let hits = old.hits.following(&rule::kept(&current.config, &new));
         let forwarding = self.parts.forwarding(&new, &plan, (limits, flows), hits);
-        self.forwarding.store(Arc::new(forwarding));
+        let replaced = self.forwarding.swap(Arc::new(forwarding));
+        self.retired().push(replaced);
         let device = &new.vnet.device;
         let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);
         if let Err(error) = assembly::set_host_routes(&mut netlink, device, old, wanted) {

@@ -151,19 +151,40 @@ pub struct ProbeStatus {
     pub round_trip_ms: Option<f64>,
 }
 
+/// Which routes to show; by default all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFilter {
+    /// Routes of this prefix, of those inside it and of those around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// Routes of this source, as [`RouteView`] names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Routes over this circuit, link or site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
 /// One row of the effective-route table (`vng show routes`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteView {
     /// `Active`, or `Invalid` for a route that lost.
     pub state: String,
-    /// Where it comes from: `default`, `user`, `expressroute`, `vpn`, `bgp`, ...
+    /// Where it comes from: `connected`, `user_defined`, `static`, `site`, `bgp` or `system`.
     pub source: String,
     /// Destination.
     pub prefix: IpNet,
-    /// Azure's next-hop type: `VirtualNetworkGateway`, `VnetLocal`, `None`.
+    /// Azure's next-hop type: `VirtualNetworkGateway`, `VnetLocal`, `VirtualAppliance`, `Internet`, `None`.
     pub next_hop_type: String,
-    /// The circuit or site it leads to, where it leads to one.
+    /// The circuit, link, site or appliance it leads to, where it leads to one.
     pub next_hop: Option<String>,
+    /// Weight of its connection; larger is better.
+    #[serde(default)]
+    pub weight: u32,
+    /// Length of its AS path; shorter is better. 0 for what is not BGP.
+    #[serde(default)]
+    pub as_path_length: u32,
     /// The paths that carry it now, of those that it may use.
     pub paths: Vec<String>,
     /// Whether it takes over when the active one fails.

@@ -583,12 +583,12 @@ fn equal_groups_are_one_and_a_route_knows_its_group() {
     let groups: Vec<_> = snapshot
         .rib()
         .routes()
-        .filter(|(_, same)| {
+        .filter(|same| {
             ["10.2.0.0/16", "fd00:2::/48"]
                 .map(net)
                 .contains(&same[0].candidate.prefix)
         })
-        .map(|(id, _)| snapshot.route_group(id).unwrap())
+        .map(|same| snapshot.group_of(same).unwrap())
         .collect();
     assert_eq!(groups.len(), 2);
     assert_eq!(groups[0], groups[1]);

@@ -5,6 +5,7 @@ use crate::config::schema::{Circuit, ConnectionModel, Link};
 use crate::config::value::nearest;
 use crate::sku::{self, Edition};
 use ipnet::IpNet;
+use routing::learned::{CIRCUIT_PREFIXES_V4, CIRCUIT_PREFIXES_V4_PREMIUM, CIRCUIT_PREFIXES_V6};
 use std::net::IpAddr;
 
 pub(super) fn check(rules: &mut Rules) {
@@ -57,7 +58,25 @@ fn sku(rules: &mut Rules) {
         limits.circuits.map(|n| n as usize),
         &limits.name,
     );
-    let routes = gateway.circuits.iter().map(|c| c.prefixes.len()).sum();
+    let routes = gateway
+        .circuits
+        .iter()
+        .map(|c| c.prefixes.len())
+        .sum::<usize>();
+    // Where there are too many for the gateway, that is said, and no circuit is blamed for it.
+    if limits
+        .routes_learned
+        .is_some_and(|most| routes <= most as usize)
+    {
+        prefixes_of_circuits(rules);
+    }
+    rules.within(
+        "vnet.address_space",
+        "prefixes to advertise",
+        rules.config.vnet.address_space.len(),
+        limits.routes_advertised.map(|n| n as usize),
+        &limits.name,
+    );
     rules.within(
         "expressroute.circuit",
         "prefixes in all",
@@ -92,6 +111,36 @@ fn unknown(edition: Edition, name: &str) -> Words {
     match nearest(name, names) {
         Some(near) => words.help(format!("did you mean \"{near}\"?")),
         None => words,
+    }
+}
+
+/// azure.md section 5: so many prefixes may come from one circuit; above them its sessions would drop.
+fn prefixes_of_circuits(rules: &mut Rules) {
+    let circuits = rules.config.expressroute.iter();
+    for (index, circuit) in circuits.flat_map(|e| e.circuits.iter().enumerate()) {
+        let key = format!("expressroute.circuit[{index}].prefixes");
+        let v4 = circuit.prefixes.iter().filter(|p| p.addr().is_ipv4());
+        let v4 = v4.count();
+        let most_v4 = if circuit.premium {
+            CIRCUIT_PREFIXES_V4_PREMIUM
+        } else {
+            CIRCUIT_PREFIXES_V4
+        };
+        let families = [
+            ("IPv4", v4, most_v4),
+            ("IPv6", circuit.prefixes.len() - v4, CIRCUIT_PREFIXES_V6),
+        ];
+        for (family, count, most) in families {
+            if count > most {
+                let words = found(format!("{count} {family} prefixes"))
+                    .allowed(format!("at most {most} from one circuit"));
+                let words = match (family, circuit.premium) {
+                    ("IPv4", false) => words.help("summarise them, or set premium = true"),
+                    _ => words.help("summarise them"),
+                };
+                rules.error(&key, "are more than a circuit may bring", words);
+            }
+        }
     }
 }
 

@@ -15,9 +15,9 @@ impl Gateway for Pretend {
         }
     }
 
-    fn routes(&self) -> Vec<RouteView> {
+    fn routes(&self, _: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
         // 40,000 rows do not fit a socket's buffer: the answer is given in pieces.
-        vec![RouteView::default(); 40_000]
+        Ok(vec![RouteView::default(); 40_000])
     }
 
     fn policy(&self) -> Vec<PolicyView> {
