@@ -7,6 +7,7 @@
 // A bench that cannot be set up has nothing to say: it stops with the reason.
 #![allow(missing_docs, clippy::expect_used)]
 
+use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use routing::cache::FlowCache;
@@ -15,11 +16,12 @@ use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version};
 use routing::path::{Ingress, PathKind};
 use routing::policy::{Match, Negated, Policy, shadowed};
-use routing::rib::{Candidate, NextHop, OwnerId, RouteSource};
+use routing::rib::{Candidate, Change, NextHop, OwnerId, RouteSource};
 use routing::snapshot::{Action, Builder, Owner, Path, Rule, Snapshot};
 use std::hint::black_box;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// As in the program: what is large lies in large pages.
 #[global_allocator]
@@ -445,11 +447,103 @@ fn build(c: &mut Criterion) {
     group.finish();
 }
 
+/// One route more, and the same route gone again, on top of a full table: until workers load what it made.
+/// Every change begins with the table of the one before, as in a running gateway, so whole builds that come
+/// every so often are among them.
+fn change(c: &mut Criterion) {
+    const V4: usize = 1_000_000;
+    const V6: usize = 200_000;
+    let first = snapshot(V4, V6, 0);
+    let (fib, rib) = first.memory();
+    let routes = first.rib().candidates().count();
+    eprintln!(
+        "snapshot: {routes} routes; forwarding table {} KB, routing table {} KB; {:.1} + {:.1} bytes a route",
+        fib / 1024,
+        rib / 1024,
+        fib as f64 / routes as f64,
+        rib as f64 / routes as f64,
+    );
+    let state = ArcSwap::from_pointee(first);
+    let mut group = c.benchmark_group("change");
+    group.sample_size(20);
+    let mut generation = NonZeroU32::MIN;
+    let mut words = Words(0x0F1E_2D3C_4B5A_6978);
+    // Beside the table's own prefixes, and some of them.
+    let v4: Vec<IpNet> = v4_prefixes(V4 + 1_000)
+        .into_iter()
+        .skip(V4 - 1_000)
+        .collect();
+    let v6: Vec<IpNet> = v6_prefixes(V6 + 1_000)
+        .into_iter()
+        .skip(V6 - 1_000)
+        .collect();
+    let of = |text: &str| vec![text.parse::<IpNet>().expect("a prefix")];
+    let kinds = [
+        ("v4", v4),
+        ("v6", v6),
+        ("default_v4", of("0.0.0.0/0")),
+        ("default_v6", of("::/0")),
+        ("v4_of_8_bits", of("52.0.0.0/8")),
+        ("v6_of_20_bits", of("2a00::/20")),
+    ];
+    let mut slowest = Vec::new();
+    for (name, prefixes) in kinds {
+        let (mut longest, mut count) = (Duration::ZERO, 0_u32);
+        let mut times = Vec::new();
+        group.bench_function(name, |b| {
+            b.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    let prefix = prefixes[words.next() as usize % prefixes.len()];
+                    let circuit = NextHop::Owner(OwnerId(words.next() as u16 % 8));
+                    let route = Candidate::new(prefix, RouteSource::Bgp, circuit);
+                    let change = if words.next().is_multiple_of(2) {
+                        Change::Announce(route)
+                    } else {
+                        Change::Withdraw {
+                            prefix,
+                            source: route.source,
+                            next_hop: circuit,
+                        }
+                    };
+                    generation = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+                    let begin = Instant::now();
+                    let next = state
+                        .load()
+                        .with_routes(generation, &[change], |_| Usability::Full);
+                    let old = state.swap(Arc::new(next.expect("a snapshot")));
+                    let took = begin.elapsed();
+                    drop(old);
+                    spent += took;
+                    longest = longest.max(took);
+                    count += 1;
+                    times.push(took);
+                }
+                spent
+            });
+        });
+        times.sort_unstable();
+        let late = times
+            .get(times.len() * 999 / 1_000)
+            .copied()
+            .unwrap_or_default();
+        slowest.push(format!(
+            "change/{name}: {count} changes, 99.9 % within {late:?}, the longest {longest:?}"
+        ));
+    }
+    group.finish();
+    for line in slowest {
+        eprintln!("{line}");
+    }
+    let (fib, _) = state.load().memory();
+    eprintln!("forwarding table after all of them: {} KB", fib / 1024);
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = parse, forwarding_table, policy, decide, build
+    targets = parse, forwarding_table, policy, decide, build, change
 }
 criterion_main!(benches);

@@ -347,3 +347,74 @@ fn explain_refuses_names_that_are_not_in_the_file() {
         );
     }
 }
+
+#[test]
+fn show_routes_reads_a_file_and_shows_what_is_asked_for() {
+    let directory = coexist();
+    let show = |more: &[&str]| {
+        let shown = vng(
+            directory.path(),
+            &[&["show", "routes", "-c", "vng.toml"], more].concat(),
+        );
+        assert_eq!(status(&shown), 0, "{}", stderr(&shown));
+        stdout(&shown)
+    };
+    let json = |more: &[&str]| -> Value {
+        serde_json::from_str(&show(&[more, &["--json"]].concat())).unwrap()
+    };
+    let all = json(&[]);
+    assert!(all.as_array().unwrap().len() > 10, "{all}");
+    let of_prefix = json(&["--prefix", "10.2.0.5"]);
+    let routes: Vec<(&str, &str, &str)> = of_prefix
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|route| {
+            let text = |key: &str| route[key].as_str().unwrap();
+            (text("prefix"), text("source"), text("state"))
+        })
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            ("0.0.0.0/0", "system", "Active"),
+            ("10.0.0.0/8", "system", "Active"),
+            ("10.2.0.0/16", "static", "Active"),
+            ("10.2.0.0/16", "site", "Invalid"),
+        ]
+    );
+    let lost = &of_prefix[3];
+    assert!(lost["why"].as_str().unwrap().contains("ExpressRoute"));
+    assert_eq!(lost["next_hop_type"], "VirtualNetworkGateway");
+    let failed_over = json(&[
+        "--path",
+        "onprem",
+        "--source",
+        "site",
+        "--down",
+        "er-sydney",
+    ]);
+    assert_eq!(failed_over[0]["paths"][0], "onprem");
+    let table = show(&["--source", "user_defined"]);
+    assert!(
+        table.contains("10.9.0.0/16") && table.contains("None"),
+        "{table}"
+    );
+    assert_eq!(show(&["--source", "bgp"]), "no such routes\n");
+}
+
+#[test]
+fn what_show_routes_cannot_mean_is_bad_usage() {
+    let directory = coexist();
+    for wrong in [
+        &["show", "routes", "-c", "vng.toml", "--path", "onperm"][..],
+        &["show", "routes", "-c", "vng.toml", "--source", "ospf"],
+        &["show", "routes", "-c", "vng.toml", "--prefix", "10.2"],
+        &["show", "routes", "-c", "vng.toml", "--down", "nobody"],
+        &["show", "status", "--path", "onprem"],
+        &["show", "tunnels", "-c", "vng.toml"],
+    ] {
+        let refused = vng(directory.path(), wrong);
+        assert_eq!(status(&refused), 2, "{wrong:?}: {}", stderr(&refused));
+    }
+}

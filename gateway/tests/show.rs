@@ -445,3 +445,11 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
 }
+
+#[test]
+fn a_filter_of_routes_reaches_the_gateway() {
+    let lab = Lab::new();
+    assert_eq!(lab.json(&["show", "routes"])[0]["weight"], 100);
+    let of_bgp = lab.json(&["show", "routes", "--source", "bgp"]);
+    assert_eq!(of_bgp.as_array().unwrap().len(), 0);
+}

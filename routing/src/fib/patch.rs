@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// at least. All later ones are copied with each change, and what leads to nothing any more is among them.
 const ROOM: (usize, usize) = (8, 1 << 16);
 
+/// Words that a small change adds at most: room for them spares a second copy.
+const FEW: usize = 4_096;
+
 impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
     /// The table after the routes of these prefixes have changed; `None` if it is to be built anew.
     pub(super) fn patched(&self, changed: &[(A, u8)], routes: &impl Routes<V>) -> Option<Self> {
@@ -74,9 +77,11 @@ impl<A: Address, V: Copy + Eq + Hash> Trie<A, V> {
     /// A builder that goes on behind what is there.
     fn builder(&self) -> Builder<A, V> {
         let numbers = (0..).zip(self.values.iter()).skip(1);
+        let mut words = Vec::with_capacity(self.later_words.len() + FEW);
+        words.extend_from_slice(&self.later_words);
         Builder {
             words_before: Arc::clone(&self.words),
-            words: self.later_words.to_vec(),
+            words,
             values: self.values.to_vec(),
             numbers: numbers.map(|(number, &value)| (value, number)).collect(),
             lists_before: self.lists.len(),

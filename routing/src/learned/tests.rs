@@ -1,6 +1,9 @@
 use super::*;
+use crate::decide::tests::{full, snapshot};
+use crate::snapshot::Snapshot;
 use proptest::prelude::*;
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 
 const FIRST: SessionId = SessionId(0);
 const SECOND: SessionId = SessionId(1);
@@ -156,6 +159,43 @@ fn a_session_that_closes_takes_its_routes_along_and_is_not_heard_any_more() {
     assert_eq!(learned.candidates().count(), 0);
     let changes = learned.take_changes();
     assert_eq!((changes.len(), withdrawn(&changes)), (2, 1));
+}
+
+/// The members of the group that leads to an address.
+fn members(snapshot: &Snapshot, prefix: IpNet) -> Vec<PathId> {
+    let group = snapshot.group_of(snapshot.rib().prefix(prefix));
+    group.map_or_else(Vec::new, |id| {
+        snapshot.group(id).unwrap().members().to_vec()
+    })
+}
+
+#[test]
+fn both_links_share_what_both_sessions_bring_until_one_drops() {
+    let mut learned = LearnedRoutes::new();
+    learned.open(FIRST, session(0));
+    let few = Session {
+        prefixes_v4: Some(1),
+        ..session(1)
+    };
+    learned.open(SECOND, few);
+    let mut generation = NonZeroU32::MIN;
+    let mut snapshot = snapshot();
+    let mut apply = |learned: &mut LearnedRoutes| {
+        generation = generation.checked_add(1).unwrap();
+        let next = snapshot.with_routes(generation, &learned.take_changes(), |_| full(true));
+        snapshot = next.unwrap();
+        members(&snapshot, v4(0))
+    };
+    learned.announce(FIRST, v4(0), 2);
+    learned.announce(SECOND, v4(0), 2);
+    assert_eq!(apply(&mut learned), [PathId(0), PathId(1)]);
+    learned.announce(SECOND, v4(1), 2);
+    assert_eq!(apply(&mut learned), [PathId(0)]);
+    learned.withdraw(SECOND, v4(1));
+    assert_eq!(apply(&mut learned), [PathId(0), PathId(1)]);
+    learned.close(FIRST);
+    learned.close(SECOND);
+    assert_eq!(apply(&mut learned), []);
 }
 
 proptest! {

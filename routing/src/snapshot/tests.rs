@@ -3,6 +3,8 @@ use crate::decide::tests::{builder, full, net};
 use crate::rib::{Change, Ranked};
 use proptest::prelude::*;
 use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the candidates of one prefix lead to, without the groups' numbers, which depend on their history.
 fn way(snapshot: &Snapshot, same: &[Ranked]) -> Option<(Vec<PathId>, Vec<u64>, u64)> {
@@ -212,6 +214,52 @@ fn a_change_leaves_the_snapshot_before_it_as_it_was() {
         .unwrap();
     assert_eq!(before.fib.find(Version::V4, address), here);
     assert_ne!(after.fib.find(Version::V4, address), here);
+}
+
+#[test]
+fn lookups_go_on_and_are_right_while_routes_change() {
+    let usability = |_| full(true);
+    let mut builder = builder();
+    builder.routes.extend(many(5_000));
+    let current = Mutex::new(Arc::new(builder.build(usability).unwrap()));
+    let is_done = AtomicBool::new(false);
+    // 10.2.0.0/16 stays as it is; 172.31.7.0/24 comes and goes between two circuits and the system route.
+    let (stays, moves) = (0x0a02_0001, 0xac1f_0701);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let here = found(&current.lock().unwrap(), Version::V4, stays);
+                let mut seen = 0_u64;
+                while !is_done.load(Ordering::Acquire) || seen == 0 {
+                    let snapshot = Arc::clone(&current.lock().unwrap());
+                    assert_eq!(found(&snapshot, Version::V4, stays), here);
+                    let (leads, members) = found(&snapshot, Version::V4, moves);
+                    assert_eq!(leads, members.is_some());
+                    seen += 1;
+                }
+            });
+        }
+        for number in 2..400 {
+            let route = Candidate::new(
+                net("172.31.7.0/24"),
+                RouteSource::Bgp,
+                NextHop::Owner(OwnerId(number as u16 % 2)),
+            );
+            let change = match number % 3 {
+                0 => Change::Withdraw {
+                    prefix: route.prefix,
+                    source: route.source,
+                    next_hop: route.next_hop,
+                },
+                _ => Change::Announce(route),
+            };
+            let before = Arc::clone(&current.lock().unwrap());
+            let generation = NonZeroU32::new(number).unwrap();
+            let next = before.with_routes(generation, &[change], usability);
+            *current.lock().unwrap() = Arc::new(next.unwrap());
+        }
+        is_done.store(true, Ordering::Release);
+    });
 }
 
 #[test]
