@@ -11,8 +11,11 @@ use crate::config::schema::Config;
 use crate::sku::resize::{Choice, Obstacle, Step, of_expressroute, of_vpn};
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
+
+/// Symbolic links that are followed to the file, as many as Linux follows.
+const MOST_LINKS: usize = 40;
 
 /// A gateway whose SKU is another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +132,7 @@ fn set(table: &mut dyn TableLike, key: &str, mut value: Value) {
 
 /// Puts `text` in the place of the file at `path`: written beside it with its mode, then renamed.
 pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    // A link to the file stays one.
-    let path = path.canonicalize()?;
+    let path = target(path);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let fresh = path.with_file_name(name);
@@ -144,6 +146,19 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&fresh);
     }
     written
+}
+
+/// The file that a path leads to: a symbolic link to it stays one. The path of the directory is left as it
+/// is: it may lead through a descriptor to what has no other name.
+fn target(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(to) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    path
 }
 
 #[cfg(test)]
