@@ -4,9 +4,10 @@
 
 use gateway::control::api::{Gateway, Refusal, Server, Serving};
 use gateway::control::view::{
-    BgpView, CircuitView, Counters, Event, ExplainedRoute, Explanation, FlowCount, FlowView, Flows,
-    GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView, ProbeStatus, Query,
-    ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Counters, Event, ExplainedRoute, Explanation, FlowCount,
+    FlowView, Flows, GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView,
+    ProbeStatus, Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status,
+    TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde_json::Value;
@@ -69,6 +70,7 @@ impl Gateway for Fixed {
                 PathStatus {
                     name: "er/primary".into(),
                     kind: "ExpressRoute".into(),
+                    connection: None,
                     state: "down".into(),
                     reason: Some("no_carrier".into()),
                     since_seconds: 3.2,
@@ -84,6 +86,7 @@ impl Gateway for Fixed {
                 PathStatus {
                     name: "onprem".into(),
                     kind: "Vpn".into(),
+                    connection: Some("site-to-site".into()),
                     state: "up".into(),
                     since_seconds: 4_000.0,
                     in_use: true,
@@ -169,6 +172,28 @@ impl Gateway for Fixed {
             prefixes: vec!["10.2.0.0/16".parse().unwrap()],
             ..TunnelView::default()
         }]
+    }
+
+    fn clients(&self) -> Vec<ClientView> {
+        vec![
+            ClientView {
+                name: "laptop".into(),
+                address: vec!["172.31.0.2".parse().unwrap()],
+                public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".into(),
+                connected: Some(true),
+                endpoint: Some("198.51.100.7:40123".parse().unwrap()),
+                last_handshake_seconds: Some(61.0),
+                handshakes: 3,
+                ingress: SUM,
+                egress: SUM,
+            },
+            ClientView {
+                name: "phone".into(),
+                address: vec!["172.31.0.3".parse().unwrap()],
+                connected: Some(false),
+                ..ClientView::default()
+            },
+        ]
     }
 
     fn neighbors(&self) -> Vec<NeighborView> {
@@ -263,6 +288,10 @@ impl Gateway for Fixed {
             "{} stays",
             resize.gateway.section()
         )))
+    }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        Ok(client == "laptop")
     }
 }
 

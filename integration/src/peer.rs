@@ -65,6 +65,46 @@ pub fn start(
     command: &str,
     end: &End<'_>,
 ) -> Result<Background, Error> {
+    let process = launch(nursery, host, command)?;
+    let (text, name) = (settings(end), format!("{}.conf", end.name));
+    configure((nursery, host, scratch), &process, &name, &text)?;
+    attach(host, MTU, &end.addresses, &end.prefixes)?;
+    Ok(process)
+}
+
+/// Starts a peer on `host` as its user would: by the file at `file`, as `wg-quick` reads it.
+pub fn start_from_file(
+    nursery: &Nursery,
+    host: &Arc<Host>,
+    scratch: &Scratch,
+    command: &str,
+    file: &Path,
+) -> Result<Background, Error> {
+    let read = std::fs::read_to_string(file);
+    let text = read.map_err(Error::system(format!("read {}", file.display())))?;
+    let value = |key: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once(" = "));
+        let mut values = lines.filter(|(found, _)| *found == key);
+        let found = values.next().map(|(_, value)| value);
+        found.ok_or_else(|| Error::unexpected(key, "nothing of the name"))
+    };
+    let mtu = value("MTU")?;
+    let mtu = mtu.parse().map_err(|_| Error::unexpected("an MTU", mtu))?;
+    let addresses: Vec<&str> = value("Address")?.split(", ").collect();
+    let prefixes: Vec<&str> = value("AllowedIPs")?.split(", ").collect();
+    // What wg-quick keeps to itself, and wg does not know.
+    let of_quick = |line: &&str| !line.starts_with("Address") && !line.starts_with("MTU");
+    let settings: Vec<&str> = text.lines().filter(of_quick).collect();
+    let process = launch(nursery, host, command)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let (name, settings) = (format!("{name}.wg"), settings.join("\n") + "\n");
+    configure((nursery, host, scratch), &process, &name, &settings)?;
+    attach(host, mtu, &addresses, &prefixes)?;
+    Ok(process)
+}
+
+/// Starts the program and waits until it can be configured.
+fn launch(nursery: &Nursery, host: &Arc<Host>, command: &str) -> Result<Background, Error> {
     // They put their sockets into /run/wireguard: here a /run of their own, which goes with them.
     let script = format!(
         "mount -t tmpfs tmpfs /run && exec {}",
@@ -73,17 +113,21 @@ pub fn start(
     let words = ["unshare", "--mount", "sh", "-c", &script];
     let mut process = Background::start(nursery, host, &words)?;
     wait_for_socket(&mut process, command)?;
-    configure(nursery, host, scratch, &process, end)?;
-    host.configure(|netlink| netlink.set_mtu(DEVICE, MTU))?;
-    host.address(DEVICE, &end.addresses)?;
-    for prefix in end.prefixes {
+    Ok(process)
+}
+
+/// Gives the device its MTU, addresses and routes.
+fn attach(host: &Host, mtu: u32, addresses: &[&str], prefixes: &[&str]) -> Result<(), Error> {
+    host.configure(|netlink| netlink.set_mtu(DEVICE, mtu))?;
+    host.address(DEVICE, addresses)?;
+    for prefix in prefixes {
         let destination: IpNet = prefix
             .parse()
-            .map_err(|_| Error::unexpected("a prefix", prefix))?;
+            .map_err(|_| Error::unexpected("a prefix", *prefix))?;
         let route = Route::new(destination, Via::Link(DEVICE));
         host.configure(|netlink| netlink.add_route(&route))?;
     }
-    Ok(process)
+    Ok(())
 }
 
 fn wait_for_socket(process: &mut Background, command: &str) -> Result<(), Error> {
@@ -107,25 +151,27 @@ fn wait_for_socket(process: &mut Background, command: &str) -> Result<(), Error>
     Ok(())
 }
 
-fn configure(
-    nursery: &Nursery,
-    host: &Arc<Host>,
-    scratch: &Scratch,
-    process: &Background,
-    end: &End<'_>,
-) -> Result<(), Error> {
+fn settings(end: &End<'_>) -> String {
     let preshared = end.preshared.map_or(String::new(), |key| {
         format!("PresharedKey = {}\n", &*key.to_base64())
     });
-    let text = format!(
+    format!(
         "[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n[Peer]\nPublicKey = {}\n{preshared}\
          AllowedIPs = {}\nEndpoint = {}\n",
         &*end.key.to_base64(),
         end.other,
         end.prefixes.join(", "),
         end.endpoint,
-    );
-    let file = scratch.write(&format!("{}.conf", end.name), &text)?;
+    )
+}
+
+fn configure(
+    (nursery, host, scratch): (&Nursery, &Arc<Host>, &Scratch),
+    process: &Background,
+    name: &str,
+    settings: &str,
+) -> Result<(), Error> {
+    let file = scratch.write(name, settings)?;
     let mounts = format!("--mount=/proc/{}/ns/mnt", process.pid());
     let file = file.to_string_lossy();
     let words = ["nsenter", &mounts, "wg", "setconf", DEVICE, &file];
@@ -134,7 +180,7 @@ fn configure(
         return Ok(());
     }
     Err(Error::Gateway {
-        name: end.name.into(),
+        name: name.into(),
         found: format!("wg setconf failed: {}", done.err),
         log: process.said(),
     })

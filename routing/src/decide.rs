@@ -239,7 +239,12 @@ impl Snapshot {
         if let Ingress::Path(from) = ingress {
             let owner = |path| self.path(path).map(|path| path.owner);
             if owner(from) == owner(path) {
-                return decision.drop(DropReason::Hairpin);
+                let is_many = owner(path)
+                    .and_then(|owner| self.owner(owner))
+                    .is_some_and(|owner| owner.is_many);
+                if !is_many || headers.key.source == headers.key.destination {
+                    return decision.drop(DropReason::Hairpin);
+                }
             }
             if !given.branch_transit(self) {
                 return decision.drop(DropReason::BranchTransit);

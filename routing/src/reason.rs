@@ -57,6 +57,8 @@ reasons! {
     RouteNone = "route_none",
     /// Every path of the route is down.
     NoPath = "no_path",
+    /// An address of the point-to-site pool that no client has.
+    NoClient = "no_client",
     /// Between two branches (ExpressRoute, VPN) while branch transit is off.
     BranchTransit = "branch_transit",
     /// It would go back out of where it came from.

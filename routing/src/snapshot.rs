@@ -33,6 +33,9 @@ pub struct Owner {
     pub name: String,
     /// Sources that packets out of its tunnels may have; not looked at for ExpressRoute.
     pub allowed_sources: PrefixSet,
+    /// Whether there are many far ends behind its paths, told apart by address: then transit leads from one
+    /// to another.
+    pub is_many: bool,
 }
 
 /// A link or a tunnel.

@@ -27,6 +27,7 @@ use gateway::sku::{self, Edition};
 use gateway::telemetry::hits::Hits;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
+use gateway::worker::clients::ByAddress;
 use gateway::worker::ethernet::Framing;
 use gateway::worker::handover::{HostPort, NeighborWord};
 use gateway::worker::lane::Lanes;
@@ -301,6 +302,7 @@ fn builder(vnet: Vec<IpNet>, circuit: Vec<IpNet>, site: Vec<IpNet>) -> Result<Bu
         Owner {
             name: "site".to_owned(),
             allowed_sources: site.iter().copied().collect(),
+            ..Owner::default()
         },
     ];
     let path = |name: &str, kind, owner| Path {
@@ -424,6 +426,7 @@ fn gateway(
         lanes: Vec::new(),
         privates: Vec::new(),
         ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel(Lanes::ONE)],
+        client_owners: ByAddress::default(),
         exits: Vec::new(),
         entrances: Vec::new(),
         next: None,

@@ -5,6 +5,7 @@ use super::output::{
 };
 use super::{Failure, show, show_routes};
 use crate::config::schema::{Config, Link, LinkMac, Probe};
+use crate::config::value::POINT_TO_SITE;
 use crate::config::value::written;
 use crate::config::{self, KeyFiles, LoadError, Report};
 use crate::control::describe;
@@ -302,6 +303,19 @@ fn paths(config: &Config) -> Vec<PathRow> {
                 Some(probe_text(probe, target.to_string()))
             }),
             prefixes: site.prefixes.clone(),
+        });
+    }
+    let vpn = config.vpn.as_ref();
+    if let Some(clients) = vpn.and_then(|vpn| vpn.point_to_site.as_ref()) {
+        rows.push(PathRow {
+            name: POINT_TO_SITE.to_owned(),
+            kind: "Vpn",
+            next_hop: match clients.clients.len() {
+                1 => "1 client calls us".to_owned(),
+                count => format!("{count} clients call us"),
+            },
+            probe: None,
+            prefixes: clients.address_pool.clone(),
         });
     }
     rows

@@ -35,7 +35,7 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
     text.push_str(&key.to_base64());
     text.push('\n');
     let path = &arguments.output;
-    write(path, text.as_bytes(), arguments.force).map_err(|error| {
+    write_private(path, text.as_bytes(), arguments.force).map_err(|error| {
         let shown = path.display();
         match error.kind() {
             io::ErrorKind::AlreadyExists => Failure::Usage(format!(
@@ -49,7 +49,7 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
 
 /// Writes a new file with mode 0600. With `replace`, a file of that name gives way in one step: a key
 /// file is never half written, and its mode never that of the old file.
-fn write(path: &Path, text: &[u8], replace: bool) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &[u8], replace: bool) -> io::Result<()> {
     let target = if replace {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}", std::process::id()));

@@ -7,6 +7,7 @@ mod check;
 mod explain;
 mod keys;
 mod output;
+mod p2s;
 mod reload;
 mod replay;
 mod resize;
@@ -56,6 +57,9 @@ enum Command {
     Reload(reload::Reload),
     /// Give a gateway another SKU, in the configuration file too: in place where Azure's rules allow it
     Resize(resize::Resize),
+    /// Point-to-site clients: add, list, revoke
+    #[command(subcommand)]
+    P2s(p2s::P2s),
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +157,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(replay) => replay::run(&replay),
         Command::Reload(reload) => reload::run(&reload),
         Command::Resize(resize) => resize::run(&resize),
+        Command::P2s(p2s) => p2s::run(&p2s),
     };
     let (status, said) = match done {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,

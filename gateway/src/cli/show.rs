@@ -7,8 +7,8 @@ use super::output::{
 use super::{Failure, Show, show_routes};
 use crate::control::api::What;
 use crate::control::view::{
-    BgpView, CircuitView, Counters, Event, FlowCount, Flows, GatewayStatus, NeighborView,
-    PathStatus, PolicyView, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Counters, Event, FlowCount, Flows, GatewayStatus,
+    NeighborView, PathStatus, PolicyView, Status, TunnelView,
 };
 use crate::telemetry::ledger::Sum;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,7 @@ fn text(style: Style, what: What, value: serde_json::Value) -> Result<String, Fa
         What::Policy => policy(style, &view::<Vec<_>>(value)?),
         What::Circuits => circuits(style, &view::<Vec<_>>(value)?),
         What::Tunnels => tunnels(style, &view::<Vec<_>>(value)?),
+        What::Clients => clients(style, &view::<Vec<_>>(value)?),
         What::Neighbors => neighbors(style, &view::<Vec<_>>(value)?),
         What::Bgp => bgp(style, &view::<Vec<_>>(value)?),
         What::Flows => flows(style, &view(value)?),
@@ -189,6 +190,16 @@ fn event(event: &Event) -> [String; 6] {
     ]
 }
 
+/// A kind of connection, as Azure writes it.
+fn connection(kind: &str) -> &str {
+    match kind {
+        "site-to-site" => "Site-to-Site",
+        "vnet-to-vnet" => "VNet-to-VNet",
+        "point-to-site" => "Point-to-Site",
+        other => other,
+    }
+}
+
 fn path(path: &PathStatus) -> [String; 7] {
     let probe = path.probe.as_ref();
     let answered = |p: &crate::control::view::ProbeStatus| {
@@ -197,7 +208,10 @@ fn path(path: &PathStatus) -> [String; 7] {
     let round_trip = probe.and_then(|probe| probe.round_trip_ms);
     [
         path.name.clone(),
-        path.kind.clone(),
+        match &path.connection {
+            Some(kind) => format!("{}, {}", path.kind, connection(kind)),
+            None => path.kind.clone(),
+        },
         state(&path.state, path.reason.as_deref()),
         span(path.since_seconds),
         if path.in_use { "yes" } else { "no" }.to_owned(),
@@ -324,7 +338,7 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
         let ago = tunnel.last_handshake_seconds;
         [
             format!("{}{lanes}", tunnel.name),
-            tunnel.kind.clone(),
+            connection(&tunnel.kind).to_owned(),
             state(&tunnel.state, tunnel.reason.as_deref()),
             match (&tunnel.endpoint, &tunnel.over) {
                 (Some(endpoint), Some(over)) => format!("{endpoint} over {over}"),
@@ -351,6 +365,45 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
         ]
     };
     table(style, &header, tunnels.iter().map(row))
+}
+
+/// Also what `vng p2s list` prints.
+pub(super) fn clients(style: Style, clients: &[ClientView]) -> String {
+    if clients.is_empty() {
+        return "no point-to-site clients\n".to_owned();
+    }
+    let header = [
+        "client",
+        "address",
+        "connected",
+        "endpoint",
+        "handshake",
+        "ingress",
+        "egress",
+        "public key",
+    ];
+    let row = |client: &ClientView| {
+        let ago = client.last_handshake_seconds;
+        [
+            client.name.clone(),
+            list(&client.address),
+            match client.connected {
+                Some(true) => "yes".to_owned(),
+                Some(false) => "no".to_owned(),
+                None => "-".to_owned(),
+            },
+            or_dash(client.endpoint.as_ref()),
+            match (ago, client.connected) {
+                (Some(ago), _) => format!("{} ago", span(ago)),
+                (None, Some(_)) => "never".to_owned(),
+                (None, None) => "-".to_owned(),
+            },
+            sum(client.ingress),
+            sum(client.egress),
+            client.public_key.clone(),
+        ]
+    };
+    table(style, &header, clients.iter().map(row))
 }
 
 fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {

@@ -6,12 +6,14 @@
 //! - [`read`], [`mod@matches`]: the sections, made into [`schema::Config`].
 //! - [`rule`]: policy rules with their prefix sets looked up, as the data path compiles them.
 //! - [`validate`]: the rules that hold between values.
+//! - [`pool`]: who of the point-to-site clients has which address.
 //! - [`key_file`]: secrets, read only from private files.
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
 
 pub mod diagnostic;
 pub mod key_file;
 pub(crate) mod matches;
+pub mod pool;
 pub mod read;
 pub(crate) mod rule;
 pub mod schema;
@@ -99,7 +101,7 @@ pub fn parse(
         return Err(Report::new(name, source, walk.findings));
     }
     let root = walk::Section::root(document.get_ref());
-    let config = read::config(&mut walk, root, directory);
+    let mut config = read::config(&mut walk, root, directory);
     drop(document);
     let rules = validate::check(&config, &walk.places, key_files);
     walk.findings.extend(rules);
@@ -107,6 +109,7 @@ pub fn parse(
     if report.errors() > 0 {
         return Err(report);
     }
+    pool::assign(&mut config);
     Ok(Loaded { config, report })
 }
 

@@ -8,8 +8,8 @@ use super::schema::{
     Probe, Site, SiteKind, UserRoute, Vnet, Vpn,
 };
 use super::value::{
-    Address, Endpoint, File, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network, OneOf,
-    PathName, Switch, Text, Time, Whole, Wrong, described,
+    Address, Endpoint, File, HostPort, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network,
+    OneOf, PathName, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
 use crate::sku::{self, Edition};
@@ -420,6 +420,7 @@ fn vpn(walk: &mut Walk, section: Section, directory: &Path) -> Vpn {
             .optional(walk, "mtu", &MTU)
             .map_or(DEFAULT_TUNNEL_MTU, |mtu| mtu as u16),
         offload: section.optional(walk, "offload", &Switch).unwrap_or(true),
+        public_endpoint: section.optional(walk, "public_endpoint", &HostPort),
         sites: section
             .sections(walk, "site")
             .into_iter()
@@ -427,7 +428,7 @@ fn vpn(walk: &mut Walk, section: Section, directory: &Path) -> Vpn {
             .collect(),
         point_to_site: section
             .section(walk, "point_to_site")
-            .map(|section| point_to_site(walk, section)),
+            .map(|section| point_to_site(walk, section, directory)),
     };
     section.finish(walk);
     vpn
@@ -482,20 +483,20 @@ impl Kind for Over {
     }
 }
 
-fn point_to_site(walk: &mut Walk, section: Section) -> PointToSite {
+fn point_to_site(walk: &mut Walk, section: Section, directory: &Path) -> PointToSite {
     let point_to_site = PointToSite {
         address_pool: section.required_list(walk, "address_pool", &Network),
         clients: section
             .sections(walk, "client")
             .into_iter()
-            .map(|section| client(walk, section))
+            .map(|section| client(walk, section, directory))
             .collect(),
     };
     section.finish(walk);
     point_to_site
 }
 
-fn client(walk: &mut Walk, section: Section) -> Client {
+fn client(walk: &mut Walk, section: Section, directory: &Path) -> Client {
     let client = Client {
         name: section
             .required(walk, "name", &PathName)
@@ -503,7 +504,10 @@ fn client(walk: &mut Walk, section: Section) -> Client {
         public_key: section
             .required(walk, "public_key", &Key)
             .unwrap_or_default(),
-        address: section.required_list(walk, "address", &Address),
+        preshared_key_file: section
+            .optional(walk, "preshared_key_file", &File)
+            .map(|file| directory.join(file)),
+        address: section.list(walk, "address", &Address),
     };
     section.finish(walk);
     client

@@ -236,6 +236,9 @@ pub struct Vpn {
     pub mtu: u16,
     /// UDP GSO and GRO on the tunnel sockets.
     pub offload: bool,
+    /// Where clients reach the gateway, `host:port`, for the files that `vng p2s add` writes; the gateway
+    /// itself does not use it.
+    pub public_endpoint: Option<String>,
     /// Sites, in file order.
     pub sites: Vec<Site>,
     /// Point-to-site clients.
@@ -268,6 +271,16 @@ pub enum SiteKind {
     SiteToSite,
     /// To another virtual network.
     VnetToVnet,
+}
+
+impl SiteKind {
+    /// As the configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SiteToSite => "site-to-site",
+            Self::VnetToVnet => "vnet-to-vnet",
+        }
+    }
 }
 
 /// `[[vpn.site]]`: a local network gateway and its connection.
@@ -322,7 +335,10 @@ pub struct Client {
     pub name: String,
     /// X25519 public key.
     pub public_key: [u8; 32],
-    /// Its address.
+    /// File with the preshared key, base64.
+    pub preshared_key_file: Option<PathBuf>,
+    /// Its addresses: the sources that it may use. One that the file gives none has the next free ones of the
+    /// pools ([`super::pool`]); in a loaded configuration every client has some.
     pub address: Vec<IpAddr>,
 }
 

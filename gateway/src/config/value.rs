@@ -163,7 +163,7 @@ impl Kind for Name {
 pub(super) struct PathName;
 
 /// Names that mean something else in policies, routes and counters.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 11] = [
     "vnet",
     "local",
     "underlay",
@@ -174,7 +174,11 @@ const RESERVED: [&str; 10] = [
     "virtualnetworkgateway",
     "expressroute",
     "vpn",
+    POINT_TO_SITE,
 ];
+
+/// The name of the path that leads to all point-to-site clients.
+pub(crate) const POINT_TO_SITE: &str = "point-to-site";
 
 impl Kind for PathName {
     type Value = String;
@@ -405,6 +409,51 @@ impl Kind for Address {
             }
             _ => wrong,
         })
+    }
+}
+
+/// A host, by name or address, and a UDP port.
+pub(crate) struct HostPort;
+
+impl HostPort {
+    /// Whether this is one: a name of letters, digits, dots and hyphens (RFC 1123, 2.1), an IPv4 address, or
+    /// an IPv6 address in brackets; then a colon and a port.
+    pub(crate) fn holds(written: &str) -> bool {
+        if let Ok(address) = written.parse::<SocketAddr>() {
+            return address.port() != 0 && unusable(address.ip()).is_none();
+        }
+        let Some((host, port)) = written.rsplit_once(':') else {
+            return false;
+        };
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        // What ends in a digit is meant as an address, and was none.
+        (1..=253).contains(&host.len())
+            && host.chars().all(legal)
+            && host.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && !host.ends_with(|c: char| !c.is_ascii_alphabetic())
+            && port.parse::<u16>().is_ok_and(|port| port != 0)
+            && port.chars().all(|c| c.is_ascii_digit())
+    }
+}
+
+impl Kind for HostPort {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        "a host and a port, such as \"vpn.example.net:51820\", \"203.0.113.10:51820\" or \
+         \"[2001:db8::1]:51820\""
+            .to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        let written = text(value)?;
+        if Self::holds(written) {
+            return Ok(written.to_owned());
+        }
+        Err(Wrong::new(
+            "is not a host and a port",
+            format!("found {}", quoted(written)),
+        ))
     }
 }
 

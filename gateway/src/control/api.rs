@@ -5,8 +5,8 @@
 //! make the gateway hold memory or keep others out; the data path knows nothing of it.
 
 use super::view::{
-    BgpView, CircuitView, Counters, Explanation, Flows, NeighborView, PolicyView, Query,
-    ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Counters, Explanation, Flows, NeighborView, PolicyView,
+    Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
 use crate::device::event::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,6 +43,8 @@ pub enum What {
     Circuits,
     /// VPN tunnels
     Tunnels,
+    /// Point-to-site clients
+    Clients,
     /// Next hops and their MAC addresses
     Neighbors,
     /// BGP sessions
@@ -99,6 +101,12 @@ pub enum Request {
         /// The gateway and its new SKU.
         resize: Resize,
     },
+    /// `{"command":"revoke","client":NAME}`: until the configuration is read again, which should not have it
+    /// any more.
+    Revoke {
+        /// The client's name.
+        client: String,
+    },
 }
 
 /// One answer.
@@ -151,8 +159,10 @@ pub trait Gateway: Send + Sync {
     fn policy(&self) -> Vec<PolicyView>;
     /// ExpressRoute circuits in file order.
     fn circuits(&self) -> Vec<CircuitView>;
-    /// Tunnels of sites, then of clients.
+    /// Tunnels of sites.
     fn tunnels(&self) -> Vec<TunnelView>;
+    /// Point-to-site clients, by name.
+    fn clients(&self) -> Vec<ClientView>;
     /// Next hops of every link.
     fn neighbors(&self) -> Vec<NeighborView>;
     /// BGP sessions.
@@ -178,6 +188,12 @@ pub trait Gateway: Send + Sync {
     /// # Errors
     /// A SKU that is unknown or too small, or that the gateway cannot take as it runs; nothing has changed.
     fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal>;
+    /// Takes a point-to-site client away: once this returns its session is dead. False if there is none of
+    /// the name.
+    ///
+    /// # Errors
+    /// A worker did not obey.
+    fn revoke(&self, client: &str) -> Result<bool, Refusal>;
 }
 
 /// Why there is no control socket.
@@ -504,6 +520,7 @@ fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
             What::Policy => serde_json::to_value(gateway.policy()),
             What::Circuits => serde_json::to_value(gateway.circuits()),
             What::Tunnels => serde_json::to_value(gateway.tunnels()),
+            What::Clients => serde_json::to_value(gateway.clients()),
             What::Neighbors => serde_json::to_value(gateway.neighbors()),
             What::Bgp => serde_json::to_value(gateway.bgp()),
             What::Flows => serde_json::to_value(gateway.flows()),
@@ -519,6 +536,10 @@ fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
         },
         Request::Resize { resize } => match gateway.resize(&resize) {
             Ok(report) => serde_json::to_value(report),
+            Err(refusal) => return Response::Error(refusal),
+        },
+        Request::Revoke { client } => match gateway.revoke(&client) {
+            Ok(was_there) => serde_json::to_value(was_there),
             Err(refusal) => return Response::Error(refusal),
         },
     };

@@ -2,17 +2,18 @@
 //!
 //! 1. [`Parts::new`]: the words that control and workers share, one set a path
 //! 2. [`Parts::forwarding`]: what workers read
-//! 3. [`vnet_ports`], [`tunnels`], [`Parts::switch`]: the ports of a worker
+//! 3. [`vnet_ports`], [`tunnels`], [`Parts::switch`]: the ports of a worker; its tunnels come as after a reload
 //! 4. [`Parts::watch`]: what control watches
 
 use crate::config::key_file;
 use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
 use crate::control::bystander::Bystander;
-use crate::control::crew::{self, Seat};
+use crate::control::crew::Seat;
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
 use crate::control::supervisor::RunError;
+use crate::control::tunnels::{Place, Steps, TunnelSet};
 use crate::control::watch::{PathSetup, ProbeSetup};
 use crate::device::DeviceError;
 use crate::device::event::Waker;
@@ -29,6 +30,7 @@ use crate::pipeline::process::{Forwarding, Side};
 use crate::pipeline::shape;
 use crate::telemetry::hits::Hits;
 use crate::worker::bell::Bell;
+use crate::worker::clients::ByAddress;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
 use crate::worker::lane;
@@ -36,14 +38,14 @@ use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
 use crate::worker::private::Private;
 use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
-use crypto::key::{PresharedKey, PrivateKey};
+use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
-use crypto::tunnel::Peer;
 use crypto::wireguard::{Endpoint, Epoch};
 use ipnet::IpNet;
 use routing::cache::FlowCache;
 use routing::path::PathId;
 use routing::probe::ProbeSettings;
+use routing::rib::OwnerId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
@@ -65,18 +67,16 @@ pub(crate) struct LinkParts {
     pub(crate) address: Vec<IpNet>,
 }
 
-/// What a path's parts share.
-#[derive(Clone, Debug)]
-pub(crate) enum PathParts {
-    Link(LinkParts),
-    /// One word a lane.
-    Tunnel(Vec<Arc<TunnelWord>>),
-}
-
-/// The words of every path, by [`PathId`].
+/// The words of every path.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) paths: Vec<PathParts>,
+    /// By [`PathId`]: links come first.
+    links: Vec<LinkParts>,
+    pub(crate) tunnels: TunnelSet,
+    /// The most lanes that a site can have: those that workers have ports for.
+    pub(crate) most_lanes: u8,
+    /// Circuits that can carry tunnels: workers have an engine for each, in this order.
+    pub(crate) underlays: Vec<OwnerId>,
 }
 
 pub(crate) fn circuits_of(config: &Config) -> &[Circuit] {
@@ -93,15 +93,32 @@ fn link_of<'a>(
             let circuit = config.expressroute.as_ref()?.circuits.get(circuit)?;
             Some((&circuit.name, circuit.links.get(link)?, &circuit.probe))
         }
-        Origin::Site { .. } => None,
+        Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
     }
 }
 
 fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
     match path.origin {
         Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
-        Origin::Link { .. } => None,
+        Origin::Link { .. } | Origin::PointToSite | Origin::Gone => None,
     }
+}
+
+/// The most lanes that a site of the configuration has.
+fn most_lanes(config: &Config) -> u8 {
+    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    sites.map(|site| site.lanes).max().unwrap_or(1)
+}
+
+/// The circuits that carry tunnels, each once.
+fn underlays(plan: &Plan) -> Vec<OwnerId> {
+    let mut underlays = Vec::new();
+    for circuit in plan.paths.iter().filter_map(|path| path.over) {
+        if !underlays.contains(&circuit) {
+            underlays.push(circuit);
+        }
+    }
+    underlays
 }
 
 impl Parts {
@@ -111,12 +128,9 @@ impl Parts {
         plan: &Plan,
         bells: &Arc<[Arc<Bell>]>,
     ) -> Result<Self, RunError> {
-        let mut paths = Vec::new();
+        let mut links = Vec::new();
         for path in &plan.paths {
             let Some((circuit, link, _)) = link_of(config, path) else {
-                let lanes = site_of(config, path).map_or(1, |site| site.lanes.max(1));
-                let words = (0..lanes).map(|_| Arc::default());
-                paths.push(PathParts::Tunnel(words.collect()));
                 continue;
             };
             let interface = Interface::query(&link.interface)
@@ -136,7 +150,7 @@ impl Parts {
                 mtu: interface.mtu,
                 up: false,
             });
-            paths.push(PathParts::Link(LinkParts {
+            links.push(LinkParts {
                 word,
                 neighbors: link
                     .neighbor
@@ -151,44 +165,65 @@ impl Parts {
                     fanout: fanout(path.id, tags, bells),
                 },
                 address: link.address.clone(),
-            }));
+            });
         }
-        Ok(Self { paths })
+        Ok(Self {
+            links,
+            tunnels: TunnelSet::new(config, plan),
+            most_lanes: most_lanes(config),
+            underlays: underlays(plan),
+        })
+    }
+
+    /// The words after a reload, which changes no link.
+    pub(crate) fn after(&self, config: &Config, plan: &Plan) -> Self {
+        Self {
+            links: self.links.clone(),
+            tunnels: self.tunnels.after(config, plan),
+            most_lanes: self.most_lanes,
+            underlays: self.underlays.clone(),
+        }
+    }
+
+    /// What each worker has to change on the way from the tunnels `old` to these.
+    pub(crate) fn steps(
+        &self,
+        old: &TunnelSet,
+        config: &Config,
+        workers: usize,
+    ) -> Result<Vec<Steps>, String> {
+        let steps = |worker| {
+            let place = Place {
+                worker,
+                workers,
+                most_lanes: self.most_lanes,
+                underlays: &self.underlays,
+            };
+            Steps::between(old, &self.tunnels, config.vpn.as_ref(), place)
+        };
+        (0..workers).map(steps).collect()
     }
 
     /// Keeps the kernel's own stack out of untagged links that use the interface's MAC address, until the
     /// answer is dropped.
     pub(crate) fn keep_kernel_out(&self) -> Bystander {
         let mut bystander = Bystander::default();
-        for path in &self.paths {
-            if let PathParts::Link(link) = path
-                && link.recipe.mac.is_none()
-                && link.recipe.tags.is_empty()
-            {
+        for link in &self.links {
+            if link.recipe.mac.is_none() && link.recipe.tags.is_empty() {
                 bystander.keep_out(&link.recipe.interface);
             }
         }
         bystander
     }
 
-    fn get(&self, path: PathId) -> Option<&PathParts> {
-        self.paths.get(usize::from(path.0))
-    }
-
     /// The parts of a link.
     pub(crate) fn link(&self, path: PathId) -> Option<&LinkParts> {
-        match self.get(path)? {
-            PathParts::Link(link) => Some(link),
-            PathParts::Tunnel(_) => None,
-        }
+        self.links.get(usize::from(path.0))
     }
 
     /// The words of a tunnel's lanes; none for a link.
     pub(crate) fn lanes(&self, path: PathId) -> &[Arc<TunnelWord>] {
-        match self.get(path) {
-            Some(PathParts::Tunnel(words)) => words,
-            Some(PathParts::Link(_)) | None => &[],
-        }
+        self.tunnels.lanes(path)
     }
 
     /// The word of a tunnel: that of its lane 0, which says how the path is.
@@ -200,8 +235,8 @@ impl Parts {
     /// for a link.
     fn owner(&self, path: &PathPlan, workers: usize) -> usize {
         match path.origin {
-            Origin::Site { site } => crew::owner(site, self.lanes(path.id).len(), workers),
-            Origin::Link { .. } => 0,
+            Origin::Site { .. } => self.tunnels.owner(path.id, workers),
+            Origin::Link { .. } | Origin::PointToSite | Origin::Gone => 0,
         }
     }
 
@@ -219,7 +254,7 @@ impl Parts {
             };
             let circuit = match path.origin {
                 Origin::Link { circuit, .. } => circuits_of(config).get(circuit),
-                Origin::Site { .. } => None,
+                Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
             };
             let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
             let (mtu, warning) = usable_mtu(parts.word.read().mtu, parts.recipe.tags);
@@ -255,14 +290,8 @@ impl Parts {
         let (mut links, mut ways) = (Vec::new(), Vec::new());
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
-                let (owner, lanes) = (self.owner(path, seat.count), self.lanes(path.id).len());
-                let private = path.over.filter(|_| owner == seat.number);
-                let place =
-                    private.and_then(|over| privates.iter().position(|p| p.circuit == over));
-                ways.push(match place {
-                    Some(place) => Way::Private(place),
-                    None => lane::way(lanes as u8, owner, seat.number, seat.count),
-                });
+                // Its tunnels come next, and with them the ways.
+                ways.push(Way::Nowhere);
                 continue;
             };
             let next = |v4: bool| {
@@ -293,6 +322,7 @@ impl Parts {
             lanes,
             privates,
             ways,
+            client_owners: ByAddress::default(),
             exits: seat.exits,
             entrances: seat.entrances,
             next,
@@ -312,7 +342,7 @@ impl Parts {
 
     /// What control watches.
     pub(crate) fn watch(&self, config: &Config, plan: &Plan) -> WatchSetup {
-        let paths = plan.paths.iter().map(|path| {
+        let paths = plan.live().map(|path| {
             let link = self.link(path.id).map(|parts| LinkSetup {
                 interface: parts.recipe.interface.clone(),
                 tags: parts.recipe.tags,
@@ -473,30 +503,25 @@ fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
     }
 }
 
-/// Opens one worker's sockets for tunnels and adds every site and lane that it owns. To be called in the order
-/// of the workers: the kernel numbers the sockets of a port as they come.
+/// Opens one worker's sockets for tunnels, which are still without any. To be called in the order of the workers:
+/// the kernel numbers the sockets of a port as they come.
 pub(crate) fn tunnels(
     config: &Config,
-    plan: &Plan,
     parts: &Parts,
     seat: &Seat,
     limiter: &Arc<Limiter>,
     started: Instant,
 ) -> Result<Ports, RunError> {
-    let open = |lane| tunnels_of_port(config, plan, parts, seat, (limiter, started), lane);
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
-    let most = sites.map(|site| site.lanes).max().unwrap_or(1);
-    let lanes = lane::owned(seat.number, seat.count, most).map(open);
+    let open = |lane| tunnels_of_port(config, seat, (limiter, started), lane);
+    let lanes = lane::owned(seat.number, seat.count, parts.most_lanes).map(open);
     let (base, lanes) = (open(0)?, lanes.collect::<Result<_, _>>()?);
-    let privates = private::privates(config, plan, parts, seat, limiter, started)?;
+    let privates = private::privates(config, parts, seat, limiter, started)?;
     Ok((base, lanes, privates))
 }
 
 /// The same for one port: the base port, or that of a lane above 0.
 fn tunnels_of_port(
     config: &Config,
-    plan: &Plan,
-    parts: &Parts,
     seat: &Seat,
     (limiter, started): (&Arc<Limiter>, Instant),
     lane: u8,
@@ -515,27 +540,7 @@ fn tunnels_of_port(
     let ledger = Arc::clone(&seat.ledger);
     // A lane's port is its owner's alone: nobody else could know who calls there.
     let is_last = lane > 0 || seat.is_last();
-    let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
-    for path in &plan.paths {
-        let word = parts.lanes(path.id).get(usize::from(lane));
-        let (Some(site), Some(word)) = (site_of(config, path), word) else {
-            continue;
-        };
-        let is_elsewhere = lane == 0 && parts.owner(path, seat.count) != seat.number;
-        if is_elsewhere || path.over.is_some() {
-            continue;
-        }
-        let above = |mut to: SocketAddr| {
-            to.set_port(to.port().saturating_add(u16::from(lane)));
-            to
-        };
-        let mut peer = peer(config, path, site)?;
-        peer.endpoint = peer.endpoint.map(above);
-        if !tunnels.add(started, path.id, &peer, Arc::clone(word)) {
-            return Err(unusable_key(site));
-        }
-    }
-    Ok(tunnels)
+    Ok(Tunnels::new(endpoint, underlay, ledger, started, is_last))
 }
 
 /// The gateway's private key; without a VPN gateway one that nobody knows.
@@ -545,28 +550,6 @@ fn private_key(config: &Config) -> Result<PrivateKey, RunError> {
         Some(vpn) => key_file::read(&vpn.private_key_file).map_err(|error| failed(&error)),
         None => PrivateKey::generate().map_err(|error| failed(&error)),
     }
-}
-
-/// A site as its engine knows it.
-fn peer(config: &Config, path: &PathPlan, site: &Site) -> Result<Peer, RunError> {
-    let preshared_key = match &site.preshared_key_file {
-        Some(file) => key_file::read::<PresharedKey>(file)
-            .map_err(|error| RunError::System(error.to_string()))?
-            .into_bytes(),
-        None => zeroize::Zeroizing::default(),
-    };
-    Ok(Peer {
-        public_key: site.public_key,
-        preshared_key,
-        endpoint: site.endpoint,
-        keepalive: site.keepalive,
-        mtu: tunnel_mtu(config, path),
-    })
-}
-
-fn unusable_key(site: &Site) -> RunError {
-    let why = "its public key is no usable key, or stands twice";
-    RunError::System(format!("site {}: {why}", site.name))
 }
 
 /// The limiter that all workers share.

@@ -71,11 +71,12 @@ pub(crate) fn seats(bells: &[Arc<Bell>], ports: usize) -> Vec<Seat> {
     seats
 }
 
-/// The worker that owns the tunnel of the site at this place of the configuration; with several lanes, lane 0.
-pub(crate) fn owner(site: usize, lanes: usize, workers: usize) -> usize {
+/// The worker that owns the tunnel of the site that has this place among the tunnels' paths; with several lanes,
+/// lane 0.
+pub(crate) fn owner(place: usize, lanes: usize, workers: usize) -> usize {
     if lanes > 1 {
         FIRST_OWNER
     } else {
-        site % workers.max(1)
+        place % workers.max(1)
     }
 }

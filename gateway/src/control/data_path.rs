@@ -7,6 +7,7 @@ use crate::control::crew;
 use crate::control::limit;
 use crate::control::plan::Plan;
 use crate::control::supervisor::RunError;
+use crate::control::tunnels::{self, TunnelSet};
 use crate::device::event::Waker;
 use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
@@ -91,8 +92,18 @@ impl DataPath {
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let vnets = assembly::vnet_ports(config, plan)?;
+        let useless = tunnels::useless_keys(config).map_err(RunError::System)?;
+        if !useless.is_empty() {
+            let why = "no handshake can use their public keys";
+            return Err(RunError::System(format!("{}: {why}", useless.join(", "))));
+        }
+        let steps = parts.steps(&TunnelSet::default(), config, bells.len());
+        let mut steps = steps.map_err(RunError::System)?.into_iter();
         let (mut handles, mut workers, mut offloads) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for (seat, vnet) in crew::seats(&bells, plan.ports.len()).into_iter().zip(vnets) {
+        for (seat, vnet) in crew::seats(&bells, ledger_ports(plan))
+            .into_iter()
+            .zip(vnets)
+        {
             let handle = WorkerHandle {
                 shared: Arc::new(Shared {
                     forwarding: Arc::clone(&forwarding),
@@ -103,8 +114,14 @@ impl DataPath {
                 host: Arc::clone(&seat.host),
                 ledger: Arc::clone(&seat.ledger),
             };
-            let tunnels = assembly::tunnels(config, plan, &parts, &seat, &limiter, started)?;
+            let tunnels = assembly::tunnels(config, &parts, &seat, &limiter, started)?;
             let mut switch = parts.switch(plan, seat, vnet, tunnels, control)?;
+            for change in steps.next().into_iter().flat_map(|steps| steps.before) {
+                if !switch.change(started, change) {
+                    let why = "a public key is no usable key, or stands twice";
+                    return Err(RunError::System(why.to_owned()));
+                }
+            }
             alter(&mut switch);
             if offloads.is_empty() {
                 offloads = offloads_of(&switch, plan);
@@ -137,6 +154,14 @@ impl DataPath {
     pub fn mac(&self, path: PathId) -> Option<[u8; 6]> {
         self.parts.link(path)?.recipe.mac
     }
+}
+
+/// Paths that reloads may add beyond those of the start. Each is 32 bytes in each ledger.
+pub const SPARE_PATHS: usize = 1_024;
+
+/// Ports of a ledger: those of the plan, and of paths to come.
+pub(crate) fn ledger_ports(plan: &Plan) -> usize {
+    plan.ports.len() + SPARE_PATHS
 }
 
 /// What is on, by port: the first worker's, which all have alike.

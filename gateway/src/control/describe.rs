@@ -4,7 +4,7 @@
 use super::api::Refusal;
 use super::foresee;
 use super::limit;
-use super::plan::{PathPlan, Plan, PlanError};
+use super::plan::{self, PathPlan, Plan, PlanError};
 use super::view::{Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::rule;
@@ -263,9 +263,9 @@ pub(crate) fn ingress(plan: &Plan, from: &str) -> Result<Ingress, Refusal> {
     let of_circuit = |name: &str| name.split_once('/').is_some_and(|(c, _)| c == from);
     let found = plan
         .path_named(from)
-        .or_else(|| plan.paths.iter().find(|path| of_circuit(&path.name)));
+        .or_else(|| plan.live().find(|path| of_circuit(&path.name)));
     found.map(|path| Ingress::Path(path.id)).ok_or_else(|| {
-        let names: Vec<&str> = plan.paths.iter().map(|path| path.name.as_str()).collect();
+        let names: Vec<&str> = plan.live().map(|path| path.name.as_str()).collect();
         Refusal::bad(format!(
             "nothing is named {from:?}; there are vnet, {}",
             names.join(", ")
@@ -330,10 +330,11 @@ fn shaper(config: &Config, path: &PathPlan) -> Vec<String> {
         PathKind::Vpn => {
             let sku = config.vpn.as_ref().map_or("", |vpn| vpn.sku.as_str());
             let (gateway, tunnel) = limit::vpn(config);
-            vec![
-                (format!("Vpn {sku}"), gateway),
-                (format!("tunnel {}", path.name), tunnel),
-            ]
+            let mut limits = vec![(format!("Vpn {sku}"), gateway)];
+            if path.origin != plan::Origin::PointToSite {
+                limits.push((format!("tunnel {}", path.name), tunnel));
+            }
+            limits
         }
     };
     let words = |(name, rates): (String, Rates)| {

@@ -1,15 +1,17 @@
 //! What the running gateway looks like to a person: the views of `vng show` that need the state of its
 //! paths. What the plan alone says is in [`super::describe`].
 
-use crate::config::schema::{Circuit, Config, NextHop, Site, SiteKind};
+use crate::config::schema::{Circuit, Client, Config, NextHop, Site, SiteKind};
+use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::describe::PathHealth;
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
+use crate::control::tunnels::TunnelSet;
 use crate::control::view::{
-    BgpView, CircuitView, Event, GatewayStatus, LaneView, LinkView, NeighborView, PathStatus,
-    ProbeStatus, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Event, GatewayStatus, LaneView, LinkView, NeighborView,
+    PathStatus, ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
 use crate::telemetry::ledger::{Sum, Totals};
@@ -19,9 +21,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ipnet::IpNet;
 use routing::health::{Reachability, Usability};
 use routing::path::{PathId, PathKind};
+use routing::rib::OwnerId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A path's change of state.
@@ -90,6 +93,37 @@ fn sites_of(config: &Config) -> &[Site] {
     config.vpn.as_ref().map_or(&[], |gateway| &gateway.sites)
 }
 
+fn clients_of(config: &Config) -> &[Client] {
+    let clients = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
+    clients.map_or(&[], |clients| &clients.clients)
+}
+
+fn pools_of(config: &Config) -> &[IpNet] {
+    let clients = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
+    clients.map_or(&[], |clients| &clients.address_pool)
+}
+
+/// A line for each that is gone, new or another, by name.
+fn come_and_go<T: PartialEq>(
+    lines: &mut Vec<String>,
+    what: &str,
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+) {
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        lines.push(format!("{what} {name}: taken away"));
+    }
+    for (name, one) in new {
+        match old.get(name) {
+            None => lines.push(format!("{what} {name}: added")),
+            Some(before) if before != one => {
+                lines.push(format!("{what} {name}: its tunnel begins anew"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 fn kind_name(kind: PathKind) -> &'static str {
     match kind {
         PathKind::ExpressRoute => "ExpressRoute",
@@ -125,7 +159,7 @@ pub fn status(
             kind: kind_name(kind).to_owned(),
             ..GatewayStatus::default()
         };
-        for path in plan.paths.iter().filter(|path| path.kind == kind) {
+        for path in plan.live().filter(|path| path.kind == kind) {
             let rate = rates.get(&path.name).copied().unwrap_or_default();
             status.bits_in_per_second += rate.bits_in;
             status.bits_out_per_second += rate.bits_out;
@@ -153,9 +187,8 @@ pub fn status(
         address: config.vnet.address.clone(),
         gateways,
         paths: plan
-            .paths
-            .iter()
-            .map(|path| path_status(plan, path, views))
+            .live()
+            .map(|path| path_status(config, plan, path, views))
             .collect(),
         ..Status::default()
     }
@@ -174,7 +207,7 @@ fn set_limit(status: &mut GatewayStatus, rates: Rates) {
     status.limit_packets_per_second = rates.packets_per_second;
 }
 
-fn path_status(plan: &Plan, path: &PathPlan, views: &[PathView]) -> PathStatus {
+fn path_status(config: &Config, plan: &Plan, path: &PathPlan, views: &[PathView]) -> PathStatus {
     let view = view_of(views, path);
     let (state, reason) = state_of(views, path);
     let groups = plan.snapshot.groups().iter();
@@ -188,6 +221,12 @@ fn path_status(plan: &Plan, path: &PathPlan, views: &[PathView]) -> PathStatus {
     PathStatus {
         name: path.name.clone(),
         kind: kind_name(path.kind).to_owned(),
+        connection: match path.origin {
+            Origin::Site { site } => sites_of(config).get(site).map(|site| site.kind.name()),
+            Origin::PointToSite => Some(POINT_TO_SITE),
+            Origin::Link { .. } | Origin::Gone => None,
+        }
+        .map(str::to_owned),
         state,
         reason,
         since_seconds: view.map_or(0.0, |view| view.since.elapsed().as_secs_f64()),
@@ -295,11 +334,7 @@ pub(crate) fn tunnels(
         let (ingress, egress) = sums(totals, &path.name);
         Some(TunnelView {
             name: site.name.clone(),
-            kind: match site.kind {
-                SiteKind::SiteToSite => "site-to-site",
-                SiteKind::VnetToVnet => "vnet-to-vnet",
-            }
-            .to_owned(),
+            kind: site.kind.name().to_owned(),
             lanes: (0..).zip(parts.lanes(path.id)).map(lane).collect(),
             public_key: BASE64.encode(site.public_key),
             endpoint: word.endpoint.load().as_deref().copied(),
@@ -317,7 +352,38 @@ pub(crate) fn tunnels(
             egress,
         })
     };
-    plan.paths.iter().filter_map(tunnel).collect()
+    plan.live().filter_map(tunnel).collect()
+}
+
+/// The point-to-site clients, by name.
+pub(crate) fn clients(config: &Config, tunnels: &TunnelSet, started: Instant) -> Vec<ClientView> {
+    let view = |client: &Client| {
+        let mut view = ClientView {
+            name: client.name.clone(),
+            address: client.address.clone(),
+            public_key: BASE64.encode(client.public_key),
+            ..ClientView::default()
+        };
+        if let Some(word) = tunnels.client(&client.name).map(|tunnel| &tunnel.word) {
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            view.connected = Some(word.has_session.load(Ordering::Relaxed));
+            view.endpoint = word.endpoint.load().as_deref().copied();
+            view.last_handshake_seconds = handshake_age(word, started);
+            view.handshakes = read(&word.handshakes);
+            view.ingress = Sum {
+                packets: read(&word.packets_in),
+                bytes: read(&word.bytes_in),
+            };
+            view.egress = Sum {
+                packets: read(&word.packets_out),
+                bytes: read(&word.bytes_out),
+            };
+        }
+        view
+    };
+    let mut views: Vec<ClientView> = clients_of(config).iter().map(view).collect();
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    views
 }
 
 /// Seconds since the session in use was established.
@@ -396,8 +462,13 @@ pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<PathHealth>
     })
 }
 
-/// What differs between two configurations and cannot be changed while the gateway runs.
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+/// What differs between two configurations and cannot be changed while the gateway runs, whose workers have
+/// ports for so many lanes of a site, and tunnels over these circuits.
+pub fn needs_restart(
+    old: &Config,
+    new: &Config,
+    (most_lanes, underlays): (u8, &[OwnerId]),
+) -> Vec<String> {
     let mut lines = Vec::new();
     let mut check = |what: &str, same: bool| {
         if !same {
@@ -428,20 +499,18 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         links.collect()
     };
     check("the circuits' links", links(old) == links(new));
-    let sites = |config: &Config| -> Vec<_> {
-        let tunnel = |site: &Site| {
-            let key = (site.public_key, site.preshared_key_file.clone());
-            (
-                site.name.clone(),
-                key,
-                site.endpoint,
-                site.keepalive,
-                (site.lanes, site.over.clone(), site.mtu),
-            )
-        };
-        sites_of(config).iter().map(tunnel).collect()
-    };
-    check("the sites or their tunnels", sites(old) == sites(new));
+    for site in sites_of(new) {
+        check(
+            &format!("more than {most_lanes} lanes, of site {}", site.name),
+            site.lanes <= most_lanes,
+        );
+        let circuits = circuits_of(new).iter().enumerate();
+        let mut over = circuits.filter(|(_, circuit)| Some(&circuit.name) == site.over.as_ref());
+        check(
+            &format!("the first tunnel over a circuit, of site {}", site.name),
+            over.all(|(place, _)| underlays.contains(&OwnerId(place as u16))),
+        );
+    }
     let vpn = |config: &Config| {
         let vpn = config.vpn.as_ref();
         vpn.map(|vpn| {
@@ -480,9 +549,40 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     for (a, b) in circuits_of(old).iter().zip(circuits_of(new)) {
         prefixes(&format!("circuit {}", b.name), &a.prefixes, &b.prefixes);
     }
-    for (a, b) in sites_of(old).iter().zip(sites_of(new)) {
-        prefixes(&format!("site {}", b.name), &a.prefixes, &b.prefixes);
+    for b in sites_of(new) {
+        if let Some(a) = sites_of(old).iter().find(|a| a.name == b.name) {
+            prefixes(&format!("site {}", b.name), &a.prefixes, &b.prefixes);
+        }
     }
+    prefixes("point-to-site", pools_of(old), pools_of(new));
+    let tunnel = |site: &Site| Site {
+        prefixes: Vec::new(),
+        probe: None,
+        kind: SiteKind::SiteToSite,
+        ..site.clone()
+    };
+    let by_name = |sites: &[Site]| -> BTreeMap<String, Site> {
+        let sites = sites.iter().map(|site| (site.name.clone(), tunnel(site)));
+        sites.collect()
+    };
+    come_and_go(
+        &mut lines,
+        "site",
+        &by_name(sites_of(old)),
+        &by_name(sites_of(new)),
+    );
+    let by_name = |clients: &[Client]| -> BTreeMap<String, Client> {
+        let clients = clients
+            .iter()
+            .map(|client| (client.name.clone(), client.clone()));
+        clients.collect()
+    };
+    come_and_go(
+        &mut lines,
+        "client",
+        &by_name(clients_of(old)),
+        &by_name(clients_of(new)),
+    );
     let mut changed = |what: &str, same: bool| {
         if !same {
             lines.push(format!("{what} changed"));

@@ -1,10 +1,9 @@
 //! The limits of the SKUs, as the shaper takes them and as `vng explain` and `vng show` say them.
 
-use super::plan::{PathPlan, Plan};
+use super::plan::{Origin, PathPlan, Plan};
 use crate::config::schema::{Config, ExpressRoute};
 use crate::pipeline::flow::{FlowLimits, GatewayFlows};
 use crate::pipeline::shape::{Limit, Limits, Rates, Scope};
-use routing::path::PathKind;
 use std::sync::Arc;
 
 /// What the ExpressRoute gateway lets through, both directions and all links together.
@@ -70,9 +69,12 @@ pub(crate) fn limits(
         limit("ExpressRoute".into(), Scope::Gateway, expressroute(config)),
         limit("Vpn".into(), Scope::Gateway, gateway),
     ];
-    let of_path = |path: &PathPlan| match path.kind {
-        PathKind::ExpressRoute => vec![0],
-        PathKind::Vpn => {
+    let of_path = |path: &PathPlan| match path.origin {
+        Origin::Link { .. } => vec![0],
+        // Clients share the gateway's rate with the sites; the tunnel's rate is of sites.
+        Origin::PointToSite => vec![1],
+        Origin::Gone => Vec::new(),
+        Origin::Site { .. } => {
             limits.push(limit(
                 format!("tunnel {}", path.name),
                 Scope::Tunnel,

@@ -8,7 +8,7 @@
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them
-//! - [`resize`]: another SKU
+//! - [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
 //! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
@@ -39,6 +39,7 @@ mod resize;
 pub mod run;
 mod running;
 pub mod supervisor;
+mod tunnels;
 mod usage;
 pub mod view;
 pub mod watch;

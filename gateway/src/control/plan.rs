@@ -6,8 +6,9 @@
 
 use crate::config::rule;
 use crate::config::schema::{
-    Action, Circuit, Config, From, Link, NextHop, PolicyRule, Site, UserRoute,
+    Action, Circuit, Config, From, Link, NextHop, PointToSite, PolicyRule, Site, UserRoute,
 };
+use crate::config::value::POINT_TO_SITE;
 use ipnet::IpNet;
 use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
@@ -35,6 +36,11 @@ pub enum Origin {
         /// Place of the site in `vpn.sites`.
         site: usize,
     },
+    /// The tunnels of all point-to-site clients: which one is told by the address.
+    PointToSite,
+    /// A site or pool that a reload has taken away. It keeps its place, so that the others keep theirs, and
+    /// gets it back if its name comes back.
+    Gone,
 }
 
 /// A path of the gateway.
@@ -42,7 +48,7 @@ pub enum Origin {
 pub struct PathPlan {
     /// Its index: the same as its place in [`Plan::paths`].
     pub id: PathId,
-    /// `circuit/link`, or the site's name. It stays the same across a reload, where `id` may not.
+    /// `circuit/link`, the site's name, or `point-to-site`. It stays the same across a reload, where `id` may not.
     pub name: String,
     /// What kind of way out it is.
     pub kind: PathKind,
@@ -57,7 +63,8 @@ pub struct PathPlan {
 /// What a configuration means for the data path.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// ExpressRoute links in file order, then sites in file order.
+    /// ExpressRoute links in file order, then sites in file order, then the clients' path. What reloads have
+    /// added comes behind that.
     pub paths: Vec<PathPlan>,
     /// Names of the ledger's ports: `vnet`, `local`, `underlay`, then the paths.
     pub ports: Vec<String>,
@@ -123,7 +130,29 @@ impl Plan {
         generation: NonZeroU32,
         usability: impl Fn(&PathPlan) -> Usability,
     ) -> Result<Self, PlanError> {
-        let layout = Layout::new(config);
+        Self::with_places(&[], config, generation, usability)
+    }
+
+    /// The same after a reload: a path that was there keeps its id, whatever comes before it in the file now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn after(
+        &self,
+        config: &Config,
+        generation: NonZeroU32,
+        usability: impl Fn(&PathPlan) -> Usability,
+    ) -> Result<Self, PlanError> {
+        Self::with_places(&self.paths, config, generation, usability)
+    }
+
+    fn with_places(
+        places: &[PathPlan],
+        config: &Config,
+        generation: NonZeroU32,
+        usability: impl Fn(&PathPlan) -> Usability,
+    ) -> Result<Self, PlanError> {
+        let layout = Layout::new(config, places);
         let builder = layout.builder(config, generation)?;
         let paths = layout.paths;
         let snapshot = builder.build(|id| {
@@ -146,8 +175,8 @@ impl Plan {
         generation: NonZeroU32,
         usability: impl Fn(&PathPlan) -> Usability,
     ) -> Result<Option<Self>, PlanError> {
-        let mut before = Layout::new(old).builder(old, generation)?;
-        let layout = Layout::new(new);
+        let mut before = Layout::new(old, &self.paths).builder(old, generation)?;
+        let layout = Layout::new(new, &self.paths);
         let mut after = layout.builder(new, generation)?;
         let changes = changes(
             &mem::take(&mut before.routes),
@@ -187,7 +216,12 @@ impl Plan {
 
     /// The path of this name.
     pub fn path_named(&self, name: &str) -> Option<&PathPlan> {
-        self.paths.iter().find(|path| path.name == name)
+        self.live().find(|path| path.name == name)
+    }
+
+    /// The paths of the configuration, without those that are gone.
+    pub fn live(&self) -> impl Iterator<Item = &PathPlan> {
+        self.paths.iter().filter(|path| path.origin != Origin::Gone)
     }
 }
 
@@ -228,47 +262,76 @@ fn changes(old: &[Candidate], new: &[Candidate]) -> Vec<Change> {
 struct Layout<'a> {
     circuits: &'a [Circuit],
     sites: &'a [Site],
+    clients: Option<&'a PointToSite>,
     paths: Vec<PathPlan>,
 }
 
 impl<'a> Layout<'a> {
-    fn new(config: &'a Config) -> Self {
+    fn new(config: &'a Config, places: &[PathPlan]) -> Self {
         let circuits = config.expressroute.as_ref().map(|e| e.circuits.as_slice());
-        let sites = config.vpn.as_ref().map(|vpn| vpn.sites.as_slice());
+        let vpn = config.vpn.as_ref();
         let mut layout = Self {
             circuits: circuits.unwrap_or_default(),
-            sites: sites.unwrap_or_default(),
+            sites: vpn.map(|vpn| vpn.sites.as_slice()).unwrap_or_default(),
+            clients: vpn.and_then(|vpn| vpn.point_to_site.as_ref()),
             paths: Vec::new(),
         };
         for (circuit, given) in layout.circuits.iter().enumerate() {
             for (link, one) in given.links.iter().enumerate() {
                 let name = format!("{}/{}", given.name, one.name);
-                layout.add(name, circuit, Origin::Link { circuit, link }, None);
+                layout.add(name, circuit, Origin::Link { circuit, link });
             }
         }
-        for (site, given) in layout.sites.iter().enumerate() {
-            let owner = layout.circuits.len() + site;
-            let over = given.over.as_deref().and_then(|over| layout.circuit(over));
-            layout.add(given.name.clone(), owner, Origin::Site { site }, over);
+        let mut new: Vec<(&str, Origin)> = Vec::new();
+        let sites = layout.sites.iter().enumerate();
+        new.extend(sites.map(|(site, given)| (given.name.as_str(), Origin::Site { site })));
+        new.extend(layout.clients.map(|_| (POINT_TO_SITE, Origin::PointToSite)));
+        let mut known: HashMap<&str, Origin> = new.iter().copied().collect();
+        let links = layout.paths.len();
+        for place in places.iter().skip(links) {
+            let origin = known.remove(place.name.as_str()).unwrap_or(Origin::Gone);
+            layout.add(place.name.clone(), layout.owner_of(origin), origin);
+        }
+        new.retain(|(name, _)| known.contains_key(name));
+        for (name, origin) in new {
+            layout.add(name.to_owned(), layout.owner_of(origin), origin);
         }
         layout
     }
 
-    fn circuit(&self, name: &str) -> Option<OwnerId> {
+    /// The circuit that carries the tunnel of a site.
+    fn over(&self, origin: Origin) -> Option<OwnerId> {
+        let Origin::Site { site } = origin else {
+            return None;
+        };
+        let over = self.sites.get(site)?.over.as_ref()?;
         let place = self
             .circuits
             .iter()
-            .position(|circuit| circuit.name == name);
+            .position(|circuit| circuit.name == *over);
         place.map(|place| OwnerId(place as u16))
     }
 
-    fn add(&mut self, name: String, owner: usize, origin: Origin, over: Option<OwnerId>) {
+    /// Circuits, then sites, then the clients, then nobody, who owns what is gone.
+    fn owner_of(&self, origin: Origin) -> usize {
+        match origin {
+            Origin::Link { circuit, .. } => circuit,
+            Origin::Site { site } => self.circuits.len() + site,
+            Origin::PointToSite => self.circuits.len() + self.sites.len(),
+            Origin::Gone => {
+                self.circuits.len() + self.sites.len() + usize::from(self.clients.is_some())
+            }
+        }
+    }
+
+    fn add(&mut self, name: String, owner: usize, origin: Origin) {
+        let over = self.over(origin);
         self.paths.push(PathPlan {
             id: PathId(self.paths.len() as u16),
             name,
             kind: match origin {
                 Origin::Link { .. } => PathKind::ExpressRoute,
-                Origin::Site { .. } => PathKind::Vpn,
+                Origin::Site { .. } | Origin::PointToSite | Origin::Gone => PathKind::Vpn,
             },
             owner: OwnerId(owner as u16),
             origin,
@@ -307,7 +370,7 @@ impl<'a> Layout<'a> {
     fn link(&self, origin: Origin) -> Option<&'a Link> {
         match origin {
             Origin::Link { circuit, link } => self.circuits.get(circuit)?.links.get(link),
-            Origin::Site { .. } => None,
+            Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
         }
     }
 
@@ -329,8 +392,16 @@ impl<'a> Layout<'a> {
                 let over = over.map(|route| route.prefix);
                 site.prefixes.iter().copied().chain(over).collect()
             },
+            ..Owner::default()
         });
-        circuits.chain(sites).collect()
+        let clients = self.clients.map(|clients| Owner {
+            name: POINT_TO_SITE.to_owned(),
+            allowed_sources: clients.address_pool.iter().copied().collect(),
+            is_many: true,
+        });
+        let nobody = self.paths.iter().find(|path| path.origin == Origin::Gone);
+        let nobody = nobody.map(|_| Owner::default());
+        circuits.chain(sites).chain(clients).chain(nobody).collect()
     }
 
     fn snapshot_paths(&self) -> Vec<snapshot::Path> {
@@ -338,7 +409,8 @@ impl<'a> Layout<'a> {
             let link = self.link(plan.origin);
             // A tunnel carries both families; a link needs a neighbor of the family.
             let carries = |v4: bool| {
-                link.is_none_or(|link| link.neighbor.iter().any(|next| next.is_ipv4() == v4))
+                plan.origin != Origin::Gone
+                    && link.is_none_or(|link| link.neighbor.iter().any(|n| n.is_ipv4() == v4))
             };
             snapshot::Path {
                 name: plan.name.clone(),
@@ -366,7 +438,12 @@ impl<'a> Layout<'a> {
             .sites
             .iter()
             .map(|site| (&site.prefixes, RouteSource::Site, site.weight));
-        for (owner, (prefixes, source, weight)) in circuits.chain(sites).enumerate() {
+        // A pool is to clients what prefixes are to a site.
+        let clients = self
+            .clients
+            .map(|clients| (&clients.address_pool, RouteSource::Site, 0));
+        let all = circuits.chain(sites).chain(clients);
+        for (owner, (prefixes, source, weight)) in all.enumerate() {
             let next_hop = rib::NextHop::Owner(OwnerId(owner as u16));
             let candidates = prefixes.iter().map(|&prefix| Candidate {
                 weight,
@@ -448,7 +525,9 @@ impl<'a> Layout<'a> {
     fn owner(&self, name: &str, by: impl Fn() -> String) -> Result<OwnerId, PlanError> {
         let circuits = self.circuits.iter().map(|circuit| &circuit.name);
         let sites = self.sites.iter().map(|site| &site.name);
-        let place = circuits.chain(sites).position(|known| known == name);
+        let names = circuits.chain(sites).map(String::as_str);
+        let mut names = names.chain(self.clients.map(|_| POINT_TO_SITE));
+        let place = names.position(|known| known == name);
         let unknown = || PlanError::UnknownPath {
             by: by(),
             name: name.to_owned(),
@@ -519,7 +598,12 @@ mod tests {
         let names: Vec<&str> = plan.paths.iter().map(|path| path.name.as_str()).collect();
         assert_eq!(
             names,
-            ["er-sydney/primary", "er-sydney/secondary", "onprem"]
+            [
+                "er-sydney/primary",
+                "er-sydney/secondary",
+                "onprem",
+                "point-to-site"
+            ]
         );
         assert_eq!(
             plan.ports[..4],
@@ -587,7 +671,10 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(wanted, ["10.2.0.0/16", "10.3.0.0/16", "fd00:2::/48"]);
+        assert_eq!(
+            wanted,
+            ["10.2.0.0/16", "10.3.0.0/16", "172.31.0.0/24", "fd00:2::/48"]
+        );
         config.vnet.host_routes = false;
         assert!(plan(&config, |_| Usability::Full).host_routes.is_empty());
     }
@@ -701,6 +788,79 @@ mod tests {
         let mut new = old.clone();
         new.policy.clear();
         assert!(changed(&new).is_none());
+    }
+
+    #[test]
+    fn paths_keep_their_places_across_reloads_and_get_them_back() {
+        let mut config = example();
+        let first = plan(&config, |_| Usability::Full);
+        let vpn = config.vpn.as_mut().unwrap();
+        let mut branch = vpn.sites[0].clone();
+        branch.name = "branch".to_owned();
+        branch.prefixes = vec!["10.7.0.0/16".parse().unwrap()];
+        vpn.sites.insert(0, branch);
+        let next = |before: &Plan, config: &Config| {
+            before
+                .after(config, NonZeroU32::MIN, |_| Usability::Full)
+                .unwrap()
+        };
+        let second = next(&first, &config);
+        assert_eq!(
+            second.ports,
+            [&first.ports[..], &["branch".to_owned()]].concat()
+        );
+        assert_eq!(
+            member(&second, &packet("10.1.0.4", "10.7.0.1", 80, 0)),
+            "branch"
+        );
+        assert_eq!(
+            member(&second, &packet("10.1.0.4", "10.3.0.1", 80, 0)),
+            "onprem"
+        );
+
+        let sites = mem::take(&mut config.vpn.as_mut().unwrap().sites);
+        config.policy.clear();
+        let third = next(&second, &config);
+        assert_eq!(third.ports, second.ports);
+        assert!(third.path_named("onprem").is_none());
+        assert_eq!(
+            member(&third, &packet("10.1.0.4", "10.7.0.1", 80, 0)),
+            "Drop(RouteNone)"
+        );
+        let id = |plan: &Plan, name| plan.path_named(name).unwrap().id;
+        config.vpn.as_mut().unwrap().sites = sites;
+        let fourth = next(&third, &config);
+        for name in ["onprem", "branch", "point-to-site"] {
+            assert_eq!(id(&fourth, name), id(&second, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_client_reaches_the_virtual_network_always_and_others_with_transit_only() {
+        let mut config = example();
+        let from_client = |plan: &Plan, destination| {
+            let path = plan.path_named("point-to-site").unwrap().id;
+            let headers = packet("172.31.0.2", destination, 80, 0);
+            plan.snapshot.decide(Ingress::Path(path), &headers).verdict
+        };
+        let off = plan(&config, |_| Usability::Full);
+        assert_eq!(from_client(&off, "10.1.0.4"), Verdict::Vnet);
+        for other in ["172.31.0.3", "10.3.0.1"] {
+            let refused = Verdict::Drop(routing::reason::DropReason::BranchTransit);
+            assert_eq!(from_client(&off, other), refused, "{other}");
+        }
+        config.failover.branch_transit = true;
+        let on = plan(&config, |_| Usability::Full);
+        let clients = on.path_named("point-to-site").unwrap().id;
+        assert_eq!(from_client(&on, "172.31.0.3"), Verdict::Path(clients));
+        assert_eq!(
+            from_client(&on, "10.3.0.1"),
+            Verdict::Path(on.path_named("onprem").unwrap().id)
+        );
+        assert_eq!(
+            from_client(&on, "172.31.0.2"),
+            Verdict::Drop(routing::reason::DropReason::Hairpin)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config::{self, KeyFiles, Loaded, rule};
 use crate::control::api::{Gateway, Refusal};
 use crate::control::assembly::{self, Parts};
 use crate::control::board::{self, PathView};
-use crate::control::data_path::WorkerHandle;
+use crate::control::data_path::{SPARE_PATHS, WorkerHandle, ledger_ports};
 use crate::control::describe;
 use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
@@ -13,10 +13,12 @@ use crate::control::limit;
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::resize;
 use crate::control::run::ControlHandle;
+use crate::control::tunnels;
 use crate::control::usage;
 use crate::control::view::{
-    BgpView, CircuitView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView, Query,
-    Recreated, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView,
+    Query, Recreated, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status,
+    TunnelView,
 };
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
@@ -35,6 +37,7 @@ use std::time::{Instant, SystemTime};
 struct Current {
     config: Config,
     plan: Plan,
+    parts: Arc<Parts>,
     generation: NonZeroU32,
 }
 
@@ -51,8 +54,9 @@ pub(crate) struct Running {
     path: PathBuf,
     started: Instant,
     current: Mutex<Current>,
-    parts: Arc<Parts>,
     offloads: BTreeMap<String, Vec<String>>,
+    /// Ports that every ledger has room for.
+    ledger_ports: usize,
     forwarding: Arc<ArcSwap<Forwarding>>,
     control: Arc<ControlHandle>,
     workers: Vec<WorkerHandle>,
@@ -81,16 +85,18 @@ impl Running {
         (incarnation, recreated, ended): (u32, Option<Recreated>, Arc<Waker>),
     ) -> Self {
         let generation = NonZeroU32::MIN;
+        let ledger_ports = ledger_ports(&plan);
         Self {
             path: path.to_owned(),
             started,
             current: Mutex::new(Current {
                 config,
                 plan,
+                parts,
                 generation,
             }),
-            parts,
             offloads,
+            ledger_ports,
             forwarding,
             control,
             workers,
@@ -122,8 +128,7 @@ impl Running {
 
     /// What would be lost now.
     fn loss(&self, current: &Current) -> Loss {
-        let paths = current.plan.paths.iter();
-        let lanes = paths.flat_map(|path| self.parts.lanes(path.id));
+        let lanes = current.parts.tunnels.words();
         let sessions = lanes.filter(|lane| lane.has_session.load(Ordering::Relaxed));
         let limits = self.forwarding.load().flows.clone();
         let view = self.control.board.view();
@@ -291,7 +296,7 @@ impl Gateway for Running {
         inspect::circuits(
             &current.config,
             &current.plan,
-            &self.parts,
+            &current.parts,
             &self.views(),
             &totals,
         )
@@ -304,7 +309,7 @@ impl Gateway for Running {
         let mut tunnels = inspect::tunnels(
             &current.config,
             &current.plan,
-            &self.parts,
+            &current.parts,
             &views,
             &totals,
             started,
@@ -319,9 +324,14 @@ impl Gateway for Running {
         tunnels
     }
 
+    fn clients(&self) -> Vec<ClientView> {
+        let current = self.current();
+        inspect::clients(&current.config, &current.parts.tunnels, self.started)
+    }
+
     fn neighbors(&self) -> Vec<NeighborView> {
         let current = self.current();
-        inspect::neighbors(&current.plan, &self.parts, &self.control.board.view())
+        inspect::neighbors(&current.plan, &current.parts, &self.control.board.view())
     }
 
     fn bgp(&self) -> Vec<BgpView> {
@@ -358,7 +368,7 @@ impl Gateway for Running {
         let loaded = config::load(&self.path, KeyFiles::Checked)
             .map_err(|error| Refusal::bad(error.to_string()))?;
         let mut current = self.current();
-        allow(&current.config, &loaded.config)?;
+        allow(&current, &loaded.config)?;
         self.take(&mut current, loaded)
     }
 
@@ -383,7 +393,7 @@ impl Gateway for Running {
         };
         let anew = changes.iter().any(|change| change.obstacle.is_some()) && wanted.recreate;
         if !anew {
-            allow(&current.config, &loaded.config)?;
+            allow(&current, &loaded.config)?;
         }
         resize::write(&self.path, &text)
             .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
@@ -398,15 +408,39 @@ impl Gateway for Running {
         (report.changed, report.warnings) = (taken.changed, taken.warnings);
         Ok(report)
     }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        let mut current = self.current();
+        let mut config = current.config.clone();
+        let clients = config.vpn.as_mut().and_then(|v| v.point_to_site.as_mut());
+        let Some(clients) = clients.map(|clients| &mut clients.clients) else {
+            return Ok(false);
+        };
+        let before = clients.len();
+        clients.retain(|one| one.name != client);
+        if clients.len() == before {
+            return Ok(false);
+        }
+        // Clients are no part of the forwarding state: the plan stays.
+        let parts = Arc::new(current.parts.after(&config, &current.plan));
+        let steps = parts.steps(&current.parts.tunnels, &config, self.workers.len());
+        let steps = steps.map_err(Refusal::failed)?.into_iter();
+        let changes = steps.map(|steps| steps.before).collect();
+        tunnels::carry_out(&self.workers, changes).map_err(Refusal::failed)?;
+        (current.config, current.parts) = (config, parts);
+        Ok(true)
+    }
 }
 
 /// Whether a configuration can come into force while the gateway runs.
-fn allow(old: &Config, new: &Config) -> Result<(), Refusal> {
+fn allow(current: &Current, new: &Config) -> Result<(), Refusal> {
+    let old = &current.config;
     let mut changes = resize::changes(old, new).into_iter();
     if let Some(change) = changes.find(|change| change.obstacle.is_some()) {
         return Err(Refusal::failed(change.refusal()));
     }
-    let needs_restart = inspect::needs_restart(old, new);
+    let ports = (current.parts.most_lanes, current.parts.underlays.as_slice());
+    let needs_restart = inspect::needs_restart(old, new, ports);
     if needs_restart.is_empty() {
         return Ok(());
     }
@@ -440,16 +474,38 @@ impl Running {
                 .with_routes((&current.config, &new), generation, self.usability())?;
         let plan = match routes_only {
             Some(plan) => plan,
-            None => Plan::new(&new, generation, self.usability())?,
+            None => current.plan.after(&new, generation, self.usability())?,
         };
+        if plan.ports.len() > self.ledger_ports {
+            return Err(Refusal::failed(format!(
+                "nothing was changed, since this needs a restart:\n\
+                 more than {SPARE_PATHS} sites have been added since the start"
+            )));
+        }
+        let parts = Arc::new(current.parts.after(&new, &plan));
+        let useless = tunnels::useless_keys(&new).map_err(Refusal::failed)?;
+        if !useless.is_empty() {
+            let names = useless.join(", ");
+            return Err(Refusal::bad(format!(
+                "no handshake can use the public keys of: {names}"
+            )));
+        }
+        let steps = parts.steps(&current.parts.tunnels, &new, self.workers.len());
+        let (before, after) = steps
+            .map_err(Refusal::failed)?
+            .into_iter()
+            .map(|steps| (steps.before, steps.after))
+            .unzip();
         // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
-        // forwarding state does not know.
+        // forwarding state does not know. New tunnels are there before routes lead to them, and those that
+        // are gone stay as long as routes do.
         let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
+        tunnels::carry_out(&self.workers, before).map_err(Refusal::failed)?;
         let old = self.forwarding.load_full();
         let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
         let flows = limit::flows(&new, old.flows.as_ref());
         let hits = old.hits.following(&rule::kept(&current.config, &new));
-        let forwarding = self.parts.forwarding(&new, &plan, (limits, flows), hits);
+        let forwarding = parts.forwarding(&new, &plan, (limits, flows), hits);
         let replaced = self.forwarding.swap(Arc::new(forwarding));
         self.retired().push(replaced);
         let device = &new.vnet.device;
@@ -458,14 +514,20 @@ impl Running {
             report.warnings.push(format!("kernel routes: {error:?}"));
         }
         // Control may have judged a path between the plan and the store: it looks at all of them anew.
-        if !self.control.watch(self.parts.watch(&new, &plan)) {
+        if !self.control.watch(parts.watch(&new, &plan)) {
             report
                 .warnings
                 .push("control is busy: probes stay as they were".to_owned());
         }
+        if let Err(error) = tunnels::carry_out(&self.workers, after) {
+            report
+                .warnings
+                .push(format!("tunnels that are gone: {error}"));
+        }
         *current = Current {
             config: new,
             plan,
+            parts,
             generation,
         };
         Ok(report)

@@ -13,7 +13,7 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::Parts;
 use crate::control::board::unix_ms;
-use crate::control::data_path::DataPath;
+use crate::control::data_path::{DataPath, ledger_ports};
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
@@ -116,7 +116,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         parts,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
     let _bystander = parts.keep_kernel_out();
-    let control_ledger = Arc::new(Ledger::new(plan.ports.len()));
+    let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
 

@@ -124,6 +124,9 @@ pub struct PathStatus {
     /// `ExpressRoute` or `Vpn`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Kind of a VPN connection: `site-to-site`, `vnet-to-vnet` or `point-to-site`.
+    #[serde(default)]
+    pub connection: Option<String>,
     /// `up`, `degraded`, `holding`, `starting`, `idle` or `down`.
     pub state: String,
     /// Why, where it is not up.
@@ -306,6 +309,29 @@ pub struct TunnelView {
     /// TunnelIngressPackets and TunnelIngressBytes.
     pub ingress: Sum,
     /// TunnelEgressPackets and TunnelEgressBytes.
+    pub egress: Sum,
+}
+
+/// A point-to-site client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub address: Vec<IpAddr>,
+    /// Its public key, base64.
+    pub public_key: String,
+    /// Whether it has a session; `null`: the gateway does not run.
+    pub connected: Option<bool>,
+    /// Where its datagrams come from.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last handshake; `null`: none yet.
+    pub last_handshake_seconds: Option<f64>,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// IP packets from it.
+    pub ingress: Sum,
+    /// IP packets to it.
     pub egress: Sum,
 }
 

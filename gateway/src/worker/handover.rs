@@ -2,6 +2,7 @@
 //! through atomic words. No lock on either side.
 
 use crate::worker::bell::Bell;
+use crate::worker::change::Order;
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
@@ -42,6 +43,8 @@ pub struct HostPort {
     pub to_host: ArrayQueue<ToHost>,
     /// Control to worker.
     pub from_host: ArrayQueue<FromHost>,
+    /// Control to worker: tunnels that come and go.
+    pub orders: ArrayQueue<Order>,
     /// Tells the worker that something is there for it.
     pub bell: Arc<Bell>,
 }
@@ -52,6 +55,8 @@ impl HostPort {
         Self {
             to_host: ArrayQueue::new(HOST_QUEUE),
             from_host: ArrayQueue::new(HOST_QUEUE),
+            // Control waits for each to be obeyed.
+            orders: ArrayQueue::new(2),
             bell,
         }
     }
@@ -123,8 +128,12 @@ pub struct TunnelWord {
     pub endpoint: ArcSwapOption<SocketAddr>,
     /// IP packets that came in through it.
     pub packets_in: AtomicU64,
+    /// Their bytes; of clients only.
+    pub bytes_in: AtomicU64,
     /// IP packets that went out through it.
     pub packets_out: AtomicU64,
+    /// Their bytes; of clients only.
+    pub bytes_out: AtomicU64,
 }
 
 /// What control knows of a link's interface.

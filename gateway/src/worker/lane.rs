@@ -128,7 +128,7 @@ mod tests {
                 assert_ne!(other, worker);
                 lane_of(lanes, (other, workers), hash)
             }
-            Way::Link(_) | Way::Private(_) => unreachable!("a site of lanes is neither"),
+            other => unreachable!("{other:?} is no site"),
         }
     }
 

@@ -5,6 +5,8 @@
 //! - [`link`], [`ethernet`]: ExpressRoute links, tags, next hops
 //! - [`tunnels`]: trains sealed and opened in place; [`lane`]: several sessions of one site side by side
 //! - [`private`]: tunnels over a circuit, encryption over the private path
+//! - [`clients`]: which client a packet is for, and which sources each may use
+//! - [`change`]: tunnels that come and go while the worker runs
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
 //! - [`handover`]: what workers and control hand each other
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
@@ -12,6 +14,8 @@
 
 pub mod backlog;
 pub mod bell;
+pub mod change;
+pub mod clients;
 pub mod crossing;
 pub mod ethernet;
 pub mod handover;

@@ -163,6 +163,7 @@ impl<E: Endpoint> Worker<E> {
                 now,
                 forwarding: &forwarding,
             };
+            self.switch.obey(now);
             self.switch.begin(round);
             self.refresh_links();
             // 3. every device that has something

@@ -21,6 +21,7 @@ use crate::pipeline::process::{Egress, Forwarding, Outcome, process_counted};
 use crate::pipeline::shape::{Release, Shaper};
 use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
+use crate::worker::clients::{Address, ByAddress};
 use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::lane::{FIRST_OWNER, Lanes};
@@ -49,6 +50,10 @@ pub enum Way {
     Private(usize),
     /// A tunnel of which this worker has no lane, and the worker of this number has.
     Owner(usize),
+    /// Clients, whose tunnels several workers have.
+    Clients,
+    /// Not known here.
+    Nowhere,
 }
 
 /// The TUN queue with what it can take.
@@ -103,6 +108,8 @@ pub struct Switch<E, D: Devices = Kernel> {
     pub privates: Vec<Private<E>>,
     /// What each [`PathId`] is.
     pub ways: Vec<Way>,
+    /// The worker that has the tunnel of each client, by the client's addresses.
+    pub client_owners: ByAddress<usize>,
     /// The ways to the other workers, by number; none to itself.
     pub exits: Vec<Option<Exit>>,
     /// What the other workers have for this one.
@@ -600,7 +607,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 Some(&Way::Tunnel(lanes)) => self.send_by_lane(now, path, lanes, packet),
                 Some(&Way::Owner(worker)) => self.cross(worker, path, packet),
                 Some(&Way::Private(place)) => self.send_private(now, place, path, packet),
-                None => self.drop(DropReason::NoPath, packet),
+                Some(Way::Clients) => self.send_to_client(now, path, packet),
+                Some(Way::Nowhere) | None => self.drop(DropReason::NoPath, packet),
             },
         }
     }
@@ -623,6 +631,23 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         match tunnels {
             Some(tunnels) => tunnels.send(now, path, packet.bytes, packet.headers, packet.offload),
             None => self.cross(FIRST_OWNER, path, packet),
+        }
+    }
+
+    /// Sends a packet to the client that has its destination, or hands it to the worker that has the client.
+    #[inline]
+    fn send_to_client(&mut self, now: Instant, path: PathId, packet: Packet<'_>) {
+        let destination = Address::destination(&packet.headers.key);
+        match self.client_owners.get(&destination) {
+            // There is no way from a worker to itself: the client is this one's.
+            Some(&owner) if self.exits.get(owner).is_some_and(Option::is_some) => {
+                self.cross(owner, path, packet);
+            }
+            Some(_) => {
+                self.tunnels
+                    .send(now, path, packet.bytes, packet.headers, packet.offload);
+            }
+            None => self.drop(DropReason::NoClient, packet),
         }
     }
 
@@ -758,6 +783,16 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     }
                     Some(&Way::Private(place)) => {
                         self.send_private(round.now, place, *path, packet);
+                    }
+                    // Whoever handed it over knew that the client is this worker's; if it has gone since, the
+                    // tunnels say so.
+                    Some(Way::Clients) => {
+                        let Packet {
+                            bytes,
+                            headers,
+                            offload,
+                        } = packet;
+                        self.tunnels.send(round.now, *path, bytes, headers, offload);
                     }
                     _ => self.drop(DropReason::NoPath, packet),
                 }

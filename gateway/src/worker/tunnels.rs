@@ -16,6 +16,7 @@ use crate::device::udp::{SendOutcome, UdpSocket};
 use crate::pipeline::ecn;
 use crate::pipeline::split::{self, Split};
 use crate::telemetry::ledger::{Ledger, Port};
+use crate::worker::clients::{Address, ByAddress, ClientId, Sources};
 use crate::worker::handover::TunnelWord;
 use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
@@ -25,13 +26,15 @@ use routing::packet::Headers;
 use routing::path::PathId;
 use routing::reason::DropReason;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Trains that wait for one peer's handshake: 4 x 64 KB.
 const MAX_WAITING: usize = 4;
+/// Trains that wait in all, before clients' trains wait no more: 4 MB.
+const MAX_WAITING_ALL: usize = 64;
 /// How long a train waits: one handshake attempt (REKEY_TIMEOUT is 5 s) and a bit.
 const MAX_WAIT: Duration = Duration::from_secs(6);
 /// How often a lane that carries nothing is asked for a handshake, while there are packets for it.
@@ -75,7 +78,20 @@ struct Site {
     /// When [`Tunnels::carries`] has last asked for a handshake.
     asked: Option<Instant>,
     packets_in: u64,
+    bytes_in: u64,
     packets_out: u64,
+    bytes_out: u64,
+    /// For a client: who it is, and what it may send.
+    client: Option<(ClientId, Sources)>,
+}
+
+/// What a path is here.
+#[derive(Clone, Copy)]
+enum FarEnd {
+    /// A site.
+    Site(PeerId),
+    /// Clients: the destination says which.
+    Clients,
 }
 
 /// What has come in from the underlay.
@@ -126,7 +142,9 @@ impl<U: TrainSink> Transmit for Outbox<'_, U> {
 pub struct Tunnels<E, U = UdpSocket> {
     endpoint: E,
     sites: Vec<Option<Site>>,
-    by_path: Vec<Option<PeerId>>,
+    by_path: Vec<Option<FarEnd>>,
+    /// Clients by their addresses.
+    by_address: ByAddress<PeerId>,
     underlay: Underlay<U>,
     ledger: Arc<Ledger>,
     started: Instant,
@@ -156,6 +174,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             endpoint,
             sites: Vec::new(),
             by_path: Vec::new(),
+            by_address: ByAddress::default(),
             underlay,
             ledger,
             started,
@@ -171,10 +190,47 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 
     /// Adds a site's peer as `path`. False if the engine refuses the key.
     pub fn add(&mut self, now: Instant, path: PathId, peer: &Peer, word: Arc<TunnelWord>) -> bool {
-        let Some(id) = self.endpoint.add_peer(now, peer) else {
+        let Some(id) = self.add_peer(now, path, peer, word, None) else {
             return false;
         };
-        let site = Site {
+        self.lead(path, FarEnd::Site(id));
+        true
+    }
+
+    /// Adds a client, which has these addresses, to those behind `path`. False if the engine refuses the key.
+    pub fn add_client(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        (client, addresses): (ClientId, &[IpAddr]),
+        peer: &Peer,
+        word: Arc<TunnelWord>,
+    ) -> bool {
+        let client = Some((client, Sources::of(addresses)));
+        let Some(id) = self.add_peer(now, path, peer, word, client) else {
+            return false;
+        };
+        for &address in addresses {
+            self.by_address.insert(address.into(), id);
+        }
+        self.lead(path, FarEnd::Clients);
+        true
+    }
+
+    fn add_peer(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        peer: &Peer,
+        word: Arc<TunnelWord>,
+        client: Option<(ClientId, Sources)>,
+    ) -> Option<PeerId> {
+        let id = self.endpoint.add_peer(now, peer)?;
+        let slot = usize::from(id.0);
+        if self.sites.len() <= slot {
+            self.sites.resize_with(slot + 1, || None);
+        }
+        *self.sites.get_mut(slot)? = Some(Site {
             path,
             mtu: usize::from(peer.mtu),
             waiting: VecDeque::new(),
@@ -182,39 +238,69 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             pulse: Pulse::default(),
             asked: None,
             packets_in: 0,
+            bytes_in: 0,
             packets_out: 0,
-        };
-        let (slot, path) = (usize::from(id.0), usize::from(path.0));
-        if self.sites.len() <= slot {
-            self.sites.resize_with(slot + 1, || None);
-        }
-        if self.by_path.len() <= path {
-            self.by_path.resize(path + 1, None);
-        }
-        self.sites[slot] = Some(site);
-        self.by_path[path] = Some(id);
+            bytes_out: 0,
+            client,
+        });
         self.deadline = Some(now);
-        true
+        Some(id)
+    }
+
+    fn lead(&mut self, path: PathId, to: FarEnd) {
+        let place = usize::from(path.0);
+        if self.by_path.len() <= place {
+            self.by_path.resize(place + 1, None);
+        }
+        if let Some(slot) = self.by_path.get_mut(place) {
+            *slot = Some(to);
+        }
     }
 
     /// Takes a site away; what waits for it is dropped.
-    pub fn remove(&mut self, path: PathId) {
-        let Some(id) = self
-            .by_path
-            .get_mut(usize::from(path.0))
-            .and_then(Option::take)
-        else {
-            return;
+    pub fn remove(&mut self, now: Instant, path: PathId) {
+        let far_end = self.by_path.get_mut(usize::from(path.0));
+        if let Some(FarEnd::Site(id)) = far_end.and_then(Option::take) {
+            self.remove_peer(now, id, DropReason::NoPath);
+        }
+    }
+
+    /// Takes a client away, if its tunnel is here: its session is dead.
+    pub fn remove_client(&mut self, now: Instant, client: ClientId) {
+        let is_it = |site: &Option<Site>| {
+            let known = site.as_ref().and_then(|site| site.client);
+            known.is_some_and(|(id, _)| id == client)
         };
+        if let Some(slot) = self.sites.iter().position(is_it) {
+            let id = PeerId(slot as u16);
+            self.by_address.retain(|_, peer| *peer != id);
+            self.remove_peer(now, id, DropReason::NoClient);
+        }
+    }
+
+    fn remove_peer(&mut self, now: Instant, id: PeerId, reason: DropReason) {
+        self.flush(now);
         self.endpoint.remove_peer(id);
         if let Some(site) = self.sites.get_mut(usize::from(id.0)).and_then(Option::take) {
             self.waiting -= site.waiting.len();
             for waiting in site.waiting {
                 let packets = waiting.train.len() as u64;
                 self.ledger.release(packets);
-                self.ledger
-                    .dropped(DropReason::Shutdown, packets, waiting.bytes);
+                self.ledger.dropped(reason, packets, waiting.bytes);
             }
+        }
+    }
+
+    /// The peer that a packet for `path` is for; `Err` says why there is none.
+    #[inline]
+    fn peer_of(&self, path: PathId, headers: &Headers) -> Result<PeerId, DropReason> {
+        match self.by_path.get(usize::from(path.0)) {
+            Some(&Some(FarEnd::Site(peer))) => Ok(peer),
+            Some(Some(FarEnd::Clients)) => {
+                let peer = self.by_address.get(&Address::destination(&headers.key));
+                peer.copied().ok_or(DropReason::NoClient)
+            }
+            Some(None) | None => Err(DropReason::NoPath),
         }
     }
 
@@ -232,7 +318,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// a handshake now and then.
     #[inline]
     pub fn carries(&mut self, now: Instant, path: PathId) -> bool {
-        let Some(&Some(peer)) = self.by_path.get(usize::from(path.0)) else {
+        let Some(&Some(FarEnd::Site(peer))) = self.by_path.get(usize::from(path.0)) else {
             return false;
         };
         let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) else {
@@ -279,19 +365,21 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         (packet, headers, offload): (&[u8], &Headers, &Offload),
         first: usize,
     ) {
-        let Some(&Some(peer)) = self.by_path.get(usize::from(path.0)) else {
-            let segments =
-                offload.segments(packet.len().saturating_sub(usize::from(headers.payload)));
-            self.ledger
-                .dropped(DropReason::NoPath, segments, packet.len() as u64);
-            return;
+        let tally = Tally::of(headers, offload);
+        let peer = match self.peer_of(path, headers) {
+            Ok(peer) => peer,
+            Err(reason) => {
+                let left = tally.packets.saturating_sub(first as u64);
+                let bytes = tally.bytes * left / tally.packets.max(1);
+                self.ledger.dropped(reason, left, bytes);
+                return;
+            }
         };
         let class = ecn::outer_traffic_class(headers.traffic_class);
         if self.open != Some((peer, class)) {
             self.flush(now);
             self.reopen(peer, class);
         }
-        let tally = Tally::of(headers, offload);
         let mut segment = first;
         loop {
             match split::split_into(packet, headers, offload, &mut self.train, segment) {
@@ -398,6 +486,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         let site = sites.get_mut(usize::from(peer.0)).and_then(Option::as_mut);
         let port = site.map_or(Port::UNDERLAY, |site| {
             site.packets_out += sent;
+            site.bytes_out += sent_bytes;
             Port::path(site.path)
         });
         ledger.sent(port, sent, sent_bytes);
@@ -420,7 +509,14 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             self.ledger.dropped(DropReason::NoPath, packets, bytes);
             return;
         };
-        if site.waiting.len() >= MAX_WAITING {
+        // A client that has not called cannot be asked for a session; and there may be thousands.
+        let is_deaf = site.client.is_some()
+            && (self.waiting >= MAX_WAITING_ALL
+                || self
+                    .endpoint
+                    .status(peer)
+                    .is_none_or(|status| status.endpoint.is_none()));
+        if site.waiting.len() >= MAX_WAITING || is_deaf {
             self.ledger
                 .dropped(DropReason::TunnelNoSession, packets, bytes);
             return;
@@ -504,6 +600,15 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 };
                 site.packets_in += 1;
                 let path = site.path;
+                if let Some((_, sources)) = &site.client {
+                    let Some(bytes) = sources.admit(plaintext) else {
+                        let length = plaintext.len() as u64;
+                        ledger.received(Port::path(path), 1, length);
+                        ledger.dropped(DropReason::SpoofedSource, 1, length);
+                        return Arrival::Done;
+                    };
+                    site.bytes_in += bytes;
+                }
                 if self.waiting > 0 {
                     self.send_waiting(now, peer);
                 }
@@ -567,7 +672,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             let soon = now + Duration::from_millis(100);
             self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
         }
-        self.publish(now);
+        self.publish_some(now, |site| site.client.is_none());
     }
 
     fn drop_stale(&mut self, now: Instant) {
@@ -592,6 +697,11 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 
     /// Looks at every tunnel, and writes its [`TunnelWord`].
     pub fn publish(&mut self, now: Instant) {
+        self.publish_some(now, |_| true);
+    }
+
+    /// Clients may be thousands, and nothing waits for their words: they are told of every 100 ms only.
+    fn publish_some(&mut self, now: Instant, wanted: impl Fn(&Site) -> bool) {
         let started = self.started;
         let since_start = |at: Option<Instant>| {
             at.map_or(0, |at| {
@@ -599,7 +709,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             })
         };
         for (peer, site) in self.sites.iter_mut().enumerate() {
-            let Some(site) = site else { continue };
+            let Some(site) = site.as_mut().filter(|site| wanted(site)) else {
+                continue;
+            };
             let Some(status) = self.endpoint.status(PeerId(peer as u16)) else {
                 continue;
             };
@@ -614,6 +726,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 .store(status.has_session, Ordering::Relaxed);
             word.packets_in.store(site.packets_in, Ordering::Relaxed);
             word.packets_out.store(site.packets_out, Ordering::Relaxed);
+            word.bytes_in.store(site.bytes_in, Ordering::Relaxed);
+            word.bytes_out.store(site.bytes_out, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
             }
@@ -623,8 +737,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// Drops everything that still waits, before the worker ends.
     pub fn shut_down(&mut self, now: Instant) {
         self.flush(now);
-        for path in 0..self.by_path.len() {
-            self.remove(PathId(path as u16));
+        for peer in 0..self.sites.len() {
+            self.remove_peer(now, PeerId(peer as u16), DropReason::Shutdown);
         }
     }
 }

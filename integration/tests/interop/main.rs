@@ -4,7 +4,8 @@
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
 //!   [`capture`]: what a wire has carried, read by tshark.
-//! - [`tunnel`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`], [`trouble`]: the tests.
+//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
+//!   [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
 //! `VNG_QUICK=1` leaves out the one that takes minutes.
@@ -12,6 +13,7 @@
 
 mod bulk;
 mod capture;
+mod clients;
 mod lanes;
 mod link;
 mod peer;
@@ -20,6 +22,7 @@ mod rekey;
 mod reload;
 mod resize;
 mod shaping;
+mod sites;
 mod stage;
 mod traffic;
 mod trouble;

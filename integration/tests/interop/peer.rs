@@ -5,6 +5,7 @@ use crate::stage::{Family, Stage, host_address, underlay};
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use integration::host::Host;
 use integration::peer::{self, End};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Which.
@@ -22,6 +23,21 @@ impl Kind {
             Self::Boringtun => ["boringtun-cli", "wg"],
         }
     }
+
+    fn command(self) -> String {
+        match self {
+            Self::WireguardGo => peer::WIREGUARD_GO.to_owned(),
+            // One thread: more of them reorder a flow.
+            Self::Boringtun => peer::boringtun(Some(1)),
+        }
+    }
+}
+
+/// Starts it on `host` with a client's file, as its user would.
+pub(crate) fn start_client(stage: &Stage, host: &Arc<Host>, kind: Kind, file: &Path) -> Background {
+    let command = kind.command();
+    peer::start_from_file(&stage.nursery, host, &stage.scratch, &command, file)
+        .unwrap_or_else(|error| panic!("{kind:?}: {error}"))
 }
 
 /// Starts it on `host` as side 2, with vng of this key as side 1. Its device is `wg0`.
@@ -34,11 +50,7 @@ pub(crate) fn start(
     preshared: Option<&PresharedKey>,
     over: Family,
 ) -> Background {
-    let command = match kind {
-        Kind::WireguardGo => peer::WIREGUARD_GO.to_owned(),
-        // One thread: more of them reorder a flow.
-        Kind::Boringtun => peer::boringtun(Some(1)),
-    };
+    let command = kind.command();
     let addresses = Family::BOTH.map(|family| {
         let length = family.of([16, 48]);
         format!("{}/{length}", host_address(2, family))

@@ -40,6 +40,7 @@ pub(crate) fn builder() -> Builder {
     let site = |name: &str, prefixes: &[&str]| Owner {
         name: name.to_owned(),
         allowed_sources: nets(prefixes).into_iter().collect(),
+        ..Owner::default()
     };
     builder.owners = vec![
         site("er-sydney", &[]),

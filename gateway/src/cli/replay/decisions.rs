@@ -346,6 +346,11 @@ impl Ways {
                     let site = sites.into_iter().nth(site);
                     site.map_or_else(Vec::new, |site| site.prefixes.clone())
                 }
+                Origin::PointToSite => {
+                    let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+                    clients.flat_map(|p| p.address_pool.clone()).collect()
+                }
+                Origin::Gone => Vec::new(),
             };
             paths.extend(prefixes.into_iter().map(|prefix| (prefix, path.id)));
         }

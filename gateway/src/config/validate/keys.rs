@@ -2,6 +2,7 @@
 
 use super::{Rules, found};
 use crate::config::key_file::{self, KeyFileError};
+use crate::config::schema::Vpn;
 use crypto::key::{PresharedKey, PrivateKey};
 use std::path::Path;
 
@@ -14,28 +15,38 @@ pub(super) fn check(rules: &mut Rules) {
         Err(error) => wrong(rules, key, &vpn.private_key_file, &error),
         Ok(private) => {
             let own = private.public_key();
-            for (index, site) in vpn.sites.iter().enumerate() {
-                if site.public_key == own.0 {
+            for (far, public_key, _) in far_ends(vpn) {
+                if public_key == own.0 {
                     let words = found("this gateway's own public key")
                         .allowed("the public key of the other end")
                         .also(key, "the private key it belongs to");
-                    rules.error(
-                        &format!("vpn.site[{index}].public_key"),
-                        "is our own",
-                        words,
-                    );
+                    rules.error(&format!("{far}.public_key"), "is our own", words);
                 }
             }
         }
     }
-    for (index, site) in vpn.sites.iter().enumerate() {
-        if let Some(path) = &site.preshared_key_file
+    for (far, _, preshared_key_file) in far_ends(vpn) {
+        if let Some(path) = preshared_key_file
             && let Err(error) = key_file::read::<PresharedKey>(path)
         {
-            let key = format!("vpn.site[{index}].preshared_key_file");
+            let key = format!("{far}.preshared_key_file");
             wrong(rules, &key, path, &error);
         }
     }
+}
+
+/// Sites and clients, each with its key in the file, its public key and its preshared key's file.
+fn far_ends(vpn: &Vpn) -> impl Iterator<Item = (String, [u8; 32], Option<&Path>)> {
+    let sites = vpn.sites.iter().enumerate().map(|(index, site)| {
+        let file = site.preshared_key_file.as_deref();
+        (format!("vpn.site[{index}]"), site.public_key, file)
+    });
+    let clients = vpn.point_to_site.iter().flat_map(|p| &p.clients);
+    let clients = clients.enumerate().map(|(index, client)| {
+        let key = format!("vpn.point_to_site.client[{index}]");
+        (key, client.public_key, client.preshared_key_file.as_deref())
+    });
+    sites.chain(clients)
 }
 
 fn wrong(rules: &mut Rules, key: &str, path: &Path, error: &KeyFileError) {

@@ -4,6 +4,7 @@
 mod expressroute;
 mod keys;
 mod not_yet;
+mod point_to_site;
 mod policy;
 mod prefix_sets;
 mod route;
@@ -40,6 +41,7 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     expressroute::check(&mut rules);
     vpn::check(&mut rules);
     prefix_sets::check(&mut rules);
+    point_to_site::check(&mut rules);
     policy::check(&mut rules);
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {

@@ -6,11 +6,6 @@ use super::{Rules, found};
 pub(super) fn check(rules: &mut Rules) {
     sessions(rules);
     let config = rules.config;
-    let vpn = config.vpn.as_ref();
-    if vpn.is_some_and(|vpn| vpn.point_to_site.is_some()) {
-        let help = "clients are not served; a client can be a [[vpn.site]] of one address";
-        warn(rules, "vpn.point_to_site", "point-to-site clients", help);
-    }
     if config.control.metrics.is_some() {
         let help = "nothing is served there; vng show counters --json has the counters";
         warn(rules, "control.metrics", "metrics", help);

@@ -3,7 +3,7 @@
 use super::{Rules, found, joined};
 use crate::config::rule::{numbered, out_of_reach};
 use crate::config::schema::{Action, From, Match, PolicyRule};
-use crate::config::value::nearest;
+use crate::config::value::{POINT_TO_SITE, nearest};
 use crate::config::walk::without_indices;
 use ipnet::IpNet;
 use routing::policy::{self, Shadow};
@@ -26,7 +26,7 @@ pub(super) fn check(rules: &mut Rules) {
 
 /// Names that policies and routes may use.
 pub(super) struct Names {
-    /// Circuits and sites.
+    /// Circuits and sites; and `point-to-site`, all clients together.
     pub(super) paths: Vec<String>,
     /// Point-to-site clients: neither policies nor routes name them.
     clients: Vec<String>,
@@ -40,8 +40,10 @@ impl Names {
         let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
         let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
         let circuits = circuits.map(|circuit| circuit.name.clone());
+        let pool = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
         let paths: Vec<String> = circuits
             .chain(sites.map(|site| site.name.clone()))
+            .chain(pool.map(|_| POINT_TO_SITE.to_owned()))
             .collect();
         let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
         let clients = clients.flat_map(|p| p.clients.iter().map(|client| client.name.clone()));
@@ -82,7 +84,8 @@ pub(super) fn known_name(rules: &mut Rules, known: &Names, key: &str, name: &str
     if circuit.is_some_and(|circuit| is(&known.paths, circuit)) {
         words = words.help("name the circuit; its links share the flows");
     } else if is(&known.clients, name) {
-        words = words.help("this is a client; match its address instead");
+        words =
+            words.help("this is a client; match its address, or name \"point-to-site\" for all");
     } else if let Some(near) = nearest(name, allowed) {
         words = words.help(format!("did you mean \"{near}\"?"));
     }

@@ -3,7 +3,7 @@
 use super::{Rules, Words, edition_help, found, joined, overlap};
 use crate::config::read::DEFAULT_ASN;
 use crate::config::rule::prefixes;
-use crate::config::schema::{Action, Client, Config, PolicyRule, Site, Vpn};
+use crate::config::schema::{Action, Client, Config, PolicyRule, Site, SiteKind, Vpn};
 use crate::config::value::nearest;
 use crate::sku::{self, Edition, UnknownVpnSku};
 use ipnet::IpNet;
@@ -19,7 +19,6 @@ pub(super) fn check(rules: &mut Rules) {
         site(rules, vpn, &format!("vpn.site[{index}]"), of);
     }
     same_prefixes(rules, vpn);
-    clients(rules, vpn);
     transit(rules);
 }
 
@@ -155,6 +154,9 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
         }
         rules.unique("is listed twice", prefixes);
     }
+    if site.kind == SiteKind::VnetToVnet {
+        other_network(rules, &list, &site.prefixes);
+    }
     let last_port = u32::from(vpn.listen_port) + u32::from(site.lanes) - 1;
     if last_port > u32::from(u16::MAX) && rules.sound("vpn.listen_port") {
         let words = found(format!("{} lanes", site.lanes))
@@ -286,6 +288,27 @@ fn in_the_clear(rules: &mut Rules, key: &str, site: &Site, circuit: &str) {
     }
 }
 
+/// The far end of a VNet-to-VNet connection is a virtual network: what is behind it is its address space, and two
+/// networks that are joined have no address in common.
+fn other_network(rules: &mut Rules, list: &str, prefixes: &[IpNet]) {
+    for (index, prefix) in prefixes.iter().enumerate() {
+        let key = format!("{list}[{index}]");
+        let space = &rules.config.vnet.address_space;
+        if prefix.prefix_len() == 0 {
+            let words = found(format!("{prefix} is everything"))
+                .allowed("the address space of the other virtual network")
+                .help("a way to everything is a site: kind = \"site-to-site\"");
+            rules.error(&key, "is no address space", words);
+        } else if let Some(own) = space.iter().position(|own| prefix.contains(own)) {
+            // One inside the address space is told of with those of all sites.
+            let words = found(format!("{prefix} is of this virtual network as well"))
+                .allowed("address spaces that have no address in common")
+                .also(format!("vnet.address_space[{own}]"), "this network");
+            rules.error(&key, "overlaps", words);
+        }
+    }
+}
+
 /// The same prefix at two sites: only a policy rule says which one a packet is meant for.
 fn same_prefixes(rules: &mut Rules, vpn: &Vpn) {
     if !rules.sound("vpn.site") || !rules.sound("policy") {
@@ -334,57 +357,6 @@ fn chooses(config: &Config, rule: &PolicyRule, prefix: &IpNet, between: [&str; 2
     let destination = prefixes(config, &rule.matches.destination);
     (destination.is_empty() || destination.iter().any(|to| overlap(to, prefix)))
         && paths.iter().any(|path| between.contains(&path.as_str()))
-}
-
-fn clients(rules: &mut Rules, vpn: &Vpn) {
-    let Some(point_to_site) = &vpn.point_to_site else {
-        return;
-    };
-    let pools = "vpn.point_to_site.address_pool";
-    if rules.sound(pools) {
-        for (index, pool) in point_to_site.address_pool.iter().enumerate() {
-            self::pool(rules, vpn, &format!("{pools}[{index}]"), index, pool);
-        }
-    }
-    let mut addresses = Vec::new();
-    for (index, client) in point_to_site.clients.iter().enumerate() {
-        let key = format!("vpn.point_to_site.client[{index}].address");
-        if !rules.sound(&key) {
-            continue;
-        }
-        rules.one_of_each_family(&key, &client.address);
-        for (which, address) in client.address.iter().enumerate() {
-            let key = format!("{key}[{which}]");
-            let pool = &point_to_site.address_pool;
-            if rules.sound(pools) && !pool.iter().any(|pool| pool.contains(address)) {
-                let words = found(format!("{address} is in no pool"))
-                    .allowed(format!("an address in {}", joined(pool)))
-                    .also(pools, "the pool");
-                rules.error(&key, "is outside the address pool", words);
-            }
-            addresses.push((key, *address, address.to_string()));
-        }
-    }
-    rules.unique("is in use already", addresses);
-}
-
-/// azure.md: a client pool overlaps neither the virtual network nor what lies behind it.
-fn pool(rules: &mut Rules, vpn: &Vpn, key: &str, index: usize, pool: &IpNet) {
-    let others = vpn.point_to_site.iter().flat_map(|p| p.address_pool.iter());
-    let pools = others.take(index).enumerate();
-    let pools = pools.map(|(n, p)| (format!("vpn.point_to_site.address_pool[{n}]"), *p));
-    let space = rules.config.vnet.address_space.iter().enumerate();
-    let space = space.map(|(n, p)| (format!("vnet.address_space[{n}]"), *p));
-    // A default route over a site takes nothing away from the pool: the pool is more specific.
-    let far = super::vnet::far_prefixes(rules).into_iter();
-    let far = far.filter(|(_, prefix)| prefix.prefix_len() > 0);
-    let taken: Vec<(String, IpNet)> = pools.chain(space).chain(far).collect();
-    if let Some((other, prefix)) = taken.into_iter().find(|(_, prefix)| overlap(prefix, pool)) {
-        let words = found(format!("{pool} and {prefix} have addresses in common"))
-            .allowed("a pool apart from the address space and from what lies behind the gateway")
-            .also(other, "the other");
-        rules.error(key, "overlaps", words);
-    }
 }
 
 fn transit(rules: &mut Rules) {

@@ -32,6 +32,10 @@ impl Gateway for Pretend {
         Vec::new()
     }
 
+    fn clients(&self) -> Vec<ClientView> {
+        Vec::new()
+    }
+
     fn neighbors(&self) -> Vec<NeighborView> {
         Vec::new()
     }
@@ -61,6 +65,10 @@ impl Gateway for Pretend {
             "{} stays",
             resize.gateway.section()
         )))
+    }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        Ok(client == "laptop")
     }
 }
 

@@ -1,25 +1,21 @@
 //! The tunnels of a worker that circuits carry: no socket, but an engine for each circuit.
 
-use super::{Parts, peer, private_key, site_of, unusable_key};
+use super::{Parts, private_key};
 use crate::config::schema::Config;
 use crate::control::crew::Seat;
-use crate::control::plan::Plan;
 use crate::control::supervisor::RunError;
 use crate::worker::private::{Outlet, Private};
 use crate::worker::tunnels::{Tunnels, Underlay};
 use crypto::limiter::Limiter;
 use crypto::wireguard::{Endpoint, Epoch};
 use ipnet::IpNet;
-use routing::rib::OwnerId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// One for each circuit that carries tunnels, in the same order in every worker, with the sites that this
-/// worker owns.
+/// One for each circuit that carries tunnels, in the same order in every worker, still without any.
 pub(super) fn privates(
     config: &Config,
-    plan: &Plan,
     parts: &Parts,
     seat: &Seat,
     limiter: &Arc<Limiter>,
@@ -28,19 +24,13 @@ pub(super) fn privates(
     let Some(vpn) = &config.vpn else {
         return Ok(Vec::new());
     };
-    let mut circuits: Vec<OwnerId> = Vec::new();
-    for circuit in plan.paths.iter().filter_map(|path| path.over) {
-        if !circuits.contains(&circuit) {
-            circuits.push(circuit);
-        }
-    }
     let own: Vec<IpAddr> = config.vnet.address.iter().map(IpNet::addr).collect();
     let outlet = |v4: bool| {
         let own = own.iter().find(|address| address.is_ipv4() == v4)?;
         Some(Outlet::new(SocketAddr::new(*own, vpn.listen_port)))
     };
     let mut privates = Vec::new();
-    for circuit in circuits {
+    for &circuit in &parts.underlays {
         let underlay = Underlay {
             v4: outlet(true),
             v6: outlet(false),
@@ -52,22 +42,7 @@ pub(super) fn privates(
         let number = seat.number as u8;
         let endpoint = Endpoint::new(private_key(config)?, Arc::clone(limiter), number, epoch);
         let (ledger, is_last) = (Arc::clone(&seat.ledger), seat.is_last());
-        let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
-        for path in plan.paths.iter().filter(|path| path.over == Some(circuit)) {
-            let (Some(site), Some(word)) = (site_of(config, path), parts.tunnel(path.id)) else {
-                continue;
-            };
-            if parts.owner(path, seat.count) == seat.number
-                && !tunnels.add(
-                    started,
-                    path.id,
-                    &peer(config, path, site)?,
-                    Arc::clone(word),
-                )
-            {
-                return Err(unusable_key(site));
-            }
-        }
+        let tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
         privates.push(Private {
             tunnels,
             circuit,

@@ -1,0 +1,329 @@
+//! `vng p2s add`.
+//!
+//! 1. a key pair, and addresses that are free
+//! 2. the client's file, which alone has the private key
+//! 3. the configuration, checked with the client in it
+//! 4. the running gateway reads it
+
+use super::super::Failure;
+use super::super::keys::write_private;
+use super::super::output::{Style, list, print, print_json};
+use super::client_file::ClientFile;
+use super::document::{Document, NewClient};
+use super::{Running, Where, reload};
+use crate::config::key_file;
+use crate::config::pool::{self, Free};
+use crate::config::schema::{Config, PointToSite, Vpn};
+use crate::config::value::HostPort;
+use clap::Args;
+use crypto::key::{PresharedKey, PrivateKey};
+use ipnet::IpNet;
+use serde::Serialize;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(in super::super) struct Add {
+    /// The client's name
+    name: String,
+    #[command(flatten)]
+    gateway: Where,
+    /// A fixed address of the pool; without it the next that is free. Once for each IP version
+    #[arg(short, long, value_name = "ADDRESS")]
+    address: Vec<IpAddr>,
+    /// Where the client reaches this gateway, if `public_endpoint` of the configuration does not say
+    #[arg(short, long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
+    /// The client's file, mode 0600; without it NAME.conf in this directory
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make a preshared key too, and keep it in this file, mode 0600
+    #[arg(long, value_name = "FILE")]
+    preshared_key_file: Option<PathBuf>,
+    /// Show the QR code even where the output is no terminal
+    #[arg(long)]
+    qr: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Added<'a> {
+    name: &'a str,
+    address: &'a [IpAddr],
+    public_key: String,
+    file: &'a Path,
+    config: &'a Path,
+    /// `reloaded`, `not running` or `refused`.
+    gateway: &'a str,
+}
+
+pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
+    let mut document = Document::open(&arguments.gateway.config)?;
+    // 1. key pair and addresses
+    let config = document.loaded.config.clone();
+    let (vpn, clients) = clients_of(&config, &arguments.gateway.config)?;
+    let name = &arguments.name;
+    if clients.clients.iter().any(|client| client.name == *name) {
+        return Err(Failure::Usage(format!(
+            "there is a client {name:?} already; vng p2s revoke {name} takes it away"
+        )));
+    }
+    let endpoint = endpoint(arguments, vpn)?;
+    let address = addresses(&config, clients, &arguments.address)?;
+    let random = |error: crypto::key::KeyError| Failure::System(error.to_string());
+    let private_key = PrivateKey::generate().map_err(random)?;
+    let preshared = match &arguments.preshared_key_file {
+        Some(file) => Some((PresharedKey::generate().map_err(random)?, absolute(file)?)),
+        None => None,
+    };
+    let own = key_file::read::<PrivateKey>(&vpn.private_key_file)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", vpn.private_key_file.display())))?;
+    let file = ClientFile {
+        name,
+        private_key: &private_key,
+        preshared_key: preshared.as_ref().map(|(key, _)| key),
+        address: &address,
+        gateway: own.public_key(),
+        endpoint,
+    };
+
+    // 2. the client's file
+    let path = match &arguments.output {
+        Some(path) => path.clone(),
+        None => PathBuf::from(format!("{name}.conf")),
+    };
+    let public_key = private_key.public_key().to_string();
+    let client = NewClient {
+        name,
+        public_key: public_key.clone(),
+        preshared_key_file: preshared.as_ref().map(|(_, file)| file.as_path()),
+        address: &address,
+    };
+    if !document.add(&client) {
+        return Err(no_pool(&arguments.gateway.config));
+    }
+    let mut made: Vec<&Path> = Vec::new();
+    let undo = |made: &[&Path]| {
+        for path in made {
+            let _ = fs::remove_file(path);
+        }
+    };
+    let keys = preshared
+        .as_ref()
+        .map(|(key, file)| (file, key.to_base64()));
+    let text = file.text(&config);
+    let mut files = vec![(&path, &*text)];
+    files.extend(keys.as_ref().map(|(file, key)| (*file, &**key)));
+    for (path, text) in files {
+        if let Err(failure) = make(path, text) {
+            undo(&made);
+            return Err(failure);
+        }
+        made.push(path);
+    }
+
+    // 3. the configuration
+    let saved = document.save();
+    let config = match saved {
+        Ok(loaded) => loaded.config,
+        Err(failure) => {
+            undo(&made);
+            if matches!(failure, Failure::Said(_)) {
+                eprintln!(
+                    "nothing was changed: the configuration would not be valid with {name:?}"
+                );
+            }
+            return Err(failure);
+        }
+    };
+
+    // 4. the running gateway
+    let running = reload(&arguments.gateway.client(&config.control.socket));
+    let refused = match &running {
+        Running::Refused(why) => Some(Failure::Work(format!(
+            "{} has {name:?} now, but the running gateway does not take it:\n{why}",
+            arguments.gateway.config.display()
+        ))),
+        Running::Absent | Running::Reloaded => None,
+    };
+    if arguments.json {
+        print_json(&Added {
+            name,
+            address: &address,
+            public_key,
+            file: &path,
+            config: &arguments.gateway.config,
+            gateway: running.name(),
+        })?;
+    } else {
+        let told = match running {
+            Running::Reloaded => "the running gateway knows it",
+            Running::Absent => "the gateway does not run; it will know it when it starts",
+            Running::Refused(_) => "the running gateway does not know it",
+        };
+        print(&format!(
+            "{name}: {}; {told}\nits file is {}: whoever has it is {name}\n",
+            list(&address),
+            path.display()
+        ))?;
+        if arguments.qr || Style::of_stdout().terminal {
+            print(&file.qr_code(&config)?)?;
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+fn no_pool(config: &Path) -> Failure {
+    Failure::Usage(format!(
+        "{} has no [vpn.point_to_site]: add it with address_pool = [\"172.31.0.0/24\"]",
+        config.display()
+    ))
+}
+
+fn clients_of<'c>(config: &'c Config, path: &Path) -> Result<(&'c Vpn, &'c PointToSite), Failure> {
+    let vpn = config.vpn.as_ref();
+    let clients = vpn.and_then(|vpn| Some((vpn, vpn.point_to_site.as_ref()?)));
+    clients.ok_or_else(|| no_pool(path))
+}
+
+fn endpoint<'a>(arguments: &'a Add, vpn: &'a Vpn) -> Result<&'a str, Failure> {
+    let given = arguments.endpoint.as_ref().or(vpn.public_endpoint.as_ref());
+    let Some(endpoint) = given else {
+        return Err(Failure::Usage(
+            "where do clients reach this gateway? Say --endpoint HOST:PORT, or public_endpoint in [vpn]"
+                .to_owned(),
+        ));
+    };
+    if !HostPort::holds(endpoint) {
+        return Err(Failure::Usage(format!(
+            "{endpoint:?} is not a host and a port, such as vpn.example.net:51820"
+        )));
+    }
+    Ok(endpoint)
+}
+
+/// The addresses asked for, and of each other IP version of the pools the next that is free.
+fn addresses(
+    config: &Config,
+    clients: &PointToSite,
+    fixed: &[IpAddr],
+) -> Result<Vec<IpAddr>, Failure> {
+    let usage = |said: String| Err(Failure::Usage(said));
+    let pools = &clients.address_pool;
+    let mut all = fixed.to_vec();
+    for (index, address) in fixed.iter().enumerate() {
+        let before = fixed.iter().take(index);
+        if before
+            .into_iter()
+            .any(|other| other.is_ipv4() == address.is_ipv4())
+        {
+            return usage(format!("{address} is the second address of its IP version"));
+        }
+        let Some(pool) = pools.iter().find(|pool| pool.contains(address)) else {
+            return usage(format!(
+                "{address} is outside the address pool, {}",
+                list(pools)
+            ));
+        };
+        if let Some(reserved) = pool::reserved(pool, *address) {
+            return usage(format!("{address} is {} of {pool}", reserved.name()));
+        }
+        let holder = clients.clients.iter().find(|c| c.address.contains(address));
+        if let Some(holder) = holder {
+            return usage(format!("{address} is the address of {:?}", holder.name));
+        }
+    }
+    let mut free = Free::of(config, clients);
+    for v4 in [true, false] {
+        let in_pools = |pool: &IpNet| pool.addr().is_ipv4() == v4;
+        if !pools.iter().any(in_pools) || all.iter().any(|address| address.is_ipv4() == v4) {
+            continue;
+        }
+        let Some(address) = free.take(v4) else {
+            let pools: Vec<&IpNet> = pools.iter().filter(|pool| in_pools(pool)).collect();
+            return usage(format!(
+                "the address pool is exhausted: {} has no free address for another client",
+                list(&pools)
+            ));
+        };
+        all.push(address);
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn absolute(file: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(file)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
+
+fn make(path: &Path, text: &str) -> Result<(), Failure> {
+    write_private(path, text.as_bytes(), false).map_err(|error| {
+        let shown = path.display();
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::Usage(format!(
+                "{shown} is there already; name another file with -o, or remove it"
+            )),
+            _ => Failure::Work(format!("{shown}: {error}")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, KeyFiles};
+
+    fn config() -> Config {
+        let text = include_str!("../../../../docs/examples/coexist.toml").to_owned();
+        let loaded = config::parse(Path::new("f"), text, Path::new(""), KeyFiles::Skipped);
+        let mut config = loaded.unwrap().config;
+        let clients = config.vpn.as_mut().unwrap().point_to_site.as_mut().unwrap();
+        clients.address_pool = vec!["172.31.0.0/30".parse().unwrap()];
+        config
+    }
+
+    fn asked(config: &Config, fixed: &[&str]) -> Result<String, String> {
+        let (_, clients) = clients_of(config, Path::new("f")).unwrap();
+        let fixed: Vec<IpAddr> = fixed.iter().map(|text| text.parse().unwrap()).collect();
+        addresses(config, clients, &fixed)
+            .map(|all| list(&all))
+            .map_err(|failure| match failure {
+                Failure::Usage(said) => said,
+                other => panic!("{other:?}"),
+            })
+    }
+
+    #[test]
+    fn addresses_are_the_next_free_or_those_asked_for_or_refused_with_the_reason() {
+        let mut config = config();
+        assert_eq!(asked(&config, &[]).unwrap(), "172.31.0.1");
+        assert_eq!(asked(&config, &["172.31.0.1"]).unwrap(), "172.31.0.1");
+        for (address, why) in [
+            ("172.31.0.2", "172.31.0.2 is the address of \"laptop\""),
+            (
+                "172.31.0.3",
+                "172.31.0.3 is the broadcast address of 172.31.0.0/30",
+            ),
+            (
+                "172.31.1.1",
+                "172.31.1.1 is outside the address pool, 172.31.0.0/30",
+            ),
+        ] {
+            assert_eq!(asked(&config, &[address]).unwrap_err(), why);
+        }
+        let clients = config.vpn.as_mut().unwrap().point_to_site.as_mut().unwrap();
+        clients.clients[0]
+            .address
+            .push("172.31.0.1".parse().unwrap());
+        assert_eq!(
+            asked(&config, &[]).unwrap_err(),
+            "the address pool is exhausted: 172.31.0.0/30 has no free address for another client"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! `vng p2s list`.
+
+use super::super::Failure;
+use super::super::output::{Style, print, print_json};
+use super::super::show;
+use crate::config::{self, KeyFiles};
+use crate::control::api::{Request, What};
+use crate::control::client::{Client, ClientError};
+use crate::control::view::ClientView;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(in super::super) struct List {
+    /// The gateway's configuration file: names its socket, and the clients while it does not run
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The gateway's control socket, if it is another than the configuration's
+    #[arg(short, long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &List) -> Result<(), Failure> {
+    let config = match &arguments.config {
+        Some(file) => Some(config::load(file, KeyFiles::Skipped)?.config),
+        None => None,
+    };
+    let configured = config
+        .as_ref()
+        .map(|config| config.control.socket.as_path());
+    let socket = arguments.socket.as_deref().or(configured);
+    let client = Client::new(socket.unwrap_or(Path::new(config::read::DEFAULT_SOCKET)));
+    let request = Request::Show {
+        what: What::Clients,
+    };
+    let clients: Vec<ClientView> = match (client.view(&request), &config) {
+        (Ok(clients), _) => clients,
+        (Err(ClientError::NoGateway { .. }), Some(config)) => {
+            let vpn = config.vpn.as_ref();
+            let clients = vpn.and_then(|vpn| vpn.point_to_site.as_ref());
+            let clients = clients.into_iter().flat_map(|clients| &clients.clients);
+            let view = clients.map(|client| ClientView {
+                name: client.name.clone(),
+                address: client.address.clone(),
+                public_key: BASE64.encode(client.public_key),
+                ..ClientView::default()
+            });
+            let mut views: Vec<ClientView> = view.collect();
+            views.sort_by(|a, b| a.name.cmp(&b.name));
+            views
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    if arguments.json {
+        return print_json(&clients);
+    }
+    print(&show::clients(Style::of_stdout(), &clients))
+}

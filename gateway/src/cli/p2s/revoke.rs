@@ -1,0 +1,82 @@
+//! `vng p2s revoke`.
+//!
+//! 1. the running gateway ends the client's session, whatever else the file may have changed to
+//! 2. the configuration, without the client
+//! 3. the running gateway reads it
+
+use super::super::Failure;
+use super::super::output::{print, print_json};
+use super::document::Document;
+use super::{Running, Where, reload};
+use crate::control::api::Request;
+use crate::control::client::ClientError;
+use clap::Args;
+use serde::Serialize;
+use std::path::Path;
+
+#[derive(Debug, Args)]
+pub(in super::super) struct Revoke {
+    /// The client's name
+    name: String,
+    #[command(flatten)]
+    gateway: Where,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Revoked<'a> {
+    name: &'a str,
+    config: &'a Path,
+    /// `reloaded`, `not running` or `refused`.
+    gateway: &'a str,
+}
+
+pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
+    let mut document = Document::open(&arguments.gateway.config)?;
+    let name = &arguments.name;
+    let client = arguments
+        .gateway
+        .client(&document.loaded.config.control.socket);
+    let request = Request::Revoke {
+        client: name.clone(),
+    };
+    // 1. the session
+    let was_running = match client.view::<bool>(&request) {
+        Ok(was_there) => Some(was_there),
+        Err(ClientError::NoGateway { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    // 2. the configuration
+    if document.remove(name) {
+        document.save()?;
+    } else if was_running != Some(true) {
+        return Err(Failure::Usage(format!(
+            "there is no client {name:?}; vng p2s list names them"
+        )));
+    }
+    // 3. everything else
+    let running = reload(&client);
+    if arguments.json {
+        print_json(&Revoked {
+            name,
+            config: &arguments.gateway.config,
+            gateway: running.name(),
+        })?;
+    } else {
+        let told = match &running {
+            Running::Absent => "the gateway does not run",
+            Running::Reloaded | Running::Refused(_) => "its session is dead",
+        };
+        print(&format!("{name} is revoked; {told}\n"))?;
+    }
+    if let Running::Refused(why) = running {
+        eprintln!(
+            "the rest of the configuration is not in force:\n{}",
+            why.trim_end()
+        );
+    }
+    Ok(())
+}

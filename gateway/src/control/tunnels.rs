@@ -1,0 +1,428 @@
+//! Which tunnels there are, and how workers come from those of one configuration to those of the next while
+//! packets move.
+//!
+//! 1. [`TunnelSet::new`], [`TunnelSet::after`]: the words of sites and clients; what stays the same keeps its own
+//! 2. [`Steps::between`]: what each worker has to change, in the order in which it may be changed
+//! 3. [`carry_out`]: the changes, a few at a time, until every worker has made them
+
+use super::crew;
+use super::data_path::WorkerHandle;
+use super::plan::{Origin, PathPlan, Plan};
+use crate::config::key_file;
+use crate::config::schema::{Client, Config, Site, Vpn};
+use crate::worker::change::{Change, MOST_CHANGES, Order, PortPlace};
+use crate::worker::clients::ClientId;
+use crate::worker::handover::TunnelWord;
+use crate::worker::lane::{self, Lanes};
+use crate::worker::switch::Way;
+use crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crypto::tunnel::Peer;
+use routing::path::PathId;
+use routing::rib::OwnerId;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+/// How long a worker may take to make a few changes: it does so in its next round.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What makes a site's tunnel another one when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SiteFacts {
+    public_key: [u8; 32],
+    preshared_key_file: Option<PathBuf>,
+    endpoint: Option<SocketAddr>,
+    keepalive: Option<Duration>,
+    lanes: u8,
+    /// The circuit that carries it.
+    over: Option<OwnerId>,
+    /// Bytes of the inner packet.
+    mtu: u16,
+}
+
+/// A site's tunnel.
+#[derive(Clone, Debug)]
+struct SiteTunnel {
+    facts: SiteFacts,
+    /// One a lane.
+    words: Vec<Arc<TunnelWord>>,
+}
+
+/// What makes a client another one when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClientFacts {
+    public_key: [u8; 32],
+    preshared_key_file: Option<PathBuf>,
+    addresses: Vec<IpAddr>,
+}
+
+/// A client's tunnel.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientTunnel {
+    id: ClientId,
+    facts: ClientFacts,
+    pub(crate) word: Arc<TunnelWord>,
+}
+
+/// All tunnels of a configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TunnelSet {
+    sites: BTreeMap<PathId, SiteTunnel>,
+    /// The path of all clients.
+    clients_path: Option<PathId>,
+    /// By name.
+    clients: BTreeMap<String, ClientTunnel>,
+    /// The id of the next client.
+    next_client: u32,
+    /// How many links come before the first tunnel's path.
+    links: u16,
+}
+
+fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
+    match path.origin {
+        Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
+        Origin::Link { .. } | Origin::PointToSite | Origin::Gone => None,
+    }
+}
+
+fn clients_of(config: &Config) -> &[Client] {
+    let clients = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
+    clients.map_or(&[], |clients| &clients.clients)
+}
+
+impl TunnelSet {
+    /// The tunnels that a gateway starts with.
+    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
+        Self::default().after(config, plan)
+    }
+
+    /// The tunnels after a reload.
+    pub(crate) fn after(&self, config: &Config, plan: &Plan) -> Self {
+        let mut next = Self {
+            next_client: self.next_client,
+            links: plan
+                .paths
+                .iter()
+                .take_while(|path| matches!(path.origin, Origin::Link { .. }))
+                .count() as u16,
+            ..Self::default()
+        };
+        for path in plan.live() {
+            if path.origin == Origin::PointToSite {
+                next.clients_path = Some(path.id);
+            }
+            let (Some(site), Some(vpn)) = (site_of(config, path), &config.vpn) else {
+                continue;
+            };
+            let facts = SiteFacts {
+                public_key: site.public_key,
+                preshared_key_file: site.preshared_key_file.clone(),
+                endpoint: site.endpoint,
+                keepalive: site.keepalive,
+                lanes: site.lanes.max(1),
+                over: path.over,
+                mtu: vpn.mtu_of(site),
+            };
+            let known = self.sites.get(&path.id);
+            let tunnel = match known.filter(|known| known.facts == facts) {
+                Some(known) => known.clone(),
+                None => SiteTunnel {
+                    words: (0..facts.lanes).map(|_| Arc::default()).collect(),
+                    facts,
+                },
+            };
+            next.sites.insert(path.id, tunnel);
+        }
+        for client in clients_of(config) {
+            let facts = ClientFacts {
+                public_key: client.public_key,
+                preshared_key_file: client.preshared_key_file.clone(),
+                addresses: client.address.clone(),
+            };
+            let known = self.clients.get(&client.name);
+            let same_path = self.clients_path == next.clients_path;
+            let known = known.filter(|known| known.facts == facts && same_path);
+            let tunnel = known.cloned().unwrap_or_else(|| {
+                let id = ClientId(next.next_client);
+                next.next_client = next.next_client.wrapping_add(1);
+                ClientTunnel {
+                    id,
+                    facts,
+                    word: Arc::default(),
+                }
+            });
+            next.clients.insert(client.name.clone(), tunnel);
+        }
+        next
+    }
+
+    /// The words of a site's lanes; none for any other path.
+    pub(crate) fn lanes(&self, path: PathId) -> &[Arc<TunnelWord>] {
+        self.sites.get(&path).map_or(&[], |site| &site.words)
+    }
+
+    /// The words of all sites' lanes and of all clients.
+    pub(crate) fn words(&self) -> impl Iterator<Item = &Arc<TunnelWord>> {
+        let sites = self.sites.values().flat_map(|site| &site.words);
+        sites.chain(self.clients.values().map(|client| &client.word))
+    }
+
+    /// A client, by its name.
+    pub(crate) fn client(&self, name: &str) -> Option<&ClientTunnel> {
+        self.clients.get(name)
+    }
+
+    /// The worker that owns lane 0 of a site's tunnel: by its place among the paths, which no reload changes.
+    pub(crate) fn owner(&self, path: PathId, workers: usize) -> usize {
+        let place = path.0.saturating_sub(self.links);
+        crew::owner(usize::from(place), self.lanes(path).len(), workers)
+    }
+}
+
+/// What one worker has to change, in this order.
+#[derive(Default)]
+pub(crate) struct Steps {
+    /// Before the forwarding state leads to what is new: what is gone of the clients, and what is new.
+    pub(crate) before: Vec<Change>,
+    /// Once it does not lead any more to what is gone.
+    pub(crate) after: Vec<Change>,
+}
+
+/// One worker's place among all, and the ports and engines that they have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+    /// The most lanes that a site can have.
+    pub(crate) most_lanes: u8,
+    /// Circuits that can carry tunnels, in the order of the engines for them.
+    pub(crate) underlays: &'a [OwnerId],
+}
+
+impl Steps {
+    /// What a worker has to change on the way from `old` to the tunnels `new` of `config`.
+    ///
+    /// # Errors
+    /// A preshared key that cannot be read, in words.
+    pub(crate) fn between(
+        old: &TunnelSet,
+        new: &TunnelSet,
+        vpn: Option<&Vpn>,
+        place: Place<'_>,
+    ) -> Result<Self, String> {
+        let (mut steps, mut added) = (Self::default(), Vec::new());
+        let Some(vpn) = vpn else {
+            // No gateway had tunnels before without having one now: that needs a restart.
+            return Ok(steps);
+        };
+        let stays = |path: &PathId, tunnel: &SiteTunnel| {
+            let known = old.sites.get(path).and_then(|known| known.words.first());
+            known
+                .zip(tunnel.words.first())
+                .is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        let mut new_keys = HashSet::new();
+        for (path, tunnel) in new
+            .sites
+            .iter()
+            .filter(|(path, tunnel)| !stays(path, tunnel))
+        {
+            new_keys.insert(tunnel.facts.public_key);
+            if old.sites.contains_key(path) {
+                steps.before.push(Change::RemoveSite { path: *path });
+            }
+            add_site(new, *path, tunnel, place, &mut added)?;
+        }
+        let is_known = |set: &TunnelSet, name: &String, client: &ClientTunnel| {
+            set.clients
+                .get(name)
+                .is_some_and(|known| known.id == client.id)
+        };
+        if let Some(path) = new.clients_path {
+            let way = match place.workers {
+                1 => Way::Tunnel(Lanes::ONE),
+                _ => Way::Clients,
+            };
+            if old.clients_path.is_none() {
+                added.push(Change::Way { path, way });
+            }
+            let clients = new.clients.iter();
+            for (_, client) in clients.filter(|(name, client)| !is_known(old, name, client)) {
+                new_keys.insert(client.facts.public_key);
+                added.push(add_client(client, path, vpn, place)?);
+            }
+        }
+        let gone = old.clients.iter();
+        for (_, client) in gone.filter(|(name, client)| !is_known(new, name, client)) {
+            steps.before.push(Change::RemoveClient {
+                id: client.id,
+                addresses: client.facts.addresses.clone(),
+            });
+        }
+        for (&path, tunnel) in &old.sites {
+            if !new.sites.contains_key(&path) {
+                let change = Change::RemoveSite { path };
+                // A key belongs to one tunnel at a time.
+                if new_keys.contains(&tunnel.facts.public_key) {
+                    steps.before.push(change);
+                } else {
+                    steps.after.push(change);
+                }
+            }
+        }
+        steps.before.append(&mut added);
+        Ok(steps)
+    }
+}
+
+fn add_site(
+    set: &TunnelSet,
+    path: PathId,
+    tunnel: &SiteTunnel,
+    place: Place<'_>,
+    changes: &mut Vec<Change>,
+) -> Result<(), String> {
+    let Place {
+        worker, workers, ..
+    } = place;
+    let SiteTunnel { facts, words } = tunnel;
+    let owner = set.owner(path, workers);
+    let over = facts.over.filter(|_| owner == worker);
+    let over = over.and_then(|over| place.underlays.iter().position(|known| *known == over));
+    let way = match over {
+        Some(place) => Way::Private(place),
+        None => lane::way(facts.lanes, owner, worker, workers),
+    };
+    changes.push(Change::Way { path, way });
+    let mut ports = Vec::new();
+    if let Some(place) = over {
+        ports.push((PortPlace::Private(place), 0));
+    } else if facts.over.is_none() {
+        ports.extend((owner == worker).then_some((PortPlace::Socket(0), 0)));
+        let above = (1..).zip(lane::owned(worker, workers, place.most_lanes));
+        ports.extend(above.map(|(place, lane)| (PortPlace::Socket(place), lane)));
+    }
+    for (port, lane) in ports {
+        let Some(word) = words.get(usize::from(lane)) else {
+            continue;
+        };
+        let mut endpoint = facts.endpoint;
+        if let Some(to) = &mut endpoint {
+            to.set_port(to.port().saturating_add(u16::from(lane)));
+        }
+        let peer = Peer {
+            public_key: facts.public_key,
+            preshared_key: preshared_key(facts.preshared_key_file.as_ref())?,
+            endpoint,
+            keepalive: facts.keepalive,
+            mtu: facts.mtu,
+        };
+        let word = Arc::clone(word);
+        changes.push(Change::AddSite {
+            port,
+            path,
+            peer,
+            word,
+        });
+    }
+    Ok(())
+}
+
+fn add_client(
+    client: &ClientTunnel,
+    path: PathId,
+    vpn: &Vpn,
+    place: Place<'_>,
+) -> Result<Change, String> {
+    let ClientTunnel { id, facts, word } = client;
+    let owner = id.0 as usize % place.workers.max(1);
+    let tunnel = if owner == place.worker {
+        let peer = Peer {
+            public_key: facts.public_key,
+            preshared_key: preshared_key(facts.preshared_key_file.as_ref())?,
+            endpoint: None,
+            keepalive: None,
+            mtu: vpn.mtu,
+        };
+        Some((peer, Arc::clone(word)))
+    } else {
+        None
+    };
+    Ok(Change::AddClient {
+        id: *id,
+        addresses: facts.addresses.clone(),
+        owner,
+        path,
+        tunnel,
+    })
+}
+
+fn preshared_key(file: Option<&PathBuf>) -> Result<zeroize::Zeroizing<[u8; 32]>, String> {
+    let Some(file) = file else {
+        return Ok(zeroize::Zeroizing::default());
+    };
+    let key = key_file::read::<PresharedKey>(file);
+    key.map(PresharedKey::into_bytes)
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The names of sites and clients of a configuration whose keys no handshake can use.
+///
+/// # Errors
+/// The private key cannot be read, in words.
+pub(crate) fn useless_keys(config: &Config) -> Result<Vec<String>, String> {
+    let Some(vpn) = &config.vpn else {
+        return Ok(Vec::new());
+    };
+    let file = &vpn.private_key_file;
+    let private = key_file::read::<PrivateKey>(file)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
+    let sites = vpn.sites.iter().map(|site| (&site.name, site.public_key));
+    let clients = clients_of(config).iter();
+    let all = sites.chain(clients.map(|client| (&client.name, client.public_key)));
+    let useless = all.filter(|(_, key)| !private.agrees_with(&PublicKey(*key)));
+    Ok(useless.map(|(name, _)| name.clone()).collect())
+}
+
+/// Has every worker make its changes; workers that run are told, a few changes a round.
+///
+/// # Errors
+/// A worker does not answer, or refuses a key, in words.
+pub(crate) fn carry_out(
+    workers: &[WorkerHandle],
+    mut changes: Vec<Vec<Change>>,
+) -> Result<(), String> {
+    let mut refused = 0;
+    loop {
+        let mut answers: Vec<Receiver<Vec<usize>>> = Vec::new();
+        for (worker, changes) in workers.iter().zip(&mut changes) {
+            let rest = changes.split_off(changes.len().min(MOST_CHANGES));
+            let changes = std::mem::replace(changes, rest);
+            if changes.is_empty() {
+                continue;
+            }
+            let (done, answer) = sync_channel(1);
+            if worker.host.orders.push(Order { changes, done }).is_err() {
+                return Err("a worker has not obeyed the orders before".to_owned());
+            }
+            worker.host.bell.ring();
+            answers.push(answer);
+        }
+        if answers.is_empty() {
+            break;
+        }
+        for answer in answers {
+            match answer.recv_timeout(PATIENCE) {
+                Ok(places) => refused += places.len(),
+                Err(_) => return Err("a worker does not answer".to_owned()),
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        count => Err(format!("workers have refused {count} tunnels")),
+    }
+}
