@@ -135,6 +135,12 @@ impl<E: Endpoint> Worker<E> {
             tunnel_backlogs,
             link_backlogs,
         };
+        // What the limits in force need is made now, not with the first packet.
+        let forwarding = Arc::clone(worker.forwarding.load());
+        worker.switch.begin(Round {
+            now,
+            forwarding: &forwarding,
+        });
         // Workers are made in order, which is the order in which a link's sockets must be opened; and all are
         // open before the gateway says that it is ready.
         worker.refresh_links();

@@ -209,7 +209,13 @@ fn main() {
         let Some(pair) = Pair::start(settings) else {
             return;
         };
-        let mut note = |what: &str, (calls, packets): (usize, u64)| {
+        let mut note = |what: &str, carry: &dyn Fn() -> (usize, u64)| {
+            let (mut calls, mut packets) = carry();
+            if calls > 0 && settings.shaped {
+                // A shaper's queue takes its memory with the first packet that waits in it, which may come late.
+                println!("{calls:>6} calls, and again: {what}, {settings:?}");
+                (calls, packets) = carry();
+            }
             println!("{calls:>6} calls, {packets:>6} packets: {what}, {settings:?}");
             let least = (UDP_COUNTED * BURST / 2) as u64;
             assert!(packets >= least, "{packets} packets: {what}\n{pair}");
@@ -221,19 +227,20 @@ fn main() {
         };
         for v6 in [false, true] {
             let family = if v6 { "IPv6" } else { "IPv4" };
-            note(&format!("TCP over {family}"), tcp(&pair, v6));
-            note(&format!("UDP, 64 B, over {family}"), udp(&pair, v6, 1, 64));
-            note(
-                &format!("UDP super-packets over {family}"),
-                udp_trains(&pair, v6),
-            );
+            note(&format!("TCP over {family}"), &|| tcp(&pair, v6));
+            note(&format!("UDP, 64 B, over {family}"), &|| {
+                udp(&pair, v6, 1, 64)
+            });
+            note(&format!("UDP super-packets over {family}"), &|| {
+                udp_trains(&pair, v6)
+            });
         }
         if settings.workers > 1 {
             // Of so many flows some come in at each worker.
-            note("16 UDP flows", udp(&pair, false, 16, 64));
+            note("16 UDP flows", &|| udp(&pair, false, 16, 64));
         }
         if matches!(settings.road, Road::Tunnel4) {
-            note("UDP in fragments", udp(&pair, false, 1, 1450));
+            note("UDP in fragments", &|| udp(&pair, false, 1, 1450));
         }
         if settings.workers > 1 && matches!(settings.road, Road::Tunnel4) {
             let end = &pair.ends[0];

@@ -307,7 +307,13 @@ impl World {
             && match packet.from {
                 0 => inside(&vnet, source),
                 path if path <= 3 => !inside(&vnet, source),
-                path => inside(&self.prefixes[PATHS[path - 1].1], source),
+                // What is routed to a site may come from it.
+                path => {
+                    let owner = PATHS[path - 1].1;
+                    let over = self.routes.iter().filter(|(_, hop)| *hop == owner + 2);
+                    let over: Vec<&str> = over.map(|&(prefix, _)| prefix).collect();
+                    inside(&self.prefixes[owner], source) || inside(&over, source)
+                }
             };
         if !may {
             return (Fate::Drop("spoofed_source"), None);
