@@ -307,12 +307,13 @@ impl World {
             && match packet.from {
                 0 => inside(&vnet, source),
                 path if path <= 3 => !inside(&vnet, source),
-                // What is routed to a site may come from it.
+                // What is routed to a site may come from it, but nothing of the virtual network's.
                 path => {
                     let owner = PATHS[path - 1].1;
                     let over = self.routes.iter().filter(|(_, hop)| *hop == owner + 2);
                     let over: Vec<&str> = over.map(|&(prefix, _)| prefix).collect();
-                    inside(&self.prefixes[owner], source) || inside(&over, source)
+                    !inside(&vnet, source)
+                        && (inside(&self.prefixes[owner], source) || inside(&over, source))
                 }
             };
         if !may {
