@@ -312,6 +312,8 @@ fn explain_says_what_would_change_the_answer_and_who_is_in_the_group() {
         "          1. er-sydney/secondary: taken, taken for up",
         "          2. onprem: stands by, taken for up",
         "DSCP      set to af21",
+        "shaper    ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, both directions",
+        "flows     ExpressRoute ErGw1Az: 200000 flows, 7000 new flows/s",
         "otherwise if er-sydney/secondary goes down: onprem, DSCP af21",
         "          if er-sydney/secondary and onprem are down: drop: no_path",
     ] {

@@ -224,6 +224,9 @@ fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
     for limit in &explanation.shaper {
         line("shaper", limit);
     }
+    for limit in &explanation.flow_limits {
+        line("flows", limit);
+    }
     for (index, step) in explanation.story.iter().enumerate() {
         line(if index == 0 { "why" } else { "" }, step);
     }

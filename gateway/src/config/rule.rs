@@ -300,4 +300,35 @@ mod tests {
         assert!(without_ranges(vec![(5, 9)], &[(5, 6), (6, 9)]).is_empty());
         assert_eq!(without_ranges(vec![(5, 9)], &[(10, 20)]), [(5, 9)]);
     }
+
+    #[test]
+    fn a_rule_keeps_its_place_in_the_counters_by_name_content_and_what_its_sets_hold() {
+        use crate::config::{self, KeyFiles};
+        let config = |rules: &str, set: &str| {
+            let text = format!(
+                "[vnet]\nname = \"lab\"\naddress_space = \"10.1.0.0/16\"\naddress = \"10.1.0.4/27\"\n\
+                 [[prefix_set]]\nname = \"inner\"\nprefixes = \"{set}\"\n\
+                 [[prefix_set]]\nname = \"set\"\nprefixes = \"@inner\"\n{rules}"
+            );
+            let path = std::path::Path::new("f");
+            let loaded = config::parse(path, text, path, KeyFiles::Skipped);
+            loaded
+                .unwrap_or_else(|report| panic!("{}", report.render(false)))
+                .config
+        };
+        let rule = |name: &str, matches: &str| {
+            format!("[[policy]]\nname = \"{name}\"\nmatch = {{ {matches} }}\naction = \"drop\"\n")
+        };
+        let plain = rule("plain", "protocol = 6");
+        let by_set = rule("set", "protocol = 17, not = { source = \"@set\" }");
+        let old = config(&(plain.clone() + &by_set), "10.2.0.0/16");
+        let moved = rule("new", "protocol = 1") + &by_set + &plain;
+        let kept = |rules: &str, set: &str| kept(&old, &config(rules, set));
+        assert_eq!(kept(&moved, "10.2.0.0/16"), [None, Some(1), Some(0)]);
+        assert_eq!(kept(&moved, "10.3.0.0/16"), [None, None, Some(0)]);
+        let changed = rule("plain", "protocol = [6, 1]") + &by_set;
+        assert_eq!(kept(&changed, "10.2.0.0/16"), [None, Some(1)]);
+        let renamed = rule("other", "protocol = 6") + &by_set;
+        assert_eq!(kept(&renamed, "10.2.0.0/16"), [None, Some(1)]);
+    }
 }

@@ -193,7 +193,9 @@ pub fn explain(
     };
     // From branch to branch a packet is held to the limits of both, to those they share once.
     let mut limits: Vec<String> = Vec::new();
+    let mut flow_limits = Vec::new();
     if told.verdict == "forward" {
+        flow_limits = foresee::flow_limits(config, [from, out]);
         for line in [from, out]
             .into_iter()
             .flatten()
@@ -209,6 +211,7 @@ pub fn explain(
             .and_then(|path| health(path.id))
             .map(|health| health.words()),
         shaper: limits,
+        flow_limits,
         set_dscp: foresee::dscp_of(&decision),
         group: foresee::members(plan, &decision, &health),
         would_change: foresee::would_change(plan, ingress, &headers, &health),
@@ -242,6 +245,7 @@ impl From<explain::Explanation> for Explanation {
             story: told.story,
             health: None,
             shaper: Vec::new(),
+            flow_limits: Vec::new(),
             set_dscp: None,
             group: Vec::new(),
             would_change: Vec::new(),

@@ -1,13 +1,15 @@
 //! What an explanation says of the path group's members and of what would change the answer.
 
 use super::describe::PathHealth;
-use super::plan::Plan;
+use super::limit;
+use super::plan::{PathPlan, Plan};
 use super::view::{MemberView, WouldChange};
 use crate::config::matches::dscp_name;
+use crate::config::schema::Config;
 use routing::decide::{Decision, Verdict};
 use routing::health::Usability;
 use routing::packet::Headers;
-use routing::path::{Ingress, PathId};
+use routing::path::{Ingress, PathId, PathKind};
 use routing::what_if::{Change, WhatIf};
 
 /// The members of the group that a decision led to, in order of preference.
@@ -64,6 +66,41 @@ pub(super) fn would_change(
         }
     };
     found.into_iter().map(view).collect()
+}
+
+/// The limits of the gateways of these paths that a new flow must be within, one line each.
+pub(super) fn flow_limits(config: &Config, paths: [Option<&PathPlan>; 2]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in [PathKind::ExpressRoute, PathKind::Vpn] {
+        if !paths.iter().flatten().any(|path| path.kind == kind) {
+            continue;
+        }
+        let (name, limits) = match kind {
+            PathKind::ExpressRoute => {
+                let sku = config.expressroute.as_ref().map_or("", |e| e.sku.as_str());
+                (
+                    format!("ExpressRoute {sku}"),
+                    limit::expressroute_flows(config),
+                )
+            }
+            PathKind::Vpn => {
+                let sku = config.vpn.as_ref().map_or("", |vpn| vpn.sku.as_str());
+                (format!("Vpn {sku}"), limit::vpn_flows(config))
+            }
+        };
+        let limits = [
+            (limits.flows, "flows"),
+            (limits.flows_per_second, "new flows/s"),
+        ];
+        let limits: Vec<String> = limits
+            .into_iter()
+            .filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)))
+            .collect();
+        if !limits.is_empty() {
+            lines.push(format!("{name}: {}", limits.join(", ")));
+        }
+    }
+    lines
 }
 
 /// The DSCP that the packet of a decision leaves with, if it leaves and a rule gives one.

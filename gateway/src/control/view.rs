@@ -523,6 +523,9 @@ pub struct Explanation {
     /// What shapes the packet: limits of the gateway and of the tunnel.
     #[serde(default)]
     pub shaper: Vec<String>,
+    /// Limits of the gateway that a new flow must be within.
+    #[serde(default)]
+    pub flow_limits: Vec<String>,
     /// The DSCP that the packet leaves with, by name or number, where the rule gives one.
     #[serde(default)]
     pub set_dscp: Option<String>,
