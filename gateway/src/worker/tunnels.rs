@@ -37,6 +37,8 @@ const MAX_WAITING: usize = 4;
 const MAX_WAITING_ALL: usize = 64;
 /// How long a train waits: one handshake attempt (REKEY_TIMEOUT is 5 s) and a bit.
 const MAX_WAIT: Duration = Duration::from_secs(6);
+/// How old what the others know of a client may become once it has changed.
+const TELL: Duration = Duration::from_millis(100);
 /// How often a lane that carries nothing is asked for a handshake, while there are packets for it.
 const ASK: Duration = Duration::from_secs(1);
 
@@ -156,6 +158,8 @@ pub struct Tunnels<E, U = UdpSocket> {
     spare: Vec<Train>,
     waiting: usize,
     deadline: Option<Instant>,
+    /// When the others are to be told of clients, also if the worker would sleep.
+    tell_at: Option<Instant>,
     /// Whether there is another worker who may know whom this one does not.
     is_last: bool,
 }
@@ -184,6 +188,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             spare: Vec::new(),
             waiting: 0,
             deadline: None,
+            tell_at: None,
             is_last,
         }
     }
@@ -608,6 +613,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                         return Arrival::Done;
                     };
                     site.bytes_in += bytes;
+                    self.tell_at.get_or_insert(now + TELL);
                 }
                 if self.waiting > 0 {
                     self.send_waiting(now, peer);
@@ -641,11 +647,14 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 
     /// When [`Tunnels::poll`] wants to be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        [self.deadline, self.tell_at].into_iter().flatten().min()
     }
 
     /// Runs what is due: the engine's timers, the end of waits; tells the others how the tunnels are.
     pub fn poll(&mut self, now: Instant) {
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.publish(now);
+        }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
@@ -673,6 +682,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
         }
         self.publish_some(now, |site| site.client.is_none());
+        if !self.by_address.is_empty() {
+            self.tell_at.get_or_insert(now + TELL);
+        }
     }
 
     fn drop_stale(&mut self, now: Instant) {
@@ -697,6 +709,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 
     /// Looks at every tunnel, and writes its [`TunnelWord`].
     pub fn publish(&mut self, now: Instant) {
+        self.tell_at = None;
         self.publish_some(now, |_| true);
     }
 
