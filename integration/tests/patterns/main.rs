@@ -12,6 +12,7 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod clients;
 mod ecmp;
 mod encrypted;
 mod failover;

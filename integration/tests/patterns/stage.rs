@@ -60,7 +60,7 @@ pub(crate) struct Place {
     pub(crate) more: &'static [&'static str],
     /// The example's circuits that end here.
     pub(crate) circuits: &'static [&'static str],
-    /// The example's sites that are this place.
+    /// The example's sites and clients that are this place.
     pub(crate) sites: &'static [&'static str],
     /// What this place reaches through the example's gateway.
     pub(crate) reaches: &'static [&'static str],
@@ -112,7 +112,8 @@ impl Stage {
     }
 
     /// The text of an example with what a person would change in it: the key file is `key`'s, the public
-    /// key of each site that is in `sites` is the one given there, and the socket is the test's.
+    /// key of each site and client, all of which are in `sites`, is the one given there, and the socket is the
+    /// test's.
     pub(crate) fn example(
         &self,
         name: &str,
@@ -122,9 +123,14 @@ impl Stage {
         let mut text = example(name);
         let config = parse(name, &text);
         text = text.replace(KEY_FILE, &self.key_file(name, key));
-        for site in config.vpn.iter().flat_map(|vpn| &vpn.sites) {
-            let (_, theirs) = sites.iter().find(|(name, _)| *name == site.name).unwrap();
-            let written = PublicKey(site.public_key).to_string();
+        let vpn = config.vpn.as_ref();
+        let clients = vpn.and_then(|vpn| vpn.point_to_site.as_ref());
+        let clients = clients.into_iter().flat_map(|clients| &clients.clients);
+        let clients = clients.map(|client| (&client.name, client.public_key));
+        let all = vpn.into_iter().flat_map(|vpn| &vpn.sites);
+        for (far, key) in all.map(|site| (&site.name, site.public_key)).chain(clients) {
+            let (_, theirs) = sites.iter().find(|(name, _)| name == far).unwrap();
+            let written = PublicKey(key).to_string();
             assert!(text.contains(&written), "{name}: {written}");
             text = text.replace(&written, &theirs.public_key().to_string());
         }
@@ -417,6 +423,8 @@ impl Builder<'_> {
         let sites: Vec<&Site> = sites.filter(|s| place.sites.contains(&&*s.name)).collect();
         if let [site] = sites.as_slice() {
             text += &self.tunnel(site, place, number, host, keys);
+        } else if !place.sites.is_empty() {
+            text += &self.client(place, number, host, keys);
         }
         text += "[failover]\nhold_down = \"1s\"\n";
         text
@@ -486,6 +494,26 @@ impl Builder<'_> {
             endpoint.port(),
             place.reaches,
             self.probe()
+        )
+    }
+
+    /// The tunnel of a client: it calls, from anywhere, and asks nothing of its own address, which is none of the
+    /// client's.
+    fn client(
+        &self,
+        place: &Place,
+        number: usize,
+        host: &Arc<Host>,
+        (key_file, public_key): &(String, String),
+    ) -> String {
+        let anywhere: IpAddr = format!("198.18.{number}.2").parse().unwrap();
+        let here = self.internet(number, host, anywhere);
+        let port = self.config.vpn.as_ref().unwrap().listen_port;
+        format!(
+            "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{key_file}\"\n\
+             [[vpn.site]]\nname = \"azure\"\npublic_key = {public_key:?}\n\
+             endpoint = \"{here}:{port}\"\nprefixes = {:?}\n",
+            place.reaches,
         )
     }
 
