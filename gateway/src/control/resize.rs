@@ -3,7 +3,7 @@
 //! 1. [`edited`]: the file's text with the new SKU, everything else as it was
 //! 2. the text is read and checked as any file is: what the new SKU has no room for is refused there
 //! 3. [`changes`]: what becomes of each gateway, by the matrix of [`crate::sku::resize`]
-//! 4. [`write`]: the file, in one step, so that nobody ever reads half of it
+//! 4. [`write()`]: the file, in one step, so that nobody ever reads half of it
 
 use super::api::GatewayKind;
 use super::view::Resize;
