@@ -6,36 +6,36 @@
 //! 4. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
 //! 5. or drop it for its reason, with an ICMP error where one is due
 
+mod crossing;
+mod merged;
+mod trouble;
+
 use crate::device::event::Waker;
 use crate::device::link::Frame;
 use crate::device::offload::Offload;
-use crate::device::sink::{Devices, Kernel, PacketSink};
+use crate::device::sink::{Devices, Kernel};
 use crate::device::tun::TunQueue;
 use crate::device::udp::TrainPlace;
-use crate::device::{MAX_PARTS, SendError};
-use crate::pipeline::coalesce::{Coalescer, SuperPacket};
+use crate::pipeline::coalesce::Coalescer;
+use crate::pipeline::ecn;
 use crate::pipeline::flow::FlowTable;
-use crate::pipeline::fragment::Fragments;
-use crate::pipeline::icmp::{self, Complaint, RateLimit};
+use crate::pipeline::icmp::RateLimit;
 use crate::pipeline::process::{Egress, Forwarding, Outcome, process_counted};
 use crate::pipeline::shape::{Release, Shaper};
-use crate::pipeline::{checksum, ecn, forward};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::clients::{Address, ByAddress};
-use crate::worker::crossing::{Cargo, Entrance, Exit, PARCELS, Parcel};
+use crate::worker::crossing::{Entrance, Exit};
 use crate::worker::handover::{FromHost, HostPort, ToHost};
 use crate::worker::lane::{FIRST_OWNER, Lanes};
-use crate::worker::link::{LinkPort, MAX_SEGMENT, Tally, each_segment, lay_down};
+use crate::worker::link::{LinkPort, Tally, each_segment};
 use crate::worker::private::Private;
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
 use routing::cache::FlowCache;
 use routing::decide::flow_hash;
-use routing::packet::{Headers, protocol};
+use routing::packet::Headers;
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
-use std::io::IoSlice;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -171,88 +171,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         self.follow(round, ingress, port, bytes, offload, outcome);
     }
 
-    /// Tells a packet's sender to slow down: marks the packet if the sender knows marks (RFC 3168), else
-    /// drops it, or of a super-packet for a tunnel the first segment. True if nothing is left to do for it.
-    #[cold]
-    fn tell_sender(
-        &mut self,
-        round: Round<'_>,
-        port: Option<Port>,
-        (to, headers): (Egress, &mut Headers),
-        bytes: &mut [u8],
-        offload: &Offload,
-    ) -> bool {
-        // Errors, pings and the like are no reason for a queue, and nobody would slow down.
-        if !matches!(headers.key.protocol, protocol::TCP | protocol::UDP) {
-            return false;
-        }
-        if self.tell {
-            self.tell = false;
-        } else {
-            // It is another worker that is behind: only what is for that one tells.
-            let Egress::Path(path) = to else {
-                return false;
-            };
-            let Some(&Way::Owner(worker)) = self.ways.get(usize::from(path.0)) else {
-                return false;
-            };
-            let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
-            if !exit.is_some_and(|exit| std::mem::take(&mut exit.tell)) {
-                return false;
-            }
-        }
-        let class = headers.traffic_class;
-        if let Ok(marked) = ecn::inner_traffic_class(class, ecn::ECN) {
-            forward::set_traffic_class(bytes, headers, marked);
-            headers.traffic_class = marked;
-            return false;
-        }
-        let tally = Tally::of(headers, offload);
-        if tally.packets > 1 && self.shaper.is_some() {
-            // The rest of it would pass what waits for its rate; a queue that is full there tells as well.
-            return false;
-        }
-        self.book(port, tally);
-        let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
-        let packet = (whole, &*headers, offload);
-        let lost = if tally.packets > 1 && self.send_rest(round.now, to, packet) {
-            (1, tally.bytes / tally.packets)
-        } else {
-            (tally.packets, tally.bytes)
-        };
-        self.ledger.dropped(DropReason::QueueDelay, lost.0, lost.1);
-        true
-    }
-
-    /// Sends all segments but the first of a super-packet that is for a tunnel of this worker; false, and none is
-    /// sent, if it is not.
-    fn send_rest(&mut self, now: Instant, to: Egress, packet: (&[u8], &Headers, &Offload)) -> bool {
-        let Egress::Path(path) = to else {
-            return false;
-        };
-        match self.ways.get(usize::from(path.0)) {
-            Some(&Way::Tunnel(lanes)) => {
-                let Some(place) = self.place(now, path, lanes, packet.1) else {
-                    return false;
-                };
-                let tunnels = tunnels_at(&mut self.tunnels, &mut self.lanes, place);
-                let Some(tunnels) = tunnels else {
-                    return false;
-                };
-                tunnels.send_from(now, path, packet, 1);
-                true
-            }
-            Some(&Way::Private(place)) => {
-                let Some(private) = self.privates.get_mut(place) else {
-                    return false;
-                };
-                private.tunnels.send_from(now, path, packet, 1);
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// Handles one frame of the link at `index`; it begins at `at` of `batch`. As
     /// [`Switch::handle_batched`].
     #[inline]
@@ -380,78 +298,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let bytes = batch.get(at..at + length).unwrap_or_default();
         self.follow(round, ingress, Some(port), bytes, offload, outcome);
         false
-    }
-
-    /// The merger of what goes from here to there, and the way of what it has merged; `None` where nothing
-    /// is merged. A merger that is shaped has packets of one path at a time: others go out first.
-    #[inline]
-    fn merged_way(
-        &mut self,
-        now: Instant,
-        ingress: Ingress,
-        to: Egress,
-        batch: &[u8],
-    ) -> Option<(&mut Coalescer, MergedWay<'_, D>)> {
-        let ((Ingress::Path(path), Egress::Vnet) | (Ingress::Vnet, Egress::Path(path))) =
-            (ingress, to)
-        else {
-            return None;
-        };
-        if to == Egress::Vnet {
-            if self.merging != path && self.shaper.is_some() {
-                self.write_merged(now, batch);
-                self.merging = path;
-            }
-            let target = Target::Vnet(&self.vnet);
-            let way = MergedWay::<D> {
-                target,
-                ledger: &self.ledger,
-                piece: &mut self.piece,
-                shaper: self.shaper.as_deref_mut(),
-                path,
-            };
-            return Some((&mut self.merge, way));
-        }
-        let Some(&Way::Link(index)) = self.ways.get(usize::from(path.0)) else {
-            return None;
-        };
-        let (link, merge) = (self.links.get_mut(index)?, self.link_merges.get_mut(index)?);
-        if !link.merges() {
-            return None;
-        }
-        let way = MergedWay::<D> {
-            target: Target::Link(link, now),
-            ledger: &self.ledger,
-            piece: &mut self.piece,
-            shaper: self.shaper.as_deref_mut(),
-            path,
-        };
-        Some((merge, way))
-    }
-
-    /// Writes everything of `batch` that is still being merged.
-    #[inline]
-    pub fn write_merged(&mut self, now: Instant, batch: &[u8]) {
-        let mut way = MergedWay::<D> {
-            target: Target::Vnet(&self.vnet),
-            ledger: &self.ledger,
-            piece: &mut self.piece,
-            shaper: self.shaper.as_deref_mut(),
-            path: self.merging,
-        };
-        self.merge.flush(batch, &mut |merged| way.send(&merged));
-        for (link, merge) in self.links.iter_mut().zip(&mut self.link_merges) {
-            if !merge.is_empty() {
-                let mut way = MergedWay::<D> {
-                    path: link.path(),
-                    target: Target::Link(link, now),
-                    ledger: &self.ledger,
-                    piece: &mut self.piece,
-                    shaper: self.shaper.as_deref_mut(),
-                };
-                merge.flush(batch, &mut |merged| way.send(&merged));
-            }
-        }
     }
 
     /// Books a packet and does with it what the pipeline has decided.
@@ -679,168 +525,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         std::iter::once(&mut self.tunnels).chain(&mut self.lanes)
     }
 
-    /// Lays a packet into the parcel for the worker that owns its tunnel.
-    #[inline]
-    fn cross(&mut self, worker: usize, path: PathId, packet: Packet<'_>) {
-        let cargo = Cargo::Packet {
-            path,
-            headers: *packet.headers,
-            offload: *packet.offload,
-        };
-        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
-        if exit.is_some_and(|exit| exit.lay(packet.bytes, cargo)) {
-            self.ledger.hold(packet.tally().packets);
-        } else {
-            self.drop(DropReason::HandoverFull, packet);
-        }
-    }
-
-    /// Offers a handshake of nobody who is known here to the next worker, which books it.
-    #[cold]
-    pub fn hand_on(&mut self, source: SocketAddr, datagram: &[u8]) {
-        let next = self.next.and_then(|next| self.exits.get_mut(next));
-        if !next
-            .and_then(Option::as_mut)
-            .is_some_and(|exit| exit.lay(datagram, Cargo::Datagram { source }))
-        {
-            let length = datagram.len() as u64;
-            self.ledger.received(Port::UNDERLAY, 1, length);
-            self.ledger.dropped(DropReason::HandoverFull, 1, length);
-        }
-    }
-
-    /// Sends every parcel that is open. Called at the end of every round, which has this number.
-    #[inline]
-    pub fn send_parcels(&mut self, number: u64, now: Instant) {
-        self.exit_tells = false;
-        for exit in self.exits.iter_mut().flatten() {
-            exit.end_round(number, now);
-            self.exit_tells |= exit.tell;
-        }
-    }
-
-    /// Takes what other workers have for this one; true if there was something.
-    #[inline]
-    pub fn take_parcels(&mut self, round: Round<'_>) -> bool {
-        let mut some = false;
-        for index in 0..self.entrances.len() {
-            // As many as there are now: what comes meanwhile waits for the next round.
-            for _ in 0..PARCELS {
-                let Some(entrance) = self.entrances.get(index) else {
-                    break;
-                };
-                let Some(mut parcel) = entrance.take() else {
-                    break;
-                };
-                some = true;
-                parcel.for_each_place(|buffer, place, cargo| {
-                    self.unpack(round, buffer, place, cargo);
-                });
-                self.write_merged(round.now, parcel.buffer());
-                if let Some(entrance) = self.entrances.get(index) {
-                    entrance.give_back(parcel);
-                }
-            }
-        }
-        some
-    }
-
-    fn unpack(
-        &mut self,
-        round: Round<'_>,
-        buffer: &mut [u8],
-        (at, length): (usize, usize),
-        cargo: &Cargo,
-    ) {
-        if let Cargo::Outer {
-            place,
-            source,
-            class,
-        } = cargo
-        {
-            let outer = (usize::from(*place), *source, *class);
-            self.take_outer(round, outer, buffer, (at, length));
-            return;
-        }
-        let Some(bytes) = buffer.get_mut(at..at + length) else {
-            return;
-        };
-        match cargo {
-            Cargo::Packet {
-                path,
-                headers,
-                offload,
-            } => {
-                let packet = Packet {
-                    bytes,
-                    headers,
-                    offload,
-                };
-                self.ledger.release(packet.tally().packets);
-                match self.ways.get(usize::from(path.0)) {
-                    Some(&Way::Tunnel(lanes)) => {
-                        self.send_by_lane(round.now, *path, lanes, packet);
-                    }
-                    Some(&Way::Private(place)) => {
-                        self.send_private(round.now, place, *path, packet);
-                    }
-                    // Whoever handed it over knew that the client is this worker's; if it has gone since, the
-                    // tunnels say so.
-                    Some(Way::Clients) => {
-                        let Packet {
-                            bytes,
-                            headers,
-                            offload,
-                        } = packet;
-                        self.tunnels.send(round.now, *path, bytes, headers, offload);
-                    }
-                    _ => self.drop(DropReason::NoPath, packet),
-                }
-            }
-            Cargo::Outer { .. } => {}
-            Cargo::Datagram { source } => {
-                match self.tunnels.receive(round.now, *source, bytes) {
-                    Arrival::Foreign => self.hand_on(*source, bytes),
-                    // A handshake carries no packet.
-                    Arrival::Packet(..) | Arrival::Done => {}
-                }
-            }
-        }
-    }
-
     #[cold]
     fn drop(&self, reason: DropReason, packet: Packet<'_>) {
         let tally = packet.tally();
         self.ledger.dropped(reason, tally.packets, tally.bytes);
-    }
-
-    #[inline]
-    fn write_vnet(&mut self, packet: Packet<'_>) {
-        let (vnet, ledger) = (&self.vnet, &self.ledger);
-        let Packet {
-            bytes,
-            headers,
-            offload,
-        } = packet;
-        let unaided = offload.gso.is_some() && !vnet.takes(offload)
-            || offload.checksum.is_some() && !vnet.offload;
-        let result = if unaided {
-            Err(SendError::GsoRefused)
-        } else {
-            let parts = [IoSlice::new(bytes)];
-            vnet.queue.write(offload, headers.payload, &parts)
-        };
-        let tally = packet.tally();
-        match result {
-            Ok(()) => ledger.sent(Port::VNET, tally.packets, tally.bytes),
-            Err(SendError::GsoRefused) => {
-                if !unaided {
-                    ledger.refused(Port::VNET);
-                }
-                write_segments(vnet, ledger, &mut self.piece, packet);
-            }
-            Err(error) => ledger.dropped(error.reason(), tally.packets, tally.bytes),
-        }
     }
 
     /// Hands a packet for one of the gateway's own addresses to control. Not the fast path: it copies.
@@ -870,86 +558,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             }
         });
         self.control.wake();
-    }
-
-    /// Sends a packet in fragments. The gateway makes the fragments after the first: they are booked as
-    /// received at its host port, so that the ledger balances.
-    #[cold]
-    fn fragment(
-        &mut self,
-        now: Instant,
-        ingress: Ingress,
-        to: Egress,
-        packet: Packet<'_>,
-        mtu: u16,
-    ) {
-        let mut room = std::mem::take(&mut self.piece);
-        let (whole, piece) = room.split_at_mut(MAX_SEGMENT.min(room.len()));
-        let mut made = 0;
-        let mut cut = || -> Result<(), DropReason> {
-            let whole = whole
-                .get_mut(..packet.bytes.len())
-                .ok_or(DropReason::TooBig)?;
-            whole.copy_from_slice(packet.bytes);
-            if let Some(partial) = packet.offload.checksum {
-                checksum::finish(whole, partial)?;
-            }
-            let mut fragments = Fragments::new(whole, packet.headers, usize::from(mtu))?;
-            while let Some(length) = fragments.next_into(piece) {
-                let bytes = piece.get(..length?).ok_or(DropReason::TooBig)?;
-                let headers = Headers::parse(bytes)?;
-                made += 1;
-                if made > 1 {
-                    self.ledger.received(Port::LOCAL, 1, bytes.len() as u64);
-                }
-                let fragment = Packet {
-                    bytes,
-                    headers: &headers,
-                    offload: &Offload::default(),
-                };
-                // Fragments of one made here are not for the host: `to` is a way out.
-                self.emit(now, ingress, to, fragment);
-            }
-            Ok(())
-        };
-        let result = cut();
-        self.piece = room;
-        if let (Err(reason), 0) = (result, made) {
-            self.drop(reason, packet);
-        }
-    }
-
-    /// Tells the sender of a dropped packet, if it may be told and the rate limit allows it.
-    #[cold]
-    fn complain(
-        &mut self,
-        round: Round<'_>,
-        ingress: Ingress,
-        packet: Packet<'_>,
-        complaint: Complaint,
-    ) {
-        let Packet {
-            bytes,
-            headers,
-            offload,
-        } = packet;
-        if ingress == Ingress::Local
-            || !icmp::may_answer(headers)
-            || !self.complaints.allow(round.now, &headers.key)
-        {
-            return;
-        }
-        let version = headers.key.version;
-        let Some(source) = round.forwarding.source_for(ingress, version) else {
-            return;
-        };
-        let mut message = std::mem::take(&mut self.message);
-        let built = icmp::build(complaint, bytes, headers, offload, source, &mut message);
-        if let Some(error) = built.and_then(|length| message.get_mut(..length)) {
-            let plain = Offload::default();
-            self.handle(round, Ingress::Local, Some(Port::LOCAL), error, &plain);
-        }
-        self.message = message;
     }
 
     /// Sends what the gateway's own host has for the network, at most `budget` packets; true if there was
@@ -1014,30 +622,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 .dropped(DropReason::Shutdown, 1, packet.len() as u64);
         }
     }
-
-    fn drop_parcel(&self, parcel: &mut Parcel) {
-        parcel.for_each(|bytes, cargo| {
-            let tally = match cargo {
-                Cargo::Packet {
-                    headers, offload, ..
-                } => {
-                    let tally = Tally::of(headers, offload);
-                    self.ledger.release(tally.packets);
-                    tally
-                }
-                Cargo::Datagram { .. } | Cargo::Outer { .. } => {
-                    let length = bytes.len() as u64;
-                    self.ledger.received(Port::UNDERLAY, 1, length);
-                    Tally {
-                        packets: 1,
-                        bytes: length,
-                    }
-                }
-            };
-            self.ledger
-                .dropped(DropReason::Shutdown, tally.packets, tally.bytes);
-        });
-    }
 }
 
 impl<V> VnetPort<V> {
@@ -1057,109 +641,4 @@ fn tunnels_at<'a, E, U>(
         None => Some(base),
         Some(lane) => lanes.get_mut(lane),
     }
-}
-
-/// Where merged packets go.
-enum Target<'a, D: Devices> {
-    Vnet(&'a VnetPort<D::Vnet>),
-    Link(&'a mut LinkPort<D::Link>, Instant),
-}
-
-/// The way of merged packets.
-struct MergedWay<'a, D: Devices> {
-    target: Target<'a, D>,
-    ledger: &'a Ledger,
-    piece: &'a mut [u8],
-    shaper: Option<&'a mut Shaper>,
-    /// The path that they came in by, or go out by.
-    path: PathId,
-}
-
-impl<D: Devices> MergedWay<'_, D> {
-    #[inline]
-    fn send(&mut self, merged: &SuperPacket<'_>) {
-        if let Some(shaper) = &mut self.shaper {
-            let tally = Sum {
-                packets: merged.segments as u64,
-                bytes: merged.wire_len() as u64,
-            };
-            let (from, to) = match self.target {
-                Target::Vnet(_) => (Ingress::Path(self.path), Egress::Vnet),
-                Target::Link(..) => (Ingress::Vnet, Egress::Path(self.path)),
-            };
-            if let Some(lane) = shaper.admit(from, to, tally) {
-                let what = (None, &merged.offload, tally);
-                shaper.wait(lane, to, merged.slices(), what, self.ledger);
-                return;
-            }
-        }
-        match &mut self.target {
-            Target::Vnet(vnet) => write_merged(vnet, self.ledger, self.piece, merged),
-            Target::Link(link, now) => link.send_merged(*now, merged),
-        }
-    }
-}
-
-/// Writes one merged packet, or its parts one by one where the device refuses it.
-#[inline]
-fn write_merged<V: PacketSink>(
-    vnet: &VnetPort<V>,
-    ledger: &Ledger,
-    piece: &mut [u8],
-    merged: &SuperPacket<'_>,
-) {
-    let mut parts = [IoSlice::new(&[]); MAX_PARTS];
-    let mut count = 0;
-    for (part, slice) in parts.iter_mut().zip(merged.slices()) {
-        *part = IoSlice::new(slice);
-        count += 1;
-    }
-    let parts = parts.get(..count).unwrap_or_default();
-    let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
-    let header_len = merged.header.len() as u16;
-    match vnet.queue.write(&merged.offload, header_len, parts) {
-        Ok(()) => ledger.sent(Port::VNET, packets, bytes),
-        Err(SendError::GsoRefused) => {
-            if vnet.takes(&merged.offload) {
-                ledger.refused(Port::VNET);
-            }
-            // Lay it down in one piece, then cut it as if a device had merged it.
-            let (whole, piece) = piece.split_at_mut(MAX_SEGMENT.min(piece.len()));
-            let whole = lay_down(merged, whole);
-            match Headers::parse(whole) {
-                Ok(headers) => {
-                    let packet = Packet {
-                        bytes: whole,
-                        headers: &headers,
-                        offload: &merged.offload,
-                    };
-                    write_segments(vnet, ledger, piece, packet);
-                }
-                Err(reason) => ledger.dropped(reason, packets, bytes),
-            }
-        }
-        Err(error) => ledger.dropped(error.reason(), packets, bytes),
-    }
-}
-
-/// Cuts a packet that the device does not take whole, and writes its segments.
-fn write_segments<V: PacketSink>(
-    vnet: &VnetPort<V>,
-    ledger: &Ledger,
-    piece: &mut [u8],
-    packet: Packet<'_>,
-) {
-    let Packet {
-        bytes,
-        headers,
-        offload,
-    } = packet;
-    each_segment(bytes, headers, offload, piece, ledger, |segment| {
-        let parts = [IoSlice::new(segment)];
-        let length = segment.len() as u64;
-        match vnet.queue.write(&Offload::default(), 0, &parts) {
-            Ok(()) => ledger.sent(Port::VNET, 1, length),
-            Err(error) => ledger.dropped(error.reason(), 1, length),
-        }
-    });
 }

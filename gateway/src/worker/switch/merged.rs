@@ -1,0 +1,224 @@
+//! Out to the virtual network and the links, merged or one by one.
+
+use super::{Packet, Switch, VnetPort, Way};
+use crate::device::offload::Offload;
+use crate::device::sink::{Devices, PacketSink};
+use crate::device::{MAX_PARTS, SendError};
+use crate::pipeline::coalesce::{Coalescer, SuperPacket};
+use crate::pipeline::process::Egress;
+use crate::pipeline::shape::Shaper;
+use crate::telemetry::ledger::{Ledger, Port, Sum};
+use crate::worker::link::{LinkPort, MAX_SEGMENT, each_segment, lay_down};
+use crypto::tunnel::Endpoint;
+use routing::packet::Headers;
+use routing::path::{Ingress, PathId};
+use std::io::IoSlice;
+use std::time::Instant;
+
+impl<E: Endpoint, D: Devices> Switch<E, D> {
+    /// The merger of what goes from here to there, and the way of what it has merged; `None` where nothing
+    /// is merged. A merger that is shaped has packets of one path at a time: others go out first.
+    #[inline]
+    pub(super) fn merged_way(
+        &mut self,
+        now: Instant,
+        ingress: Ingress,
+        to: Egress,
+        batch: &[u8],
+    ) -> Option<(&mut Coalescer, MergedWay<'_, D>)> {
+        let ((Ingress::Path(path), Egress::Vnet) | (Ingress::Vnet, Egress::Path(path))) =
+            (ingress, to)
+        else {
+            return None;
+        };
+        if to == Egress::Vnet {
+            if self.merging != path && self.shaper.is_some() {
+                self.write_merged(now, batch);
+                self.merging = path;
+            }
+            let target = Target::Vnet(&self.vnet);
+            let way = MergedWay::<D> {
+                target,
+                ledger: &self.ledger,
+                piece: &mut self.piece,
+                shaper: self.shaper.as_deref_mut(),
+                path,
+            };
+            return Some((&mut self.merge, way));
+        }
+        let Some(&Way::Link(index)) = self.ways.get(usize::from(path.0)) else {
+            return None;
+        };
+        let (link, merge) = (self.links.get_mut(index)?, self.link_merges.get_mut(index)?);
+        if !link.merges() {
+            return None;
+        }
+        let way = MergedWay::<D> {
+            target: Target::Link(link, now),
+            ledger: &self.ledger,
+            piece: &mut self.piece,
+            shaper: self.shaper.as_deref_mut(),
+            path,
+        };
+        Some((merge, way))
+    }
+
+    /// Writes everything of `batch` that is still being merged.
+    #[inline]
+    pub fn write_merged(&mut self, now: Instant, batch: &[u8]) {
+        let mut way = MergedWay::<D> {
+            target: Target::Vnet(&self.vnet),
+            ledger: &self.ledger,
+            piece: &mut self.piece,
+            shaper: self.shaper.as_deref_mut(),
+            path: self.merging,
+        };
+        self.merge.flush(batch, &mut |merged| way.send(&merged));
+        for (link, merge) in self.links.iter_mut().zip(&mut self.link_merges) {
+            if !merge.is_empty() {
+                let mut way = MergedWay::<D> {
+                    path: link.path(),
+                    target: Target::Link(link, now),
+                    ledger: &self.ledger,
+                    piece: &mut self.piece,
+                    shaper: self.shaper.as_deref_mut(),
+                };
+                merge.flush(batch, &mut |merged| way.send(&merged));
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn write_vnet(&mut self, packet: Packet<'_>) {
+        let (vnet, ledger) = (&self.vnet, &self.ledger);
+        let Packet {
+            bytes,
+            headers,
+            offload,
+        } = packet;
+        let unaided = offload.gso.is_some() && !vnet.takes(offload)
+            || offload.checksum.is_some() && !vnet.offload;
+        let result = if unaided {
+            Err(SendError::GsoRefused)
+        } else {
+            let parts = [IoSlice::new(bytes)];
+            vnet.queue.write(offload, headers.payload, &parts)
+        };
+        let tally = packet.tally();
+        match result {
+            Ok(()) => ledger.sent(Port::VNET, tally.packets, tally.bytes),
+            Err(SendError::GsoRefused) => {
+                if !unaided {
+                    ledger.refused(Port::VNET);
+                }
+                write_segments(vnet, ledger, &mut self.piece, packet);
+            }
+            Err(error) => ledger.dropped(error.reason(), tally.packets, tally.bytes),
+        }
+    }
+}
+
+/// Where merged packets go.
+enum Target<'a, D: Devices> {
+    Vnet(&'a VnetPort<D::Vnet>),
+    Link(&'a mut LinkPort<D::Link>, Instant),
+}
+
+/// The way of merged packets.
+pub(super) struct MergedWay<'a, D: Devices> {
+    target: Target<'a, D>,
+    pub(super) ledger: &'a Ledger,
+    piece: &'a mut [u8],
+    shaper: Option<&'a mut Shaper>,
+    /// The path that they came in by, or go out by.
+    path: PathId,
+}
+
+impl<D: Devices> MergedWay<'_, D> {
+    #[inline]
+    pub(super) fn send(&mut self, merged: &SuperPacket<'_>) {
+        if let Some(shaper) = &mut self.shaper {
+            let tally = Sum {
+                packets: merged.segments as u64,
+                bytes: merged.wire_len() as u64,
+            };
+            let (from, to) = match self.target {
+                Target::Vnet(_) => (Ingress::Path(self.path), Egress::Vnet),
+                Target::Link(..) => (Ingress::Vnet, Egress::Path(self.path)),
+            };
+            if let Some(lane) = shaper.admit(from, to, tally) {
+                let what = (None, &merged.offload, tally);
+                shaper.wait(lane, to, merged.slices(), what, self.ledger);
+                return;
+            }
+        }
+        match &mut self.target {
+            Target::Vnet(vnet) => write_merged(vnet, self.ledger, self.piece, merged),
+            Target::Link(link, now) => link.send_merged(*now, merged),
+        }
+    }
+}
+
+/// Writes one merged packet, or its parts one by one where the device refuses it.
+#[inline]
+fn write_merged<V: PacketSink>(
+    vnet: &VnetPort<V>,
+    ledger: &Ledger,
+    piece: &mut [u8],
+    merged: &SuperPacket<'_>,
+) {
+    let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+    let mut count = 0;
+    for (part, slice) in parts.iter_mut().zip(merged.slices()) {
+        *part = IoSlice::new(slice);
+        count += 1;
+    }
+    let parts = parts.get(..count).unwrap_or_default();
+    let (packets, bytes) = (merged.segments as u64, merged.wire_len() as u64);
+    let header_len = merged.header.len() as u16;
+    match vnet.queue.write(&merged.offload, header_len, parts) {
+        Ok(()) => ledger.sent(Port::VNET, packets, bytes),
+        Err(SendError::GsoRefused) => {
+            if vnet.takes(&merged.offload) {
+                ledger.refused(Port::VNET);
+            }
+            // Lay it down in one piece, then cut it as if a device had merged it.
+            let (whole, piece) = piece.split_at_mut(MAX_SEGMENT.min(piece.len()));
+            let whole = lay_down(merged, whole);
+            match Headers::parse(whole) {
+                Ok(headers) => {
+                    let packet = Packet {
+                        bytes: whole,
+                        headers: &headers,
+                        offload: &merged.offload,
+                    };
+                    write_segments(vnet, ledger, piece, packet);
+                }
+                Err(reason) => ledger.dropped(reason, packets, bytes),
+            }
+        }
+        Err(error) => ledger.dropped(error.reason(), packets, bytes),
+    }
+}
+
+/// Cuts a packet that the device does not take whole, and writes its segments.
+fn write_segments<V: PacketSink>(
+    vnet: &VnetPort<V>,
+    ledger: &Ledger,
+    piece: &mut [u8],
+    packet: Packet<'_>,
+) {
+    let Packet {
+        bytes,
+        headers,
+        offload,
+    } = packet;
+    each_segment(bytes, headers, offload, piece, ledger, |segment| {
+        let parts = [IoSlice::new(segment)];
+        let length = segment.len() as u64;
+        match vnet.queue.write(&Offload::default(), 0, &parts) {
+            Ok(()) => ledger.sent(Port::VNET, 1, length),
+            Err(error) => ledger.dropped(error.reason(), 1, length),
+        }
+    });
+}

@@ -1,0 +1,185 @@
+//! What does not simply go on: senders that are told of a queue, fragments, ICMP errors.
+
+use super::{Packet, Round, Switch, Way, tunnels_at};
+use crate::device::offload::Offload;
+use crate::device::sink::Devices;
+use crate::pipeline::fragment::Fragments;
+use crate::pipeline::icmp::{self, Complaint};
+use crate::pipeline::process::Egress;
+use crate::pipeline::{checksum, ecn, forward};
+use crate::telemetry::ledger::Port;
+use crate::worker::link::{MAX_SEGMENT, Tally};
+use crypto::tunnel::Endpoint;
+use routing::packet::{Headers, protocol};
+use routing::path::Ingress;
+use routing::reason::DropReason;
+use std::time::Instant;
+
+impl<E: Endpoint, D: Devices> Switch<E, D> {
+    /// Tells a packet's sender to slow down: marks the packet if the sender knows marks (RFC 3168), else
+    /// drops it, or of a super-packet for a tunnel the first segment. True if nothing is left to do for it.
+    #[cold]
+    pub(super) fn tell_sender(
+        &mut self,
+        round: Round<'_>,
+        port: Option<Port>,
+        (to, headers): (Egress, &mut Headers),
+        bytes: &mut [u8],
+        offload: &Offload,
+    ) -> bool {
+        // Errors, pings and the like are no reason for a queue, and nobody would slow down.
+        if !matches!(headers.key.protocol, protocol::TCP | protocol::UDP) {
+            return false;
+        }
+        if self.tell {
+            self.tell = false;
+        } else {
+            // It is another worker that is behind: only what is for that one tells.
+            let Egress::Path(path) = to else {
+                return false;
+            };
+            let Some(&Way::Owner(worker)) = self.ways.get(usize::from(path.0)) else {
+                return false;
+            };
+            let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+            if !exit.is_some_and(|exit| std::mem::take(&mut exit.tell)) {
+                return false;
+            }
+        }
+        let class = headers.traffic_class;
+        if let Ok(marked) = ecn::inner_traffic_class(class, ecn::ECN) {
+            forward::set_traffic_class(bytes, headers, marked);
+            headers.traffic_class = marked;
+            return false;
+        }
+        let tally = Tally::of(headers, offload);
+        if tally.packets > 1 && self.shaper.is_some() {
+            // The rest of it would pass what waits for its rate; a queue that is full there tells as well.
+            return false;
+        }
+        self.book(port, tally);
+        let whole = bytes.get(..headers.total_len as usize).unwrap_or(bytes);
+        let packet = (whole, &*headers, offload);
+        let lost = if tally.packets > 1 && self.send_rest(round.now, to, packet) {
+            (1, tally.bytes / tally.packets)
+        } else {
+            (tally.packets, tally.bytes)
+        };
+        self.ledger.dropped(DropReason::QueueDelay, lost.0, lost.1);
+        true
+    }
+
+    /// Sends all segments but the first of a super-packet that is for a tunnel of this worker; false, and none is
+    /// sent, if it is not.
+    pub(super) fn send_rest(
+        &mut self,
+        now: Instant,
+        to: Egress,
+        packet: (&[u8], &Headers, &Offload),
+    ) -> bool {
+        let Egress::Path(path) = to else {
+            return false;
+        };
+        match self.ways.get(usize::from(path.0)) {
+            Some(&Way::Tunnel(lanes)) => {
+                let Some(place) = self.place(now, path, lanes, packet.1) else {
+                    return false;
+                };
+                let tunnels = tunnels_at(&mut self.tunnels, &mut self.lanes, place);
+                let Some(tunnels) = tunnels else {
+                    return false;
+                };
+                tunnels.send_from(now, path, packet, 1);
+                true
+            }
+            Some(&Way::Private(place)) => {
+                let Some(private) = self.privates.get_mut(place) else {
+                    return false;
+                };
+                private.tunnels.send_from(now, path, packet, 1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends a packet in fragments. The gateway makes the fragments after the first: they are booked as
+    /// received at its host port, so that the ledger balances.
+    #[cold]
+    pub(super) fn fragment(
+        &mut self,
+        now: Instant,
+        ingress: Ingress,
+        to: Egress,
+        packet: Packet<'_>,
+        mtu: u16,
+    ) {
+        let mut room = std::mem::take(&mut self.piece);
+        let (whole, piece) = room.split_at_mut(MAX_SEGMENT.min(room.len()));
+        let mut made = 0;
+        let mut cut = || -> Result<(), DropReason> {
+            let whole = whole
+                .get_mut(..packet.bytes.len())
+                .ok_or(DropReason::TooBig)?;
+            whole.copy_from_slice(packet.bytes);
+            if let Some(partial) = packet.offload.checksum {
+                checksum::finish(whole, partial)?;
+            }
+            let mut fragments = Fragments::new(whole, packet.headers, usize::from(mtu))?;
+            while let Some(length) = fragments.next_into(piece) {
+                let bytes = piece.get(..length?).ok_or(DropReason::TooBig)?;
+                let headers = Headers::parse(bytes)?;
+                made += 1;
+                if made > 1 {
+                    self.ledger.received(Port::LOCAL, 1, bytes.len() as u64);
+                }
+                let fragment = Packet {
+                    bytes,
+                    headers: &headers,
+                    offload: &Offload::default(),
+                };
+                // Fragments of one made here are not for the host: `to` is a way out.
+                self.emit(now, ingress, to, fragment);
+            }
+            Ok(())
+        };
+        let result = cut();
+        self.piece = room;
+        if let (Err(reason), 0) = (result, made) {
+            self.drop(reason, packet);
+        }
+    }
+
+    /// Tells the sender of a dropped packet, if it may be told and the rate limit allows it.
+    #[cold]
+    pub(super) fn complain(
+        &mut self,
+        round: Round<'_>,
+        ingress: Ingress,
+        packet: Packet<'_>,
+        complaint: Complaint,
+    ) {
+        let Packet {
+            bytes,
+            headers,
+            offload,
+        } = packet;
+        if ingress == Ingress::Local
+            || !icmp::may_answer(headers)
+            || !self.complaints.allow(round.now, &headers.key)
+        {
+            return;
+        }
+        let version = headers.key.version;
+        let Some(source) = round.forwarding.source_for(ingress, version) else {
+            return;
+        };
+        let mut message = std::mem::take(&mut self.message);
+        let built = icmp::build(complaint, bytes, headers, offload, source, &mut message);
+        if let Some(error) = built.and_then(|length| message.get_mut(..length)) {
+            let plain = Offload::default();
+            self.handle(round, Ingress::Local, Some(Port::LOCAL), error, &plain);
+        }
+        self.message = message;
+    }
+}
