@@ -104,6 +104,7 @@ fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
         subnets: Vec::new(),
         v4: true,
         v6: true,
+        over: None,
     };
     builder.paths = circuits
         .flat_map(|c| [path(c, "primary"), path(c, "secondary")])

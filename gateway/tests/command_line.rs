@@ -295,6 +295,46 @@ fn explain_offline_follows_the_failover_when_paths_are_taken_for_down() {
     assert_eq!(member(&["--down", "er-sydney", "--down", "onprem"]), None);
 }
 
+/// Every command that answers offline knows that a tunnel goes down with the circuit that carries it.
+#[test]
+fn a_tunnel_over_a_circuit_that_is_down_is_down_offline_as_well() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let ask = |arguments: &[&str]| {
+        let file = ["-c", "encrypted-expressroute.toml", "--json"];
+        let told = vng(&examples, &[arguments, &file].concat());
+        assert_eq!(status(&told), 0, "{}", stderr(&told));
+        serde_json::from_str::<Value>(&stdout(&told)).unwrap()
+    };
+    let packet = ["--src", "10.1.0.10", "--dst", "10.2.0.10"];
+    let explain = |down: &[&str]| ask(&[&["explain"], &packet[..], down].concat());
+    let up = explain(&[]);
+    assert_eq!(up["member"], "onprem");
+    let foretold = up["would_change"].as_array().unwrap();
+    let both = "er-sydney/primary and er-sydney/secondary are down";
+    let foretold = foretold.iter().find(|one| one["if"] == both).unwrap();
+    assert_eq!(foretold["verdict"], "drop");
+    let half = explain(&["--down", "er-sydney/primary"]);
+    assert_eq!(half["member"], "onprem");
+    let down = explain(&["--down", "er-sydney"]);
+    assert_eq!(
+        (&down["verdict"], &down["reason"]),
+        (&"drop".into(), &"no_path".into())
+    );
+    assert_eq!(down["group"][0]["role"], "not usable");
+    let health = down["group"][0]["health"].as_str().unwrap();
+    assert!(health.contains("er-sydney, which carries it"), "{health}");
+    let back = down["would_change"].as_array().unwrap();
+    assert!(
+        back.iter()
+            .any(|one| one["if"] == "er-sydney/secondary is up")
+    );
+
+    let routes = ["show", "routes", "--path", "onprem"];
+    assert_eq!(ask(&routes)[0]["paths"], serde_json::json!(["onprem"]));
+    let routes = ask(&[&routes[..], &["--down", "er-sydney"]].concat());
+    assert_eq!(routes[0]["paths"], serde_json::json!([]));
+}
+
 #[test]
 fn explain_says_what_would_change_the_answer_and_who_is_in_the_group() {
     let directory = coexist();
@@ -308,9 +348,9 @@ fn explain_says_what_would_change_the_answer_and_who_is_in_the_group() {
     assert_eq!(status(&told), 0, "{}", stderr(&told));
     let text = stdout(&told);
     for part in [
-        "group     1. er-sydney/primary: not usable, taken for down",
-        "          1. er-sydney/secondary: taken, taken for up",
-        "          2. onprem: stands by, taken for up",
+        "group     1. er-sydney/primary: not usable, assumed down",
+        "          1. er-sydney/secondary: taken, assumed up",
+        "          2. onprem: stands by, assumed up",
         "DSCP      set to af21",
         "shaper    ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, both directions",
         "flows     ExpressRoute ErGw1Az: 200000 flows, 7000 new flows/s",
@@ -405,6 +445,29 @@ fn show_routes_reads_a_file_and_shows_what_is_asked_for() {
     assert_eq!(show(&["--source", "bgp"]), "no such routes\n");
 }
 
+/// Whatever a file alone says is shown without a gateway, by the same options.
+#[test]
+fn what_a_file_says_is_shown_without_a_gateway() {
+    let directory = coexist();
+    let show = |more: &[&str]| -> Value {
+        let shown = vng(directory.path(), &[&["show"], more, &["-c", "vng.toml", "--json"]].concat());
+        assert_eq!(status(&shown), 0, "{}", stderr(&shown));
+        serde_json::from_str(&stdout(&shown)).unwrap()
+    };
+    let rule = |more: &[&str]| show(&[&["policy"], more].concat())[1].clone();
+    assert_eq!(rule(&[])["paths"], serde_json::json!(["onprem"]));
+    let down = rule(&["--down", "onprem"]);
+    assert_eq!(down["name"], "backup-over-vpn");
+    assert_eq!(down["paths"], serde_json::json!(["er-sydney/primary", "er-sydney/secondary"]));
+    assert_eq!(show(&["bgp"])[0]["state"], "not run");
+    let client = &show(&["clients"])[0];
+    assert_eq!((&client["name"], &client["connected"]), (&"laptop".into(), &Value::Null));
+    // Options of one view are not those of another.
+    let help = |view: &[&str]| stdout(&vng(directory.path(), &[&["show"], view, &["--help"]].concat()));
+    assert!(!help(&[]).contains("--prefix") && help(&["routes"]).contains("--prefix"));
+    assert!(!help(&["counters"]).contains("--down") && help(&["policy"]).contains("--down"));
+}
+
 #[test]
 fn what_show_routes_cannot_mean_is_bad_usage() {
     let directory = coexist();
@@ -415,6 +478,8 @@ fn what_show_routes_cannot_mean_is_bad_usage() {
         &["show", "routes", "-c", "vng.toml", "--down", "nobody"],
         &["show", "status", "--path", "onprem"],
         &["show", "tunnels", "-c", "vng.toml"],
+        &["show", "bgp", "-c", "vng.toml", "--down", "onprem"],
+        &["show", "policy", "-c", "vng.toml", "--watch"],
     ] {
         let refused = vng(directory.path(), wrong);
         assert_eq!(status(&refused), 2, "{wrong:?}: {}", stderr(&refused));

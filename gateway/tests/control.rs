@@ -204,6 +204,7 @@ impl Gateway {
                     word: Arc::clone(&word),
                 }),
                 tunnel: None,
+                carriers: Vec::new(),
                 probe: Some(ProbeSetup {
                     target: Some(probe.parse().unwrap()),
                     settings: ProbeSettings {

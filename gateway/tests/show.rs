@@ -80,6 +80,7 @@ impl Gateway for Fixed {
                         sent: 10,
                         answered: 7,
                         lost: 3,
+                        returned_by: None,
                         round_trip_ms: Some(0.412),
                     }),
                 },
@@ -399,7 +400,7 @@ fn every_view_has_a_table_that_names_what_matters() {
             ],
         ),
     ] {
-        let text = lab.text(&["show", what]);
+        let text = lab.text(&["show", what, "--wide"]);
         for part in parts {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

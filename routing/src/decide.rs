@@ -78,7 +78,7 @@ pub(crate) trait Circumstances {
 
     /// The active members of a group.
     #[inline]
-    fn active(&self, group: &Group) -> u64 {
+    fn active(&self, _snapshot: &Snapshot, group: &Group) -> u64 {
         group.active().load()
     }
 
@@ -225,7 +225,7 @@ impl Snapshot {
         let Some(group) = self.group(id) else {
             return decision.drop(DropReason::NoPath);
         };
-        let mask = given.active(group);
+        let mask = given.active(self, group);
         let kept = keep
             .and_then(|path| group.members().iter().position(|&member| member == path))
             .map(|member| member as u8)

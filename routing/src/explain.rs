@@ -5,7 +5,7 @@
 
 use crate::decide::{Decision, Verdict};
 use crate::group::Group;
-use crate::packet::Headers;
+use crate::packet::{Headers, Version};
 use crate::path::{Ingress, PathId};
 use crate::reason::DropReason;
 use crate::rib::{Candidate, NextHop, Ranked, RouteId, prefixes_of};
@@ -124,6 +124,19 @@ impl Snapshot {
             .map_or_else(String::new, |path| path.name.clone())
     }
 
+    /// The circuit that carries this tunnel, where none of its links can be used.
+    pub fn circuit_down(&self, path: PathId) -> Option<&str> {
+        let over = self.path(path)?.over?;
+        let is_unused = |version| {
+            let group = self.underlay_group(over, version);
+            let group = group.and_then(|group| self.group(group));
+            group.is_none_or(|group| group.active().load() == 0)
+        };
+        let is_down = is_unused(Version::V4) && is_unused(Version::V6);
+        let owner = self.owner(over).filter(|_| is_down)?;
+        Some(&owner.name)
+    }
+
     fn owner_name(&self, path: PathId) -> Option<String> {
         let owner = self.path(path)?.owner;
         self.owner(owner).map(|owner| owner.name.clone())
@@ -205,7 +218,10 @@ impl Snapshot {
                 _ if tier_in_use < group.tier_of(member) && tier_in_use.is_some() => {
                     "stands by: taken when all before it are down".to_owned()
                 }
-                _ => "down, or waits out its hold-down".to_owned(),
+                _ => match self.circuit_down(path) {
+                    Some(circuit) => format!("{circuit}, which carries it, is down"),
+                    None => "down, or waits out its hold-down".to_owned(),
+                },
             };
             rejected.push(Rejected::Path {
                 path: self.path_name(path),

@@ -42,6 +42,8 @@ pub enum Reason {
     NeighborPartial,
     /// No next hop of the link is resolved yet.
     NeighborPending,
+    /// Every link of the circuit that carries the tunnel is down.
+    CircuitDown,
     /// The peer's address is not known, and it has not called.
     NoEndpoint,
     /// The peer does not answer handshakes.
@@ -50,6 +52,9 @@ pub enum Reason {
     ProbeFailed,
     /// Some probes are lost, not enough in a row for `ProbeFailed`.
     ProbeLoss,
+    /// Probes go unanswered, and the last answers came back over another path that is in doubt itself:
+    /// which of the two is at fault cannot be told.
+    AnswersElsewhere,
     /// No probe has been answered yet.
     ProbePending,
     /// The BFD session is down.
@@ -72,10 +77,12 @@ impl Reason {
             Self::NeighborFailed => "neighbor_failed",
             Self::NeighborPartial => "neighbor_partial",
             Self::NeighborPending => "neighbor_pending",
+            Self::CircuitDown => "circuit_down",
             Self::NoEndpoint => "no_endpoint",
             Self::HandshakeFailed => "handshake_failed",
             Self::ProbeFailed => "probe_failed",
             Self::ProbeLoss => "probe_loss",
+            Self::AnswersElsewhere => "answers_elsewhere",
             Self::ProbePending => "probe_pending",
             Self::BfdDown => "bfd_down",
             Self::BfdPending => "bfd_pending",
@@ -192,6 +199,9 @@ pub struct Probed {
     pub verdict: Verdict,
     /// Passing, with losses ([`crate::probe::Prober::impaired`]).
     pub impaired: bool,
+    /// The verdict is failure, and says nothing of this path: the answers came back over another one that is
+    /// in doubt itself.
+    pub elsewhere: bool,
 }
 
 /// The state of a BFD or BGP session.
@@ -212,6 +222,8 @@ pub struct Evidence {
     pub interface: Option<Interface>,
     /// Its next hops.
     pub neighbor: Option<Reachability>,
+    /// What flows may do with the best link of the circuit that carries the tunnel.
+    pub circuit: Option<Usability>,
     /// The tunnel.
     pub tunnel: Option<Tunnel>,
     /// The in-path probes.
@@ -242,6 +254,8 @@ enum Judgement {
     Untried,
     Flawed(Reason),
     Unproven(Reason),
+    /// What it was it stays, with a flaw where it was in use.
+    Doubted(Reason),
     Bad(Reason),
 }
 
@@ -358,6 +372,16 @@ impl Health {
                     State::Up | State::Idle | State::Degraded(_) => self.state,
                 };
             }
+            Judgement::Doubted(reason) => {
+                return match self.state {
+                    State::Up | State::Idle | State::Degraded(_) => State::Degraded(reason),
+                    State::Down(_) => State::Down(reason),
+                    State::Starting | State::Holding => {
+                        self.good_since = now;
+                        self.state
+                    }
+                };
+            }
             Judgement::Good => State::Up,
             Judgement::Untried => State::Idle,
             Judgement::Flawed(reason) => State::Degraded(reason),
@@ -406,10 +430,15 @@ fn judge(now: Instant, evidence: &Evidence) -> Judgement {
             Session::Pending => Judgement::Unproven(Reason::BfdPending),
             Session::Down => Judgement::Bad(Reason::BfdDown),
         }),
+        evidence.circuit.map(|circuit| match circuit {
+            Usability::None => Judgement::Bad(Reason::CircuitDown),
+            Usability::LastResort | Usability::Full => Judgement::Good,
+        }),
         evidence
             .tunnel
             .map(|tunnel| judge_tunnel(now, &tunnel, evidence.probe)),
         evidence.probe.map(|probe| match probe.verdict {
+            Verdict::Fail if probe.elsewhere => Judgement::Doubted(Reason::AnswersElsewhere),
             Verdict::Pass if probe.impaired => Judgement::Flawed(Reason::ProbeLoss),
             Verdict::Pass => Judgement::Good,
             Verdict::Unknown => Judgement::Unproven(Reason::ProbePending),
@@ -425,7 +454,7 @@ fn judge(now: Instant, evidence: &Evidence) -> Judgement {
         Judgement::Good => 0,
         Judgement::Flawed(_) => 1,
         Judgement::Untried => 2,
-        Judgement::Unproven(_) => 3,
+        Judgement::Unproven(_) | Judgement::Doubted(_) => 3,
         Judgement::Bad(_) => 4,
     };
     // `max_by_key` gives the last of equals, so from the top floor down to the wire.

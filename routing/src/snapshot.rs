@@ -53,6 +53,8 @@ pub struct Path {
     pub v4: bool,
     /// Whether it carries IPv6.
     pub v6: bool,
+    /// The circuit that carries it, where one carries a tunnel: it works no better than that.
+    pub over: Option<OwnerId>,
 }
 
 impl Path {
@@ -188,6 +190,8 @@ struct RuleFacts {
 struct PathFacts {
     path: Path,
     subnets: PrefixSet,
+    /// The links of the circuit that carries it; none for what no circuit carries.
+    carriers: Box<[PathId]>,
 }
 
 /// The forwarding state.
@@ -288,8 +292,24 @@ impl Snapshot {
         &self.groups
     }
 
-    /// Writes every group's word for this health of the paths; how many words changed.
+    /// The links of the circuit that carries a tunnel; none for a path that no circuit carries.
+    pub fn carriers(&self, id: PathId) -> &[PathId] {
+        let facts = self.paths.get(usize::from(id.0));
+        facts.map_or(&[], |facts| &facts.carriers)
+    }
+
+    /// What flows may do with each path, where `own` says what they might for all that is known of the path
+    /// by itself: a tunnel over a circuit works no better than the best link of that circuit.
+    pub fn usability<'a>(
+        &'a self,
+        own: impl Fn(PathId) -> Usability + 'a,
+    ) -> impl Fn(PathId) -> Usability + 'a {
+        move |id| carried(&self.paths, &own, id)
+    }
+
+    /// Writes every group's word for this health of the paths, each by itself; how many words changed.
     pub fn update(&self, usability: impl Fn(PathId) -> Usability) -> usize {
+        let usability = self.usability(usability);
         let changed = |group: &&Group| group.update(&usability);
         self.groups.iter().filter(changed).count()
     }
@@ -435,6 +455,8 @@ impl Builder {
             underlays.push((owner, [v4, v6]));
         }
         let index = Arc::new(groups);
+        let paths = facts(self.paths);
+        let groups = index.groups(&[], |id| carried(&paths, &usability, id));
         let (own_v4, own_v6) = by_family(&self.own_addresses);
         Ok(Snapshot {
             generation: self.generation,
@@ -448,19 +470,12 @@ impl Builder {
                 .copied()
                 .collect(),
             owners: self.owners.into(),
-            paths: self
-                .paths
-                .into_iter()
-                .map(|path| PathFacts {
-                    subnets: path.subnets.iter().copied().collect(),
-                    path,
-                })
-                .collect(),
+            paths,
             policy: Arc::new(Policy::new(&matches)),
             rules: rules.into(),
             fib: Fib::new(entries, Hop::Nowhere),
             rib,
-            groups: index.groups(&[], usability),
+            groups,
             index,
             appliances: self.appliances.into(),
             branch_transit: self.branch_transit,
@@ -512,6 +527,34 @@ impl Builder {
         }
         Ok(candidates)
     }
+}
+
+/// The paths with what the decision needs to know of them.
+fn facts(paths: Vec<Path>) -> Arc<[PathFacts]> {
+    let of_owner = |owner: OwnerId| {
+        let is_its = move |(_, path): &(u16, &Path)| path.owner == owner;
+        (0..).zip(&paths).filter(is_its).map(|(id, _)| PathId(id))
+    };
+    let carriers: Vec<Box<[PathId]>> = paths
+        .iter()
+        .map(|path| path.over.into_iter().flat_map(of_owner).collect())
+        .collect();
+    let facts = paths.into_iter().zip(carriers);
+    facts
+        .map(|(path, carriers)| PathFacts {
+            subnets: path.subnets.iter().copied().collect(),
+            path,
+            carriers,
+        })
+        .collect()
+}
+
+/// What flows may do with a path, given what is known of each by itself.
+fn carried(paths: &[PathFacts], own: impl Fn(PathId) -> Usability, id: PathId) -> Usability {
+    let facts = paths.get(usize::from(id.0));
+    let carriers = facts.map_or(&[][..], |facts| &facts.carriers);
+    let circuit = carriers.iter().map(|&link| own(link)).max();
+    circuit.map_or_else(|| own(id), |circuit| circuit.min(own(id)))
 }
 
 /// Whether the owner, path or appliance that a candidate leads to is among so many.

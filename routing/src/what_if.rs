@@ -3,7 +3,8 @@
 //!
 //! 1. The path that the flow takes goes down; then the one that it takes instead; and so on, until nothing is
 //!    left to go down.
-//! 2. Each path of the group that is not fully usable comes up, by itself.
+//!    Where a circuit carries the path that the flow takes, that whole circuit goes down.
+//! 2. Each path of the group that is not fully usable comes up, by itself, or the link that carries it does.
 //! 3. The policy rule that decided is not there.
 //! 4. Branch transit is on, where its being off is what drops the packet.
 
@@ -73,10 +74,23 @@ impl Snapshot {
             found.push(then);
         }
 
+        // and what carries it
+        if let Verdict::Path(path) = now.verdict
+            && let carriers @ [_, ..] = self.carriers(path)
+        {
+            found.push(ask(Change::Down(carriers.to_vec())));
+        }
+
         // 2. what is not usable comes up
         let group = now.group.and_then(|group| self.group(group));
-        for &path in group.map_or(&[][..], Group::members) {
-            if usability(path) != Usability::Full {
+        let members = group.map_or(&[][..], Group::members);
+        let mut asked = Vec::new();
+        for &path in members
+            .iter()
+            .flat_map(|path| [path].into_iter().chain(self.carriers(*path)))
+        {
+            if usability(path) != Usability::Full && !asked.contains(&path) {
+                asked.push(path);
                 found.push(ask(Change::Up(path)));
             }
         }
@@ -114,22 +128,22 @@ impl<U: Fn(PathId) -> Usability> Circumstances for Assumed<'_, U> {
         }
     }
 
-    fn active(&self, group: &Group) -> u64 {
+    fn active(&self, snapshot: &Snapshot, group: &Group) -> u64 {
         match self.change {
-            Change::Down(down) => group.word(|path| {
+            Change::Down(down) => group.word(snapshot.usability(|path| {
                 if down.contains(&path) {
                     Usability::None
                 } else {
                     (self.usability)(path)
                 }
-            }),
-            Change::Up(up) => group.word(|path| {
+            })),
+            Change::Up(up) => group.word(snapshot.usability(|path| {
                 if path == *up {
                     Usability::Full
                 } else {
                     (self.usability)(path)
                 }
-            }),
+            })),
             Change::WithoutRule(_) | Change::BranchTransit => group.active().load(),
         }
     }
@@ -225,6 +239,66 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_tunnel_goes_down_with_the_circuit_that_carries_it() {
+        let mut builder = builder();
+        builder.underlays = vec![OwnerId(0)];
+        builder.paths[usize::from(ONPREM.0)].over = Some(OwnerId(0));
+        let snapshot = builder.build(|_| full(true)).unwrap();
+        let both = headers("10.1.0.4", "10.2.0.1", 80);
+        let Verdict::Path(first) = snapshot.decide(Ingress::Vnet, &both).verdict else {
+            panic!("it is forwarded");
+        };
+        let other = if first == PRIMARY { SECONDARY } else { PRIMARY };
+        // The last link takes the tunnel along: there is no failover to it.
+        let found = snapshot.what_if(Ingress::Vnet, &both, |_| full(true));
+        assert_eq!(
+            verdicts(&found),
+            [
+                (Change::Down(vec![first]), Verdict::Path(other)),
+                (
+                    Change::Down(vec![first, other]),
+                    Verdict::Drop(DropReason::NoPath)
+                ),
+            ]
+        );
+        let tunnelled = headers("10.1.0.4", "10.3.0.1", 80);
+        let found = snapshot.what_if(Ingress::Vnet, &tunnelled, |_| full(true));
+        let nowhere = Verdict::Drop(DropReason::NoPath);
+        assert_eq!(
+            verdicts(&found),
+            [
+                (Change::Down(vec![ONPREM]), nowhere),
+                (Change::Down(vec![PRIMARY, SECONDARY]), nowhere),
+            ]
+        );
+        // With one link the tunnel lives, with none it does not, and any link that returns brings it back.
+        snapshot.update(|path| full(path != PRIMARY));
+        assert_eq!(
+            snapshot.decide(Ingress::Vnet, &tunnelled).verdict,
+            Verdict::Path(ONPREM)
+        );
+        let cut = |path| full(path != PRIMARY && path != SECONDARY);
+        snapshot.update(cut);
+        for packet in [&both, &tunnelled] {
+            assert_eq!(snapshot.decide(Ingress::Vnet, packet).verdict, nowhere);
+        }
+        let told = snapshot.explain(Ingress::Vnet, &tunnelled);
+        let why = told.rejected.iter().find_map(|one| match one {
+            crate::explain::Rejected::Path { path, why } if path == "onprem" => Some(why.as_str()),
+            _ => None,
+        });
+        assert_eq!(why, Some("er-sydney, which carries it, is down"));
+        let found = snapshot.what_if(Ingress::Vnet, &tunnelled, cut);
+        assert_eq!(
+            verdicts(&found),
+            [
+                (Change::Up(PRIMARY), Verdict::Path(ONPREM)),
+                (Change::Up(SECONDARY), Verdict::Path(ONPREM)),
+            ]
+        );
+    }
+
     proptest! {
         /// What is foretold is what a gateway decides that is built that way.
         #[test]
@@ -235,11 +309,14 @@ mod tests {
             health in any::<u8>(),
             actions in prop::collection::vec(0..4_usize, 0..4),
             transit in any::<bool>(),
+            over in prop::option::of(0..2_u16),
         ) {
             let usability = |path: PathId| full(health >> path.0 & 1 != 0);
             let build = |without: Option<RuleId>, transit: bool, usability: &dyn Fn(PathId) -> Usability| {
                 let mut builder = builder();
                 builder.branch_transit = transit;
+                builder.underlays = over.map(OwnerId).into_iter().collect();
+                builder.paths[usize::from(ONPREM.0)].over = over.map(OwnerId);
                 let rule = |(place, &action): (u16, &usize)| Rule {
                     name: format!("rule-{place}"),
                     matches: Match {

@@ -312,6 +312,7 @@ fn builder(vnet: Vec<IpNet>, circuit: Vec<IpNet>, site: Vec<IpNet>) -> Result<Bu
         subnets: Vec::new(),
         v4: true,
         v6: false,
+        over: None,
     };
     builder.paths = vec![
         path("primary", PathKind::ExpressRoute, 0),

@@ -124,16 +124,22 @@ fn query(arguments: &Explain) -> Result<Query, Failure> {
 fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, Failure> {
     let config = config::load(file, KeyFiles::Skipped)?.config;
     let plan = offline_plan(&config, down)?;
+    let own = |id: PathId| {
+        let path = plan.paths.get(usize::from(id.0));
+        path.map_or(Usability::None, |path| usability(path, down))
+    };
+    let effective = plan.snapshot.usability(own);
     let health = |id: PathId| {
-        let path = plan.paths.get(usize::from(id.0))?;
-        let usability = usability(path, down);
-        let state = if usability == Usability::None {
-            "taken for down"
-        } else {
-            "taken for up"
+        let usability = effective(id);
+        let state = match plan.snapshot.circuit_down(id) {
+            Some(circuit) if own(id) != Usability::None => {
+                format!("down: {circuit}, which carries it, is assumed down")
+            }
+            _ if usability == Usability::None => "assumed down".to_owned(),
+            _ => "assumed up".to_owned(),
         };
         Some(PathHealth {
-            state: state.to_owned(),
+            state,
             since_seconds: None,
             usability,
         })

@@ -363,6 +363,7 @@ impl Parts {
                 worker: self.owner(path, usize::from(config.control.workers)),
                 link,
                 tunnel: self.tunnel(path.id).cloned(),
+                carriers: plan.snapshot.carriers(path.id).to_vec(),
                 probe: probe.map(|probe| ProbeSetup {
                     target: probe.target,
                     settings: ProbeSettings {

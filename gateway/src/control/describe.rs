@@ -5,6 +5,7 @@ use super::api::Refusal;
 use super::foresee;
 use super::limit;
 use super::plan::{self, PathPlan, Plan, PlanError};
+use super::sources::Sources;
 use super::view::{Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::rule;
@@ -17,6 +18,7 @@ use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version, address_bits, protocol};
 use routing::path::{Ingress, PathId, PathKind};
 use routing::policy::RuleId;
+use routing::reason::DropReason;
 use std::fmt::Display;
 
 /// The members of a group that packets take now.
@@ -206,6 +208,15 @@ pub fn explain(
             }
         }
     }
+    let mut explanation = Explanation::from(told);
+    if explanation.reason == DropReason::SpoofedSource.name() {
+        let sources = Sources::of(config, plan, ingress);
+        explanation.story.pop();
+        explanation
+            .story
+            .push(sources.why(&query.from, query.source));
+        explanation.allowed_sources = sources.listed();
+    }
     Ok(Explanation {
         health: out
             .and_then(|path| health(path.id))
@@ -215,7 +226,7 @@ pub fn explain(
         set_dscp: foresee::dscp_of(&decision),
         group: foresee::members(plan, &decision, &health),
         would_change: foresee::would_change(plan, ingress, &headers, &health),
-        ..Explanation::from(told)
+        ..explanation
     })
 }
 
@@ -243,6 +254,7 @@ impl From<explain::Explanation> for Explanation {
             member: told.member,
             rejected: told.rejected.into_iter().map(rejected).collect(),
             story: told.story,
+            allowed_sources: Vec::new(),
             health: None,
             shaper: Vec::new(),
             flow_limits: Vec::new(),

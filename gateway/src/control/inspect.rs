@@ -236,6 +236,11 @@ fn path_status(config: &Config, plan: &Plan, path: &PathPlan, views: &[PathView]
             sent: probe.count.sent,
             answered: probe.count.answered,
             lost: probe.count.lost,
+            returned_by: {
+                let other = probe.returned_by.filter(|&by| by != path.id);
+                let other = other.and_then(|by| plan.paths.get(usize::from(by.0)));
+                other.map(|other| other.name.clone())
+            },
             round_trip_ms: probe.round_trip.map(milliseconds),
         }),
     }

@@ -7,7 +7,7 @@
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
-//!   [`usage`]: what is used of them
+//!   [`usage`]: what is used of them; [`sources`]: who may use which source
 //! - [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
 //! - [`api`], [`client`]: the control socket
 
@@ -38,6 +38,7 @@ pub mod prober;
 mod resize;
 pub mod run;
 mod running;
+mod sources;
 pub mod supervisor;
 mod tunnels;
 mod usage;

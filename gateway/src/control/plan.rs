@@ -210,6 +210,7 @@ impl Plan {
     /// The words of the path groups for this health of the paths, in the order of the groups' ids.
     /// [`Snapshot::update`] writes them.
     pub fn words(&self, usability: impl Fn(PathId) -> Usability) -> Vec<u64> {
+        let usability = self.snapshot.usability(usability);
         let groups = self.snapshot.groups();
         groups.iter().map(|group| group.word(&usability)).collect()
     }
@@ -421,6 +422,7 @@ impl<'a> Layout<'a> {
                 }),
                 v4: carries(true),
                 v6: carries(false),
+                over: plan.over,
             }
         };
         self.paths.iter().map(path).collect()

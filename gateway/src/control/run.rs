@@ -349,11 +349,18 @@ impl<'a> Control<'a> {
             .filter(|path| path.is_in_doubt())
             .map(|path| path.setup.path)
             .collect();
-        let changes: Vec<_> = self
-            .paths
-            .iter_mut()
-            .filter_map(|path| path.judge(now, |other| in_doubt.contains(&other)))
-            .collect();
+        let mut changes = Vec::new();
+        for index in 0..self.paths.len() {
+            // Links come before the tunnels that they carry, so what is judged of them is of now.
+            let (judged, rest) = self.paths.split_at_mut(index);
+            let of_link = |id| {
+                let link = judged.iter().find(|path| path.setup.path == id);
+                link.map_or(Usability::None, PathWatch::usability)
+            };
+            let path = rest.first_mut();
+            let doubted = |other| in_doubt.contains(&other);
+            changes.extend(path.and_then(|path| path.judge(now, doubted, of_link)));
+        }
         if changes.is_empty() {
             return;
         }

@@ -150,6 +150,9 @@ pub struct ProbeStatus {
     pub answered: u64,
     /// Lost.
     pub lost: u64,
+    /// The path that the last answer came back over, where that is another one; `null`: this one.
+    #[serde(default)]
+    pub returned_by: Option<String>,
     /// The last round trip, milliseconds.
     pub round_trip_ms: Option<f64>,
 }
@@ -517,6 +520,9 @@ pub struct Explanation {
     /// The steps of the decision, in plain words.
     #[serde(default)]
     pub story: Vec<String>,
+    /// The sources that packets of this ingress may have, for one that is dropped as `spoofed_source`.
+    #[serde(default)]
+    pub allowed_sources: Vec<String>,
     /// Health of the member, where it is known.
     #[serde(default)]
     pub health: Option<String>,

@@ -36,6 +36,8 @@ pub struct PathSetup {
     pub link: Option<LinkSetup>,
     /// A tunnel.
     pub tunnel: Option<Arc<TunnelWord>>,
+    /// The links of the circuit that carries the tunnel; none: the host's own network does.
+    pub carriers: Vec<PathId>,
     /// Probes, if there are any.
     pub probe: Option<ProbeSetup>,
 }
@@ -144,11 +146,19 @@ impl PathWatch {
     }
 
     /// Judges the path by all that is known of it now. `is_in_doubt` says whether something speaks
-    /// against another path at this moment.
-    pub fn judge(&mut self, now: Instant, is_in_doubt: impl Fn(PathId) -> bool) -> Option<Change> {
+    /// against another path at this moment, `usability` what flows may do with the links that are judged
+    /// already.
+    pub fn judge(
+        &mut self,
+        now: Instant,
+        is_in_doubt: impl Fn(PathId) -> bool,
+        usability: impl Fn(PathId) -> Usability,
+    ) -> Option<Change> {
+        let carriers = self.setup.carriers.iter();
         let evidence = Evidence {
             interface: self.link.as_ref().and_then(ControlLink::interface),
             neighbor: self.link.as_ref().and_then(ControlLink::reachability),
+            circuit: carriers.map(|&link| usability(link)).max(),
             tunnel: self.tunnel(),
             probe: self.probed(is_in_doubt),
             bfd: None,
@@ -164,14 +174,10 @@ impl PathWatch {
         let probe = self.probe.as_ref()?;
         let prober = probe.prober();
         let other = probe.returned_by().filter(|&path| path != self.setup.path);
-        let void = prober.verdict() == Verdict::Fail && other.is_some_and(is_in_doubt);
         Some(Probed {
-            verdict: if void {
-                Verdict::Unknown
-            } else {
-                prober.verdict()
-            },
+            verdict: prober.verdict(),
             impaired: prober.impaired(),
+            elsewhere: prober.verdict() == Verdict::Fail && other.is_some_and(is_in_doubt),
         })
     }
 
@@ -278,6 +284,7 @@ mod tests {
             worker: 0,
             link: None,
             tunnel: Some(Arc::new(word)),
+            carriers: Vec::new(),
             probe: Some(ProbeSetup {
                 target: Some("10.2.0.1".parse().unwrap()),
                 settings: ProbeSettings::default(),
@@ -299,7 +306,7 @@ mod tests {
             let (echo, payload) = echo::reply(&answer).unwrap();
             assert!(probe.answered(now, Ingress::Path(PathId(way)), &echo, payload));
         }
-        watch.judge(now, |_| doubt);
+        watch.judge(now, |_| doubt, |_| Usability::Full);
     }
 
     #[test]
@@ -332,6 +339,9 @@ mod tests {
             exchange(&mut watch, now + MS * 1000 * second, None, true);
             assert_eq!(watch.usability(), Usability::Full);
         }
+        // Nor does it read as if it were well.
+        let reason = watch.health.state().reason();
+        assert_eq!(reason, Some(Reason::AnswersElsewhere));
         // The other way is fine again, and the silence is this path's own.
         exchange(&mut watch, now + MS * 10_000, None, false);
         assert_eq!(watch.health.state(), State::Down(Reason::ProbeFailed));

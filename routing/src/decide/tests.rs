@@ -59,6 +59,7 @@ pub(crate) fn builder() -> Builder {
         subnets: nets(subnets),
         v4: true,
         v6: true,
+        over: None,
     };
     builder.paths = vec![
         path("er-sydney/primary", 0, &["172.16.0.0/30", "fe80::/64"]),

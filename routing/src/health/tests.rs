@@ -11,6 +11,7 @@ fn link(interface: Interface, neighbor: Reachability, verdict: Verdict) -> Evide
         probe: Some(Probed {
             verdict,
             impaired: false,
+            elsewhere: false,
         }),
         ..Evidence::default()
     }
@@ -97,6 +98,7 @@ fn lost_probes_during_the_hold_down_start_it_again() {
     impaired.probe = Some(Probed {
         verdict: Verdict::Pass,
         impaired: true,
+        elsewhere: false,
     });
     health.update(now + S * 4, impaired);
     health.update(now + S * 6, good());
@@ -241,10 +243,62 @@ fn probes_have_the_say_over_an_idle_tunnel() {
         evidence.probe = Some(Probed {
             verdict,
             impaired: false,
+            elsewhere: false,
         });
         health.update(now, evidence);
         assert_eq!(health.state(), state);
     }
+}
+
+#[test]
+fn a_tunnel_is_down_while_its_circuit_is_and_comes_back_with_it() {
+    let (mut health, now) = started();
+    let mut evidence = tunnel(Tunnel {
+        has_session: true,
+        has_endpoint: true,
+        established: Some(now),
+        ..Tunnel::default()
+    });
+    evidence.circuit = Some(Usability::Full);
+    health.update(now, evidence);
+    assert_eq!(health.state(), State::Up);
+    evidence.circuit = Some(Usability::None);
+    health.update(now + S, evidence);
+    assert_eq!(health.state(), State::Down(Reason::CircuitDown));
+    // The circuit waits out its hold-down, and the tunnel beside it, not after it.
+    evidence.circuit = Some(Usability::LastResort);
+    health.update(now + S * 2, evidence);
+    assert_eq!(health.state(), State::Holding);
+    evidence.circuit = Some(Usability::Full);
+    health.update(now + S * 7, evidence);
+    assert_eq!(health.state(), State::Up);
+}
+
+#[test]
+fn lost_answers_of_another_way_leave_a_path_in_use_and_say_so() {
+    let lost = |elsewhere| Evidence {
+        probe: Some(Probed {
+            verdict: Verdict::Fail,
+            impaired: true,
+            elsewhere,
+        }),
+        ..Evidence::default()
+    };
+    let (mut health, now) = started();
+    health.update(now, lost(true));
+    assert_eq!(health.state(), State::Starting);
+    health.update(now, Evidence::default());
+    health.update(now + S, lost(true));
+    let doubted = State::Degraded(Reason::AnswersElsewhere);
+    assert_eq!(
+        (health.state(), health.usability()),
+        (doubted, Usability::Full)
+    );
+    health.update(now + S * 2, lost(false));
+    assert_eq!(health.state(), State::Down(Reason::ProbeFailed));
+    // What was down stays down.
+    health.update(now + S * 3, lost(true));
+    assert_eq!(health.usability(), Usability::None);
 }
 
 fn any_evidence(now: Instant) -> impl Strategy<Value = Evidence> {
@@ -280,7 +334,12 @@ fn any_evidence(now: Instant) -> impl Strategy<Value = Evidence> {
                     received,
                     handshaking,
                 }),
-                probe: verdict.map(|verdict| Probed { verdict, impaired }),
+                probe: verdict.map(|verdict| Probed {
+                    verdict,
+                    impaired,
+                    elsewhere: has[0] && has[1],
+                }),
+                circuit: has[2].then_some(Usability::Full),
                 bfd: None,
                 bgp: None,
             }

@@ -70,7 +70,7 @@ impl Snapshot {
         let groups = if index.len() == self.groups.len() {
             Arc::clone(&self.groups)
         } else {
-            index.groups(&self.groups, usability)
+            index.groups(&self.groups, self.usability(usability))
         };
         Ok(Self {
             generation,
