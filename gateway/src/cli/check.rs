@@ -22,7 +22,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
     config: PathBuf,
     /// Print JSON
     #[arg(long)]

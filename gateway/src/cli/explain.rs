@@ -48,7 +48,8 @@ pub(super) struct Explain {
     #[arg(long, value_name = "DSCP", value_parser = dscp, default_value = "0")]
     dscp: u8,
     /// Explain by this file, offline, instead of asking the running gateway
-    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket", num_args = 0..=1,
+          default_missing_value = crate::config::DEFAULT_FILE)]
     config: Option<PathBuf>,
     /// Offline: take this circuit, link or site for down (may be repeated)
     #[arg(long, value_name = "PATH", requires = "config")]

@@ -2,12 +2,12 @@
 
 use super::Failure;
 use super::output::print;
-use crate::config::key_file::{self, KeyFileError};
+use crate::config::key_file;
 use clap::Args;
 use crypto::key::PrivateKey;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -35,6 +35,14 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
     text.push_str(&key.to_base64());
     text.push('\n');
     let path = &arguments.output;
+    if let Some(directory) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        && make_directory(directory)
+            .map_err(|error| Failure::Work(format!("{}: {error}", directory.display())))?
+    {
+        eprintln!("made the directory {}", directory.display());
+    }
     write_private(path, text.as_bytes(), arguments.force).map_err(|error| {
         let shown = path.display();
         match error.kind() {
@@ -45,6 +53,17 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
         }
     })?;
     print(&format!("{}\n", key.public_key()))
+}
+
+/// Makes a directory and those above it, readable by all, as packages make theirs in /etc: what is secret in it
+/// is secret by its own mode. Whether it was not there before.
+pub(super) fn make_directory(path: &Path) -> io::Result<bool> {
+    if path.is_dir() {
+        return Ok(false);
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o755).create(path)?;
+    Ok(true)
 }
 
 /// Writes a new file with mode 0600. With `replace`, a file of that name gives way in one step: a key
@@ -90,16 +109,7 @@ pub(super) fn pubkey(arguments: &Pubkey) -> Result<(), Failure> {
         PrivateKey::from_base64(&text)
             .map_err(|error| Failure::Usage(format!("standard input: {error}")))?
     } else {
-        key_file::read::<PrivateKey>(path).map_err(|error| {
-            let shown = path.display();
-            Failure::Usage(match error {
-                KeyFileError::Open(mode) => format!(
-                    "{shown} has mode {mode:04o}: others can use the key; chmod 600 {shown}, and \
-                     make a new key if they may have"
-                ),
-                other => format!("{shown}: {other}"),
-            })
-        })?
+        key_file::read::<PrivateKey>(path).map_err(|error| Failure::Usage(error.told(path)))?
     };
     print(&format!("{}\n", key.public_key()))
 }

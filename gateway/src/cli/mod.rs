@@ -5,6 +5,7 @@
 
 mod check;
 mod explain;
+mod init;
 mod keys;
 mod output;
 mod p2s;
@@ -35,10 +36,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a directory with a private key and a first configuration, which runs as it is
+    Init(init::Init),
     /// Run the gateway in the foreground (SIGTERM ends it, SIGHUP reloads)
     Run {
         /// The configuration file
-        #[arg(short, long, value_name = "FILE")]
+        #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
         config: PathBuf,
     },
     /// Validate a configuration and print its plan: interfaces, paths, routes, limits
@@ -149,6 +152,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run { config } => supervisor::run(&config).map_err(Failure::from),
+        Command::Init(init) => init::run(&init),
         Command::Check(check) => check::run(&check),
         Command::Keygen(keygen) => keys::keygen(&keygen),
         Command::Pubkey(pubkey) => keys::pubkey(&pubkey),

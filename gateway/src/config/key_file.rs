@@ -38,6 +38,32 @@ impl fmt::Display for KeyFileError {
 
 impl std::error::Error for KeyFileError {}
 
+impl KeyFileError {
+    /// What is wrong with the key file at `path`, in one line with what helps.
+    pub fn told(&self, path: &Path) -> String {
+        let shown = path.display();
+        match self {
+            Self::Unreadable(error) => match error.kind() {
+                io::ErrorKind::NotFound => {
+                    format!("{shown} is not there: vng keygen -o {shown} makes a private key")
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("{shown} may not be read by this user: be its owner or root")
+                }
+                _ => format!("{shown} cannot be read: {error}"),
+            },
+            Self::NotAFile => format!("{shown} is not a regular file, so it is no key file"),
+            Self::Open(mode) => format!(
+                "{shown} has mode {mode:04o}: others can use the key; chmod 600 {shown}, and make a new \
+                 key if they may have"
+            ),
+            Self::NotAKey(error) => format!(
+                "{shown} holds no key: {error}; a key is 32 bytes in base64, as vng keygen writes it"
+            ),
+        }
+    }
+}
+
 /// Reads the key in the file at `path`: a private or a preshared one.
 ///
 /// # Errors

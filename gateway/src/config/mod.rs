@@ -28,6 +28,11 @@ use schema::Config;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
+/// Where the configuration and its key are, unless a command is told otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/etc/vng";
+/// The configuration file, unless a command is told otherwise.
+pub const DEFAULT_FILE: &str = "/etc/vng/vng.toml";
+
 /// A file that may run: no errors, perhaps warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -54,13 +59,33 @@ pub enum LoadError {
 impl std::fmt::Display for LoadError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unreadable { file, error } => write!(formatter, "{}: {error}", file.display()),
+            Self::Unreadable { file, error } => formatter.write_str(&unreadable(file, error)),
             Self::Wrong(report) => write!(formatter, "{}", report.render(false).trim_end()),
         }
     }
 }
 
 impl std::error::Error for LoadError {}
+
+/// Why a configuration file cannot be read, and what helps.
+fn unreadable(file: &Path, error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let shown = file.display();
+    match error.kind() {
+        ErrorKind::NotFound if file == Path::new(DEFAULT_FILE) => {
+            format!("{shown} is not there: vng init makes a first one, -c names another")
+        }
+        ErrorKind::NotFound => {
+            format!("{shown} is not there: vng init DIR makes a first one, -c names the file")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("{shown} may not be read by this user: be its owner or root")
+        }
+        ErrorKind::IsADirectory => format!("{shown} is a directory: -c names the file in it"),
+        ErrorKind::InvalidData => format!("{shown} is no text in UTF-8, so it is no TOML"),
+        _ => format!("{shown} cannot be read: {error}"),
+    }
+}
 
 /// The longest file that is read, bytes: 1,000 prefixes for each of 100 sites fit ten times.
 const LONGEST: u64 = 64 << 20;

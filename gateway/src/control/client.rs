@@ -53,7 +53,7 @@ impl std::fmt::Display for ClientError {
         match self {
             Self::NoGateway { socket } => write!(
                 formatter,
-                "no gateway listens at {}; start one with vng run -c FILE, or name its socket with -s",
+                "no gateway listens at {}; start one with vng run, or name its socket with -s",
                 socket.display()
             ),
             Self::Forbidden { socket } => write!(

@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
         None => None,
     };
     let own = key_file::read::<PrivateKey>(&vpn.private_key_file)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", vpn.private_key_file.display())))?;
+        .map_err(|error| Failure::Usage(error.told(&vpn.private_key_file)))?;
     let file = ClientFile {
         name,
         private_key: &private_key,
@@ -195,7 +195,8 @@ fn endpoint<'a>(arguments: &'a Add, vpn: &'a Vpn) -> Result<&'a str, Failure> {
     let given = arguments.endpoint.as_ref().or(vpn.public_endpoint.as_ref());
     let Some(endpoint) = given else {
         return Err(Failure::Usage(
-            "where do clients reach this gateway? Say --endpoint HOST:PORT, or public_endpoint in [vpn]"
+            "where do clients reach this gateway? Say it with --endpoint vpn.example.net:51820, or once for \
+             all with public_endpoint = \"vpn.example.net:51820\" in [vpn]"
                 .to_owned(),
         ));
     };

@@ -32,7 +32,7 @@ pub(super) enum P2s {
 #[derive(Debug, Args)]
 struct Where {
     /// The gateway's configuration file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
     config: PathBuf,
     /// The gateway's control socket, if it is another than the configuration's
     #[arg(short, long, value_name = "PATH")]

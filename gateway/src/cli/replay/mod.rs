@@ -27,7 +27,7 @@ pub(super) struct Replay {
     #[arg(value_name = "CAPTURE")]
     capture: PathBuf,
     /// The configuration file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
     config: PathBuf,
     /// Where all packets come in: vnet, a circuit, a link (circuit/link) or a site; without it each packet's
     /// source says
