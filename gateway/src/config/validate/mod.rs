@@ -7,6 +7,7 @@ mod not_yet;
 mod point_to_site;
 mod policy;
 mod prefix_sets;
+mod reach;
 mod route;
 mod vnet;
 mod vpn;
@@ -43,6 +44,7 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     prefix_sets::check(&mut rules);
     point_to_site::check(&mut rules);
     policy::check(&mut rules);
+    reach::check(&mut rules);
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {
         keys::check(&mut rules);
