@@ -27,6 +27,9 @@ pub(super) struct Check {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show every column, however wide that is
+    #[arg(long)]
+    wide: bool,
     /// Do not look at the key files: the configuration is for another host
     #[arg(long)]
     skip_key_files: bool,
@@ -54,7 +57,7 @@ pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
         return print_json(&Checked::new(&loaded.report, Some(summary)));
     }
     eprint!("{}", loaded.report.render(Style::of_stderr().colour));
-    let style = Style::of_stdout();
+    let style = Style::of_stdout().wide(arguments.wide);
     print(&summary.text(style))?;
     let file = arguments.config.display();
     print(&format!("{} {file} is valid\n", style.green("ok:")))
@@ -142,7 +145,7 @@ impl Summary {
     fn text(&self, style: Style) -> String {
         let mut text = heading(style, "Interfaces");
         let header = [
-            "name", "kind", "VLAN", "MTU", "MAC", "offload", "address", "for",
+            "name", "+kind", "VLAN", "MTU", "+MAC", "+offload", "address", "for",
         ];
         let row = |row: &InterfaceRow| {
             [
@@ -159,7 +162,7 @@ impl Summary {
         text += &table(style, &header, self.interfaces.iter().map(row));
         text += "\n";
         text += &heading(style, "Paths");
-        let header = ["path", "type", "next hop", "probe", "prefixes"];
+        let header = ["path", "+type", "next hop", "probe", "prefixes"];
         let row = |row: &PathRow| {
             [
                 row.name.clone(),
@@ -188,8 +191,8 @@ impl Summary {
             "SKU",
             "bandwidth",
             "packets/s",
-            "flows",
-            "of one tunnel",
+            "+flows",
+            "+of one tunnel",
             "in use",
         ];
         let row = |row: &LimitRow| {

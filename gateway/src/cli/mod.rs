@@ -16,7 +16,6 @@ mod show;
 mod show_routes;
 
 use crate::config::LoadError;
-use crate::control::api::What;
 use crate::control::client::ClientError;
 use crate::control::supervisor::{self, RunError};
 use clap::{Args, Parser, Subcommand};
@@ -68,17 +67,27 @@ enum Command {
 #[derive(Debug, Args)]
 struct Show {
     /// What to show
-    what: What,
+    #[command(subcommand)]
+    what: show::View,
     #[command(flatten)]
-    gateway: Socket,
-    #[command(flatten)]
-    routes: show_routes::Options,
+    options: ShowOptions,
+}
+
+/// What every `vng show` takes, before or behind the word that says what to show.
+#[derive(Debug, Args)]
+struct ShowOptions {
+    /// The gateway's control socket [default: /run/vng/vng.sock]
+    #[arg(short, long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
+    /// Show every column, however wide that is
+    #[arg(long, global = true)]
+    wide: bool,
     /// Repeat, every so many seconds
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
-          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+          value_parser = clap::value_parser!(u32).range(1..=86_400), global = true)]
     watch: Option<u32>,
 }
 

@@ -5,6 +5,7 @@ use comfy_table::{
     Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets,
 };
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::IpAddr;
 
@@ -15,6 +16,8 @@ pub(super) struct Style {
     pub(super) colour: bool,
     /// Whether the stream is a terminal: lines are fitted to its width.
     pub(super) terminal: bool,
+    /// Whether every column is shown (`--wide`), and not only those that fit 80 characters.
+    pub(super) wide: bool,
 }
 
 impl Style {
@@ -34,7 +37,13 @@ impl Style {
         Self {
             colour: terminal && !set("NO_COLOR") && !dumb,
             terminal,
+            wide: false,
         }
+    }
+
+    /// The same with every column, or without those that are for `--wide`.
+    pub(super) fn wide(self, wide: bool) -> Self {
+        Self { wide, ..self }
     }
 
     /// `text` in bold, where the style has it.
@@ -71,30 +80,86 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints a value as JSON, indented.
+/// Prints a value as JSON, indented: its keys in alphabetical order, numbers with at most three digits behind
+/// the point (docs/json.md).
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
+    let value = json(value)?;
+    let text = serde_json::to_string_pretty(&value)
         .map_err(|error| Failure::Work(format!("JSON: {error}")))?;
     print(&(text + "\n"))
 }
 
-/// A table: a header and rows, no lines.
+/// A value as every command prints it.
+pub(super) fn json(value: &impl Serialize) -> Result<Value, Failure> {
+    // A map of serde_json keeps its keys sorted.
+    let mut value =
+        serde_json::to_value(value).map_err(|error| Failure::Work(format!("JSON: {error}")))?;
+    round(&mut value);
+    Ok(value)
+}
+
+fn round(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|number| (number * 1e3).round() / 1e3);
+            *value = rounded.map_or(Value::Null, Value::from);
+        }
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(map) => map.values_mut().for_each(round),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A table: a header and rows, no lines. A name that begins with `+` is that of a column for `--wide`; a column
+/// in which no row has anything is not shown. On a terminal cells are wrapped to its width; elsewhere a row is a
+/// line, however long.
 pub(super) fn table<R: IntoIterator<Item = String>>(
     style: Style,
     header: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
+    // The terminal's own width; 80 where it does not say.
+    let columns = Table::new().width().filter(|&columns| columns > 0);
+    let width = style.terminal.then(|| columns.map_or(80, usize::from));
+    table_of_width(style, width, header, rows)
+}
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+fn table_of_width<R: IntoIterator<Item = String>>(
+    style: Style,
+    width: Option<usize>,
+    header: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|row| row.into_iter().collect())
+        .collect();
+    let is_shown = |(index, name): &(usize, &&str)| {
+        let is_empty = |row: &Vec<String>| row.get(*index).is_none_or(|c| c.is_empty() || c == "-");
+        (style.wide || !name.starts_with('+')) && (rows.is_empty() || !rows.iter().all(is_empty))
+    };
+    let shown: Vec<(usize, &str)> = header
+        .iter()
+        .enumerate()
+        .filter(is_shown)
+        .map(|(index, name)| (index, name.trim_start_matches('+')))
+        .collect();
+
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if style.terminal {
+    if let Some(width) = width {
         table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
     } else {
         table.force_no_tty();
     }
     if style.colour {
         table.enforce_styling();
     }
-    let bold = |name: &&str| {
+    let bold = |&(_, name): &(usize, &str)| {
         let cell = Cell::new(name);
         if style.colour {
             cell.add_attribute(Attribute::Bold)
@@ -102,27 +167,41 @@ pub(super) fn table<R: IntoIterator<Item = String>>(
             cell
         }
     };
-    table.set_header(header.iter().map(bold).collect::<Vec<_>>());
+    table.set_header(shown.iter().map(bold).collect::<Vec<_>>());
     let longest = |text: &str| text.split_whitespace().map(|w| w.chars().count()).max();
-    let mut words: Vec<usize> = header.iter().map(|n| longest(n).unwrap_or(0)).collect();
-    for row in rows {
-        let mut cells = Vec::with_capacity(header.len());
-        for (index, text) in row.into_iter().enumerate() {
-            if let Some(word) = words.get_mut(index) {
-                *word = (*word).max(longest(&text).unwrap_or(0));
-            }
+    let mut words: Vec<usize> = shown.iter().map(|(_, n)| longest(n).unwrap_or(0)).collect();
+    for mut row in rows {
+        let mut cells = Vec::with_capacity(shown.len());
+        for ((index, _), word) in shown.iter().zip(&mut words) {
+            let text = row.get_mut(*index).map(std::mem::take).unwrap_or_default();
+            *word = (*word).max(longest(&text).unwrap_or(0));
             cells.push(coloured(style, text));
         }
         table.add_row(cells);
     }
-    // On a narrow terminal a cell breaks between words, never inside a name or an address.
+    if let Some(width) = width {
+        fit(&mut words, width);
+    }
+    // On a narrow terminal a cell breaks between words, and inside a name only where nothing else helps.
     for (column, word) in table.column_iter_mut().zip(words) {
-        column.set_padding((0, 2));
-        let width = Width::Fixed(word as u16 + 2);
+        column.set_padding((0, GAP as u16));
+        let width = Width::Fixed((word + GAP) as u16);
         column.set_constraint(ColumnConstraint::LowerBoundary(width));
     }
     let lines: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
+}
+
+/// Makes the least widths of columns fit a line: the widest gives way, as far as the next one.
+fn fit(words: &mut [usize], width: usize) {
+    loop {
+        let all: usize = words.iter().map(|word| word + GAP).sum();
+        let widest = words.iter_mut().max();
+        match widest {
+            Some(widest) if all > width && *widest > 8 => *widest -= 1,
+            _ => return,
+        }
+    }
 }
 
 /// A cell; states have their colour.
@@ -228,6 +307,43 @@ pub(super) fn host(address: IpAddr, port: u16) -> String {
 mod tests {
     use super::*;
 
+    const PLAIN: Style = Style {
+        colour: false,
+        terminal: false,
+        wide: false,
+    };
+
+    #[test]
+    fn what_is_empty_or_for_wide_is_no_column() {
+        let row = |a: &str, b: &str| [a, b, "-", ""].map(str::to_owned);
+        let rows = || [row("a", "1"), row("b", "2")];
+        let header = ["path", "+more", "mtu", "why"];
+        assert_eq!(table(PLAIN, &header, rows()), "path\na\nb\n");
+        let wide = table(PLAIN.wide(true), &header, rows());
+        assert_eq!(wide, "path  more\na     1\nb     2\n");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_whatever_is_in_it() {
+        let endpoint = "[2001:db8:1111:2222:3333:4444:5555:6666]:51820";
+        let row = || {
+            [
+                "er-sydney/secondary",
+                "degraded: answers_elsewhere",
+                endpoint,
+                "10.2.0.0/16, 10.3.0.0/16",
+            ]
+            .map(str::to_owned)
+        };
+        for width in [40, 80, 120] {
+            let header = ["tunnel", "state", "endpoint", "prefixes"];
+            let text = table_of_width(PLAIN, Some(width), &header, [row(), row()]);
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+        }
+    }
+
     #[test]
     fn numbers_read_as_people_write_them() {
         assert_eq!(thousands(0), "0");
@@ -245,10 +361,7 @@ mod tests {
 
     #[test]
     fn a_plain_table_has_no_escape_codes_and_no_trailing_blanks() {
-        let style = Style {
-            colour: false,
-            terminal: false,
-        };
+        let style = PLAIN;
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
         let text = table(
             style,

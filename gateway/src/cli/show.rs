@@ -1,50 +1,187 @@
 //! `vng show`: one table for each view.
 
+use super::explain::offline_plan;
 use super::output::{
-    Style, bandwidth, bandwidth_limit, host, limit, list, or_dash, print, print_json, span, state,
-    table, thousands,
+    Style, bandwidth, bandwidth_limit, host, json, limit, list, or_dash, print, print_json, span,
+    state, table, thousands,
 };
 use super::{Failure, Show, show_routes};
-use crate::control::api::What;
+use crate::config::schema::Config;
+use crate::config::{self, KeyFiles};
+use crate::control::api::{Request, What};
+use crate::control::client::Client;
 use crate::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, Flows, GatewayStatus,
     NeighborView, PathStatus, PolicyView, Status, TunnelView,
 };
+use crate::control::{describe, inspect};
 use crate::telemetry::ledger::Sum;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What `vng show` shows.
+#[derive(Debug, Subcommand)]
+pub(super) enum View {
+    /// The gateway at a glance: gateways, limits, paths and their health
+    Status,
+    /// The effective routes, with the losers and why; of a file, offline, with -c
+    Routes(show_routes::Options),
+    /// The policy route table; of a file, offline, with -c
+    Policy(Offline),
+    /// ExpressRoute circuits and their links
+    Circuits,
+    /// VPN tunnels
+    Tunnels,
+    /// Point-to-site clients; of a file, offline, with -c
+    Clients(File),
+    /// Next hops and their MAC addresses
+    Neighbors,
+    /// BGP sessions; of a file, offline, with -c
+    Bgp(File),
+    /// The flow table
+    Flows,
+    /// The packet ledger
+    Counters,
+}
+
+/// A file to answer from, and what to assume of its paths.
+#[derive(Debug, Args)]
+pub(super) struct Offline {
+    #[command(flatten)]
+    file: File,
+    /// Offline: assume that this circuit, link or site is down (may be repeated)
+    #[arg(long, value_name = "PATH", requires = "config")]
+    down: Vec<String>,
+}
+
+/// A file to answer from.
+#[derive(Debug, Args)]
+pub(super) struct File {
+    /// Answer from this file, offline, with every path up [default without FILE: /etc/vng/vng.toml]
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1,
+          default_missing_value = crate::config::DEFAULT_FILE)]
+    config: Option<PathBuf>,
+}
+
+impl View {
+    fn what(&self) -> What {
+        match self {
+            Self::Status => What::Status,
+            Self::Routes(_) => What::Routes,
+            Self::Policy(_) => What::Policy,
+            Self::Circuits => What::Circuits,
+            Self::Tunnels => What::Tunnels,
+            Self::Clients(_) => What::Clients,
+            Self::Neighbors => What::Neighbors,
+            Self::Bgp(_) => What::Bgp,
+            Self::Flows => What::Flows,
+            Self::Counters => What::Counters,
+        }
+    }
+
+    /// The file that is to answer instead of the running gateway.
+    fn file(&self) -> Option<&Path> {
+        let file = match self {
+            Self::Routes(options) => &options.offline.file,
+            Self::Policy(offline) => &offline.file,
+            Self::Clients(file) | Self::Bgp(file) => file,
+            _ => return None,
+        };
+        file.config.as_deref()
+    }
+
+    /// The answer of a configuration, where no gateway needs to run for it.
+    fn offline(&self, config: &Config) -> Result<Value, Failure> {
+        match self {
+            Self::Routes(options) => {
+                json(&options.of(&offline_plan(config, &options.offline.down)?)?)
+            }
+            Self::Policy(offline) => {
+                let plan = offline_plan(config, &offline.down)?;
+                json(&describe::policy(config, &plan, &[]))
+            }
+            Self::Clients(_) => json(&configured_clients(config)),
+            Self::Bgp(_) => json(&inspect::bgp(config)),
+            _ => Ok(Value::Null),
+        }
+    }
+}
+
+/// The clients of a configuration, by name, without what only a running gateway knows.
+pub(super) fn configured_clients(config: &Config) -> Vec<ClientView> {
+    let vpn = config.vpn.as_ref();
+    let clients = vpn.and_then(|vpn| vpn.point_to_site.as_ref());
+    let clients = clients.into_iter().flat_map(|clients| &clients.clients);
+    let view = clients.map(|client| ClientView {
+        name: client.name.clone(),
+        address: client.address.clone(),
+        public_key: BASE64.encode(client.public_key),
+        ..ClientView::default()
+    });
+    let mut views: Vec<ClientView> = view.collect();
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    views
+}
+
 /// Shows once, or again and again until it is interrupted.
 pub(super) fn run(arguments: &Show) -> Result<(), Failure> {
-    let style = Style::of_stdout();
+    let options = &arguments.options;
+    let style = Style::of_stdout().wide(options.wide);
+    let what = arguments.what.what();
+    if arguments.what.file().is_some() && (options.socket.is_some() || options.watch.is_some()) {
+        return Err(Failure::Usage(
+            "--config answers from a file; --socket and --watch are of a running gateway"
+                .to_owned(),
+        ));
+    }
     loop {
-        let value = show_routes::ask(arguments)?;
-        if arguments.json {
-            match arguments.watch {
+        let value = ask(arguments)?;
+        if options.json {
+            match options.watch {
                 // One line each, so that a reader can tell where one ends.
-                Some(_) => print(&format!("{value}\n"))?,
+                Some(_) => print(&format!("{}\n", json(&value)?))?,
                 None => print_json(&value)?,
             }
         } else {
-            let text = text(style, arguments.what, value)?;
-            let clear = arguments.watch.is_some() && style.terminal;
+            let text = text(style, what, value)?;
+            let clear = options.watch.is_some() && style.terminal;
             print(&if clear {
                 format!("\x1b[H\x1b[2J{text}")
             } else {
                 text
             })?;
         }
-        match arguments.watch {
+        match options.watch {
             Some(seconds) => thread::sleep(Duration::from_secs(seconds.into())),
             None => return Ok(()),
         }
     }
 }
 
-fn text(style: Style, what: What, value: serde_json::Value) -> Result<String, Failure> {
+/// The running gateway's answer, or that of a file.
+fn ask(arguments: &Show) -> Result<Value, Failure> {
+    if let Some(file) = arguments.what.file() {
+        let config = config::load(file, KeyFiles::Skipped)?.config;
+        return arguments.what.offline(&config);
+    }
+    let request = match &arguments.what {
+        View::Routes(options) => options.request(),
+        other => Request::Show { what: other.what() },
+    };
+    let socket = arguments.options.socket.as_deref();
+    let socket = socket.unwrap_or(Path::new(config::read::DEFAULT_SOCKET));
+    Ok(Client::new(socket).ask(&request)?)
+}
+
+fn text(style: Style, what: What, value: Value) -> Result<String, Failure> {
     Ok(match what {
         What::Status => status(style, &view(value)?),
         What::Routes => show_routes::text(style, &view::<Vec<_>>(value)?),
@@ -59,7 +196,7 @@ fn text(style: Style, what: What, value: serde_json::Value) -> Result<String, Fa
     })
 }
 
-fn view<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Failure> {
+fn view<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
     serde_json::from_value(value)
         .map_err(|error| Failure::Work(format!("the gateway is of another version: {error}")))
 }
@@ -104,11 +241,11 @@ fn status(style: Style, status: &Status) -> String {
         "in",
         "out",
         "of",
-        "packets/s",
-        "of",
+        "+packets/s",
+        "+of",
         "in use",
-        "flows",
-        "of",
+        "+flows",
+        "+of",
     ];
     let gateway = |gateway: &GatewayStatus| {
         [
@@ -133,17 +270,31 @@ fn status(style: Style, status: &Status) -> String {
     text.push('\n');
     let header = [
         "path",
-        "type",
+        "+type",
         "state",
         "for",
         "in use",
-        "probe",
+        "+probe",
         "round trip",
     ];
     text += &table(style, &header, status.paths.iter().map(path));
+    for path in &status.paths {
+        if let Some(by) = path
+            .probe
+            .as_ref()
+            .and_then(|probe| probe.returned_by.as_ref())
+        {
+            let _ = writeln!(
+                text,
+                "{}: answers to its probes come back over {by}, so they say nothing of its own way back; the far \
+                 end should answer each address over the path that asked (docs/far-end.md)",
+                path.name
+            );
+        }
+    }
     if !status.events.is_empty() {
         text.push('\n');
-        let header = ["when", "path", "from", "to", "reason", "flows moved after"];
+        let header = ["when", "path", "from", "to", "reason", "+flows moved after"];
         // The newest first; the rest is in the JSON.
         let newest = status.events.iter().rev().take(10);
         text += &table(style, &header, newest.map(event));
@@ -229,7 +380,7 @@ pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
     let remarked = rules.iter().any(|rule| rule.out_of_reach.is_some());
     let mut header = vec!["#", "name", "match", "action", "leads to"];
     if counted {
-        header.extend(["packets", "bytes"]);
+        header.extend(["packets", "+bytes"]);
     }
     if remarked {
         header.push("remark");
@@ -264,12 +415,12 @@ fn circuits(style: Style, circuits: &[CircuitView]) -> String {
         "state",
         "interface",
         "VLAN",
-        "MAC",
-        "address",
+        "+MAC",
+        "+address",
         "neighbor",
         "ARP",
-        "received",
-        "sent",
+        "+received",
+        "+sent",
     ];
     let rows = circuits.iter().flat_map(|circuit| {
         circuit.links.iter().map(move |link| {
@@ -299,7 +450,7 @@ fn circuits(style: Style, circuits: &[CircuitView]) -> String {
     };
     text += &table(
         style,
-        &["circuit", "model", "on the wire", "prefixes"],
+        &["circuit", "+model", "+on the wire", "prefixes"],
         circuits.iter().map(row),
     );
     text
@@ -319,15 +470,15 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
     }
     let header = [
         "tunnel",
-        "kind",
+        "+kind",
         "state",
         "endpoint",
         "handshake",
-        "used of limit",
-        "ingress",
-        "egress",
+        "+used of limit",
+        "+received",
+        "+sent",
         "prefixes",
-        "public key",
+        "+public key",
     ];
     let row = |tunnel: &TunnelView| {
         let carrying = tunnel.lanes.iter().filter(|lane| lane.has_session);
@@ -378,9 +529,9 @@ pub(super) fn clients(style: Style, clients: &[ClientView]) -> String {
         "connected",
         "endpoint",
         "handshake",
-        "ingress",
-        "egress",
-        "public key",
+        "+received",
+        "+sent",
+        "+public key",
     ];
     let row = |client: &ClientView| {
         let ago = client.last_handshake_seconds;
@@ -413,8 +564,8 @@ fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
     let header = [
         "age",
         "link",
-        "interface",
-        "side",
+        "+interface",
+        "+side",
         "IP address",
         "MAC address",
         "state",
@@ -462,7 +613,7 @@ fn flows(style: Style, flows: &Flows) -> String {
         "of",
         "new/s",
         "of",
-        "let in",
+        "+let in",
         "refused packets",
     ];
     let count = |gateway: &FlowCount| {
@@ -485,10 +636,10 @@ fn flows(style: Style, flows: &Flows) -> String {
         "protocol",
         "source",
         "destination",
-        "from",
+        "+from",
         "to",
         "age",
-        "idle",
+        "+idle",
     ];
     let row = |flow: &crate::control::view::FlowView| {
         [

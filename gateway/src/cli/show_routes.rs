@@ -1,23 +1,19 @@
 //! `vng show routes`: the effective routes, all or some of them, of the running gateway or of a file.
 
-use super::explain::offline_plan;
-use super::output::{Style, list, or_dash, table};
-use super::{Failure, Show};
-use crate::config::{self, KeyFiles};
+use super::Failure;
+use super::output::{Style, list, table};
+use super::show::Offline;
 use crate::control::api::{Request, What};
-use crate::control::client::Client;
 use crate::control::effective::{self, Wanted};
+use crate::control::plan::Plan;
 use crate::control::view::{RouteFilter, RouteView};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use ipnet::IpNet;
 use routing::rib::RouteSource;
-use serde_json::Value;
-use std::path::PathBuf;
 
 /// What only `vng show routes` takes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Options of show routes")]
 pub(super) struct Options {
     /// Only routes of this prefix, of those inside it and of those around it
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
@@ -29,12 +25,8 @@ pub(super) struct Options {
     /// Only routes over this circuit, link (circuit/link) or site
     #[arg(long, value_name = "NAME")]
     path: Option<String>,
-    /// The routes of this file, offline, with every path up
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["socket", "watch"])]
-    config: Option<PathBuf>,
-    /// Offline: take this circuit, link or site for down (may be repeated)
-    #[arg(long, value_name = "PATH", requires = "config")]
-    down: Vec<String>,
+    #[command(flatten)]
+    pub(super) offline: Offline,
 }
 
 /// A prefix, or an address, which is a prefix of its whole length.
@@ -56,36 +48,20 @@ impl Options {
         }
     }
 
-    fn is_used(&self) -> bool {
-        self.config.is_some() || self.filter() != RouteFilter::default()
-    }
-}
-
-/// What to ask the gateway for, or its answer if that is known without it: what is in a file.
-pub(super) fn ask(arguments: &Show) -> Result<Value, Failure> {
-    let options = &arguments.routes;
-    let what = arguments.what;
-    if what != What::Routes && options.is_used() {
-        return Err(Failure::Usage(
-            "--prefix, --source, --path and --config are of vng show routes".to_owned(),
-        ));
-    }
-    if let Some(file) = &options.config {
-        let config = config::load(file, KeyFiles::Skipped)?.config;
-        let plan = offline_plan(&config, &options.down)?;
-        let wanted = Wanted::new(&plan, &options.filter())
-            .map_err(|refusal| Failure::Usage(refusal.message))?;
-        return serde_json::to_value(effective::routes(&plan, &wanted))
-            .map_err(|error| Failure::Work(error.to_string()));
-    }
-    let request = if options.is_used() {
-        Request::Routes {
-            filter: options.filter(),
+    /// What to ask the running gateway for.
+    pub(super) fn request(&self) -> Request {
+        match self.filter() {
+            filter if filter == RouteFilter::default() => Request::Show { what: What::Routes },
+            filter => Request::Routes { filter },
         }
-    } else {
-        Request::Show { what }
-    };
-    Ok(Client::new(&arguments.gateway.socket).ask(&request)?)
+    }
+
+    /// The routes of a plan that are asked for.
+    pub(super) fn of(&self, plan: &Plan) -> Result<Vec<RouteView>, Failure> {
+        let wanted = Wanted::new(plan, &self.filter());
+        let wanted = wanted.map_err(|refusal| Failure::Usage(refusal.message))?;
+        Ok(effective::routes(plan, &wanted))
+    }
 }
 
 /// The effective routes, as Azure's table.
@@ -97,10 +73,10 @@ pub(super) fn text(style: Style, routes: &[RouteView]) -> String {
         "state",
         "source",
         "prefix",
-        "next hop type",
+        "+next hop type",
         "next hop",
-        "weight",
-        "AS path",
+        "+weight",
+        "+AS path",
         "carried by",
         "why",
     ];
@@ -110,15 +86,29 @@ pub(super) fn text(style: Style, routes: &[RouteView]) -> String {
             route.source.clone(),
             route.prefix.to_string(),
             route.next_hop_type.clone(),
-            or_dash(route.next_hop.as_ref()),
+            match &route.next_hop {
+                Some(next_hop) => next_hop.clone(),
+                None if style.wide => "-".to_owned(),
+                None => route.next_hop_type.clone(),
+            },
             route.weight.to_string(),
             match route.source.as_str() {
                 "bgp" => route.as_path_length.to_string(),
                 _ => "-".to_owned(),
             },
-            list(&route.paths),
+            carriers(style, route),
             route.why.clone().unwrap_or_default(),
         ]
     };
     table(style, &header, routes.iter().map(row))
+}
+
+/// The paths that carry a route; the links of its circuit without the circuit's name, which stands beside them.
+fn carriers(style: Style, route: &RouteView) -> String {
+    let circuit = route.next_hop.as_ref().filter(|_| !style.wide);
+    let link = |path: &String| {
+        let link = circuit.and_then(|circuit| path.strip_prefix(circuit)?.strip_prefix('/'));
+        link.unwrap_or(path).to_owned()
+    };
+    list(&route.paths.iter().map(link).collect::<Vec<_>>())
 }

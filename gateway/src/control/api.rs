@@ -30,7 +30,7 @@ pub const MOST_CLIENTS: usize = 32;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What `show` can show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     /// The gateway at a glance: gateways, limits, paths and their health

@@ -7,8 +7,6 @@ use crate::config::{self, KeyFiles};
 use crate::control::api::{Request, What};
 use crate::control::client::{Client, ClientError};
 use crate::control::view::ClientView;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +26,11 @@ pub(in super::super) struct List {
 pub(super) fn run(arguments: &List) -> Result<(), Failure> {
     let config = match &arguments.config {
         Some(file) => Some(config::load(file, KeyFiles::Skipped)?.config),
+        // The usual file says what it can; nobody has asked for it.
+        None if arguments.socket.is_none() => {
+            let usual = config::load(Path::new(config::DEFAULT_FILE), KeyFiles::Skipped);
+            usual.ok().map(|loaded| loaded.config)
+        }
         None => None,
     };
     let configured = config
@@ -40,20 +43,7 @@ pub(super) fn run(arguments: &List) -> Result<(), Failure> {
     };
     let clients: Vec<ClientView> = match (client.view(&request), &config) {
         (Ok(clients), _) => clients,
-        (Err(ClientError::NoGateway { .. }), Some(config)) => {
-            let vpn = config.vpn.as_ref();
-            let clients = vpn.and_then(|vpn| vpn.point_to_site.as_ref());
-            let clients = clients.into_iter().flat_map(|clients| &clients.clients);
-            let view = clients.map(|client| ClientView {
-                name: client.name.clone(),
-                address: client.address.clone(),
-                public_key: BASE64.encode(client.public_key),
-                ..ClientView::default()
-            });
-            let mut views: Vec<ClientView> = view.collect();
-            views.sort_by(|a, b| a.name.cmp(&b.name));
-            views
-        }
+        (Err(ClientError::NoGateway { .. }), Some(config)) => show::configured_clients(config),
         (Err(error), _) => return Err(error.into()),
     };
     if arguments.json {
