@@ -146,7 +146,9 @@ fn check_gives_findings_and_plan_as_json() {
     assert_eq!(json["ok"], true);
     assert_eq!(json["findings"][0]["severity"], "warning");
     assert_eq!(json["paths"][2]["name"], "onprem");
-    assert_eq!(json["limits"][0]["bits_per_second"], 1_000_000_000);
+    assert_eq!(json["limits"][0]["limit_bps"], 1_000_000_000);
+    assert_eq!(json["limits"][0]["circuits"]["used"], 1);
+    assert_eq!(json["paths"][0]["probe"]["interval_ms"], 1_000);
 
     fs::write(directory.path().join("bad.toml"), "[vnet]\nmtu = 1\n").unwrap();
     let checked = vng(directory.path(), &["check", "-c", "bad.toml", "--json"]);
@@ -321,8 +323,17 @@ fn a_tunnel_over_a_circuit_that_is_down_is_down_offline_as_well() {
         (&"drop".into(), &"no_path".into())
     );
     assert_eq!(down["group"][0]["role"], "not usable");
-    let health = down["group"][0]["health"].as_str().unwrap();
-    assert!(health.contains("er-sydney, which carries it"), "{health}");
+    let health = &down["group"][0]["health"];
+    assert_eq!(
+        (&health["state"], &health["reason"]),
+        (&"down".into(), &"circuit_down".into())
+    );
+    let why = down["rejected"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["path"] == "onprem");
+    assert_eq!(why.unwrap()["why"], "er-sydney, which carries it, is down");
     let back = down["would_change"].as_array().unwrap();
     assert!(
         back.iter()
@@ -352,8 +363,8 @@ fn explain_says_what_would_change_the_answer_and_who_is_in_the_group() {
         "          1. er-sydney/secondary: taken, assumed up",
         "          2. onprem: stands by, assumed up",
         "DSCP      set to af21",
-        "shaper    ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, both directions",
-        "flows     ExpressRoute ErGw1Az: 200000 flows, 7000 new flows/s",
+        "shaper    ExpressRoute ErGw1Az: 1 Gbps, 100,000 packets/s, both directions",
+        "flows     ExpressRoute ErGw1Az: 200,000 flows, 7,000 new flows/s",
         "otherwise if er-sydney/secondary goes down: onprem, DSCP af21",
         "          if er-sydney/secondary and onprem are down: drop: no_path",
     ] {
@@ -450,7 +461,10 @@ fn show_routes_reads_a_file_and_shows_what_is_asked_for() {
 fn what_a_file_says_is_shown_without_a_gateway() {
     let directory = coexist();
     let show = |more: &[&str]| -> Value {
-        let shown = vng(directory.path(), &[&["show"], more, &["-c", "vng.toml", "--json"]].concat());
+        let shown = vng(
+            directory.path(),
+            &[&["show"], more, &["-c", "vng.toml", "--json"]].concat(),
+        );
         assert_eq!(status(&shown), 0, "{}", stderr(&shown));
         serde_json::from_str(&stdout(&shown)).unwrap()
     };
@@ -458,12 +472,23 @@ fn what_a_file_says_is_shown_without_a_gateway() {
     assert_eq!(rule(&[])["paths"], serde_json::json!(["onprem"]));
     let down = rule(&["--down", "onprem"]);
     assert_eq!(down["name"], "backup-over-vpn");
-    assert_eq!(down["paths"], serde_json::json!(["er-sydney/primary", "er-sydney/secondary"]));
+    assert_eq!(
+        down["paths"],
+        serde_json::json!(["er-sydney/primary", "er-sydney/secondary"])
+    );
     assert_eq!(show(&["bgp"])[0]["state"], "not run");
     let client = &show(&["clients"])[0];
-    assert_eq!((&client["name"], &client["connected"]), (&"laptop".into(), &Value::Null));
+    assert_eq!(
+        (&client["name"], &client["connected"]),
+        (&"laptop".into(), &Value::Null)
+    );
     // Options of one view are not those of another.
-    let help = |view: &[&str]| stdout(&vng(directory.path(), &[&["show"], view, &["--help"]].concat()));
+    let help = |view: &[&str]| {
+        stdout(&vng(
+            directory.path(),
+            &[&["show"], view, &["--help"]].concat(),
+        ))
+    };
     assert!(!help(&[]).contains("--prefix") && help(&["routes"]).contains("--prefix"));
     assert!(!help(&["counters"]).contains("--down") && help(&["policy"]).contains("--down"));
 }

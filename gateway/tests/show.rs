@@ -437,7 +437,7 @@ fn every_view_prints_json() {
         lab.json(&["show", "status"])["gateways"][0]["type"],
         "ExpressRoute"
     );
-    assert_eq!(lab.json(&["show", "flows"])["active"], 1);
+    assert_eq!(lab.json(&["show", "flows"])["active_flows"], 1);
     let reloaded = lab.json(&["reload"]);
     assert_eq!(reloaded["changed"][0], "route 10.9.0.0/16 added");
 }

@@ -16,8 +16,10 @@ use clap::Args;
 use ipnet::IpNet;
 use routing::health::Usability;
 use serde::Serialize;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -60,7 +62,12 @@ pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
     let style = Style::of_stdout().wide(arguments.wide);
     print(&summary.text(style))?;
     let file = arguments.config.display();
-    print(&format!("{} {file} is valid\n", style.green("ok:")))
+    let warned = match loaded.report.warnings() {
+        0 => String::new(),
+        1 => ", with 1 warning above".to_owned(),
+        count => format!(", with {count} warnings above"),
+    };
+    print(&format!("{} {file} is valid{warned}\n", style.green("ok:")))
 }
 
 /// What `--json` prints.
@@ -96,15 +103,22 @@ struct Summary {
 /// One attachment of the gateway.
 #[derive(Serialize)]
 struct InterfaceRow {
-    name: String,
+    /// `TUN`, `Ethernet` or `UDP`.
+    #[serde(rename = "type")]
     kind: &'static str,
-    mtu: Option<u16>,
+    /// The interface; `null` for the tunnels' UDP port.
+    name: Option<String>,
+    /// That port.
+    port: Option<u16>,
+    mtu_bytes: Option<u16>,
     vlan: Vec<u16>,
+    /// `own`, `interface`, or an address.
     mac: Option<String>,
     /// Whether the kernel and the device may work on packets for the gateway.
     offload: bool,
     address: Vec<IpNet>,
-    purpose: String,
+    /// The virtual network or path that it is for; `null`: all tunnels.
+    path: Option<String>,
 }
 
 /// One way out.
@@ -113,22 +127,98 @@ struct PathRow {
     name: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    next_hop: String,
-    probe: Option<String>,
+    /// A link's next hops.
+    neighbor: Vec<IpAddr>,
+    /// Where a tunnel's datagrams go; `null`: the far end calls.
+    endpoint: Option<String>,
+    /// The circuit that carries a tunnel.
+    over: Option<String>,
+    /// Clients behind the path of all of them.
+    clients: Option<usize>,
+    probe: Option<ProbeRow>,
     prefixes: Vec<IpNet>,
 }
 
-/// One limit of a SKU.
+/// A path's probe.
+#[derive(Serialize)]
+struct ProbeRow {
+    /// Whom it asks; `null`: each link its neighbor.
+    target: Option<IpAddr>,
+    interval_ms: u64,
+    /// The path is down after so many lost in a row,
+    fail: u32,
+    /// and up after so many answered in a row.
+    pass: u32,
+}
+
+/// The limits of one gateway's SKU; `null`: none.
 #[derive(Serialize)]
 struct LimitRow {
-    gateway: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
     sku: String,
-    bits_per_second: Option<u64>,
-    packets_per_second: Option<u64>,
-    flows: Option<u64>,
-    tunnel_bits_per_second: Option<u64>,
-    tunnel_packets_per_second: Option<u64>,
-    count: String,
+    generation: Option<u8>,
+    limit_bps: Option<u64>,
+    limit_pps: Option<u64>,
+    limit_flows: Option<u64>,
+    tunnel_limit_bps: Option<u64>,
+    tunnel_limit_pps: Option<u64>,
+    circuits: Option<Count>,
+    tunnels: Option<Count>,
+    clients: Option<Count>,
+}
+
+/// How many there are, of how many.
+#[derive(Serialize)]
+struct Count {
+    used: usize,
+    limit: Option<u32>,
+}
+
+impl Count {
+    fn words(&self, what: &str) -> String {
+        match self.limit {
+            Some(limit) => format!("{what} {} of {limit}", self.used),
+            None => format!("{what} {}", self.used),
+        }
+    }
+}
+
+impl PathRow {
+    /// Where its packets go first, in words.
+    fn next_hop(&self) -> String {
+        if self.kind == "ExpressRoute" {
+            return list(&self.neighbor);
+        }
+        let to = match (&self.endpoint, self.clients) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, None) => "calls us".to_owned(),
+            (None, Some(1)) => "1 client calls us".to_owned(),
+            (None, Some(count)) => format!("{count} clients call us"),
+        };
+        let over = self.over.as_ref();
+        over.map_or_else(|| to.clone(), |over| format!("{to} over {over}"))
+    }
+}
+
+impl ProbeRow {
+    fn of(probe: &Probe) -> Self {
+        Self {
+            target: probe.target,
+            interval_ms: u64::try_from(probe.interval.as_millis()).unwrap_or(u64::MAX),
+            fail: probe.fail,
+            pass: probe.pass,
+        }
+    }
+
+    fn words(&self) -> String {
+        let target = self
+            .target
+            .map_or_else(|| "the neighbor".to_owned(), |to| to.to_string());
+        let interval = written(Duration::from_millis(self.interval_ms));
+        let (fail, pass) = (self.fail, self.pass);
+        format!("{target} every {interval}, down after {fail}, up after {pass}")
+    }
 }
 
 impl Summary {
@@ -148,15 +238,19 @@ impl Summary {
             "name", "+kind", "VLAN", "MTU", "+MAC", "+offload", "address", "for",
         ];
         let row = |row: &InterfaceRow| {
+            let port = || {
+                row.port
+                    .map_or_else(String::new, |port| format!("UDP port {port}"))
+            };
             [
-                row.name.clone(),
+                row.name.clone().unwrap_or_else(port),
                 row.kind.to_owned(),
                 list(&row.vlan),
-                or_dash(row.mtu.as_ref()),
+                or_dash(row.mtu_bytes.as_ref()),
                 or_dash(row.mac.as_ref()),
                 if row.offload { "on" } else { "off" }.to_owned(),
                 list(&row.address),
-                row.purpose.clone(),
+                row.path.clone().unwrap_or_else(|| "tunnels".to_owned()),
             ]
         };
         text += &table(style, &header, self.interfaces.iter().map(row));
@@ -167,8 +261,10 @@ impl Summary {
             [
                 row.name.clone(),
                 row.kind.to_owned(),
-                row.next_hop.clone(),
-                row.probe.clone().unwrap_or_else(|| "off".to_owned()),
+                row.next_hop(),
+                row.probe
+                    .as_ref()
+                    .map_or_else(|| "off".to_owned(), ProbeRow::words),
                 list(&row.prefixes),
             ]
         };
@@ -196,18 +292,28 @@ impl Summary {
             "in use",
         ];
         let row = |row: &LimitRow| {
-            let tunnel = match (row.tunnel_bits_per_second, row.tunnel_packets_per_second) {
+            let tunnel = match (row.tunnel_limit_bps, row.tunnel_limit_pps) {
                 (None, None) => "-".to_owned(),
-                (bits, packets) => format!("{}, {}/s", bandwidth_limit(bits), limit(packets)),
+                (bps, pps) => format!("{}, {}/s", bandwidth_limit(bps), limit(pps)),
             };
+            let generation = row.generation;
+            let generation = generation.map_or_else(String::new, |g| format!(" generation {g}"));
+            let counts = [
+                (&row.circuits, "circuits"),
+                (&row.tunnels, "tunnels"),
+                (&row.clients, "clients"),
+            ];
+            let counts = counts
+                .into_iter()
+                .filter_map(|(count, what)| Some(count.as_ref()?.words(what)));
             [
-                row.gateway.to_owned(),
-                row.sku.clone(),
-                bandwidth_limit(row.bits_per_second),
-                limit(row.packets_per_second),
-                limit(row.flows),
+                row.kind.to_owned(),
+                format!("{}{generation}", row.sku),
+                bandwidth_limit(row.limit_bps),
+                limit(row.limit_pps),
+                limit(row.limit_flows),
                 tunnel,
-                row.count.clone(),
+                counts.collect::<Vec<_>>().join(", "),
             ]
         };
         text += &table(style, &header, self.limits.iter().map(row));
@@ -219,39 +325,42 @@ impl Summary {
 fn interfaces(config: &Config) -> Vec<InterfaceRow> {
     let vnet = &config.vnet;
     let mut rows = vec![InterfaceRow {
-        name: vnet.device.clone(),
         kind: "TUN",
-        mtu: Some(vnet.mtu),
+        name: Some(vnet.device.clone()),
+        port: None,
+        mtu_bytes: Some(vnet.mtu),
         vlan: Vec::new(),
         mac: None,
         offload: vnet.offload,
         address: vnet.address.clone(),
-        purpose: format!("virtual network {}", vnet.name),
+        path: Some(vnet.name.clone()),
     }];
     for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
         for link in &circuit.links {
             rows.push(InterfaceRow {
-                name: link.interface.clone(),
                 kind: "Ethernet",
-                mtu: None,
+                name: Some(link.interface.clone()),
+                port: None,
+                mtu_bytes: None,
                 vlan: link.vlan.clone(),
                 mac: Some(mac(link)),
                 offload: link.offload,
                 address: link.address.clone(),
-                purpose: format!("{}/{}", circuit.name, link.name),
+                path: Some(format!("{}/{}", circuit.name, link.name)),
             });
         }
     }
     if let Some(vpn) = &config.vpn {
         rows.push(InterfaceRow {
-            name: format!("UDP port {}", vpn.listen_port),
-            kind: "WireGuard",
-            mtu: Some(vpn.mtu),
+            kind: "UDP",
+            name: None,
+            port: Some(vpn.listen_port),
+            mtu_bytes: Some(vpn.mtu),
             vlan: Vec::new(),
             mac: None,
             offload: vpn.offload,
             address: Vec::new(),
-            purpose: "tunnels".to_owned(),
+            path: None,
         });
     }
     rows
@@ -260,7 +369,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
 fn mac(link: &Link) -> String {
     match link.mac {
         LinkMac::Own => "own".to_owned(),
-        LinkMac::Interface => "interface's".to_owned(),
+        LinkMac::Interface => "interface".to_owned(),
         LinkMac::Fixed(octets) => {
             let octets: Vec<String> = octets.iter().map(|o| format!("{o:02x}")).collect();
             octets.join(":")
@@ -269,54 +378,42 @@ fn mac(link: &Link) -> String {
 }
 
 fn paths(config: &Config) -> Vec<PathRow> {
-    let probe_text = |probe: &Probe, target: String| {
-        let interval = written(probe.interval);
-        format!(
-            "{target} every {interval}, down after {}, up after {}",
-            probe.fail, probe.pass
-        )
-    };
     let mut rows = Vec::new();
     for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
         for link in &circuit.links {
             rows.push(PathRow {
                 name: format!("{}/{}", circuit.name, link.name),
                 kind: "ExpressRoute",
-                next_hop: list(&link.neighbor),
-                probe: circuit.probe.as_ref().map(|probe| {
-                    let target = probe.target.map(|target| target.to_string());
-                    probe_text(probe, target.unwrap_or_else(|| "the neighbor".to_owned()))
-                }),
+                neighbor: link.neighbor.clone(),
+                endpoint: None,
+                over: None,
+                clients: None,
+                probe: circuit.probe.as_ref().map(ProbeRow::of),
                 prefixes: circuit.prefixes.clone(),
             });
         }
     }
-    for site in config.vpn.iter().flat_map(|vpn| &vpn.sites) {
-        let endpoint = site.endpoint.map(|endpoint| endpoint.to_string());
+    let vpn = config.vpn.as_ref();
+    for site in vpn.iter().flat_map(|vpn| &vpn.sites) {
         rows.push(PathRow {
             name: site.name.clone(),
             kind: "Vpn",
-            next_hop: match (endpoint, &site.over) {
-                (Some(endpoint), Some(over)) => format!("{endpoint} over {over}"),
-                (None, Some(over)) => format!("calls us over {over}"),
-                (endpoint, None) => endpoint.unwrap_or_else(|| "calls us".to_owned()),
-            },
-            probe: site.probe.as_ref().and_then(|probe| {
-                let target = probe.target?;
-                Some(probe_text(probe, target.to_string()))
-            }),
+            neighbor: Vec::new(),
+            endpoint: site.endpoint.map(|endpoint| endpoint.to_string()),
+            over: site.over.clone(),
+            clients: None,
+            probe: site.probe.as_ref().map(ProbeRow::of),
             prefixes: site.prefixes.clone(),
         });
     }
-    let vpn = config.vpn.as_ref();
     if let Some(clients) = vpn.and_then(|vpn| vpn.point_to_site.as_ref()) {
         rows.push(PathRow {
             name: POINT_TO_SITE.to_owned(),
             kind: "Vpn",
-            next_hop: match clients.clients.len() {
-                1 => "1 client calls us".to_owned(),
-                count => format!("{count} clients call us"),
-            },
+            neighbor: Vec::new(),
+            endpoint: None,
+            over: None,
+            clients: Some(clients.clients.len()),
             probe: None,
             prefixes: clients.address_pool.clone(),
         });
@@ -325,46 +422,49 @@ fn paths(config: &Config) -> Vec<PathRow> {
 }
 
 fn limits(config: &Config) -> Vec<LimitRow> {
-    let of = |used: usize, limit: Option<u32>, what: &str| match limit {
-        Some(limit) => format!("{what} {used} of {limit}"),
-        None => format!("{what} {used}"),
-    };
     let mut rows = Vec::new();
     if let Some(gateway) = &config.expressroute
         && let Some(sku) = gateway.limits()
     {
         rows.push(LimitRow {
-            gateway: "ExpressRoute",
+            kind: "ExpressRoute",
             sku: sku.name,
-            bits_per_second: sku.bits_per_second,
-            packets_per_second: sku.packets_per_second,
-            flows: sku.flows,
-            tunnel_bits_per_second: None,
-            tunnel_packets_per_second: None,
-            count: of(gateway.circuits.len(), sku.circuits, "circuits"),
+            generation: None,
+            limit_bps: sku.bits_per_second,
+            limit_pps: sku.packets_per_second,
+            limit_flows: sku.flows,
+            tunnel_limit_bps: None,
+            tunnel_limit_pps: None,
+            circuits: Some(Count {
+                used: gateway.circuits.len(),
+                limit: sku.circuits,
+            }),
+            tunnels: None,
+            clients: None,
         });
     }
     if let Some(vpn) = &config.vpn
         && let Ok(sku) = vpn.limits()
     {
         let clients = vpn.point_to_site.as_ref().map_or(0, |p| p.clients.len());
-        let generation = match sku.generation {
-            0 => String::new(),
-            generation => format!(" generation {generation}"),
-        };
         rows.push(LimitRow {
-            gateway: "Vpn",
-            sku: format!("{}{generation}", sku.name),
-            bits_per_second: sku.bits_per_second,
-            packets_per_second: None,
-            flows: sku.flows,
-            tunnel_bits_per_second: sku.tunnel_bits_per_second,
-            tunnel_packets_per_second: sku.tunnel_packets_per_second,
-            count: format!(
-                "{}, {}",
-                of(vpn.sites.len(), sku.tunnels, "tunnels"),
-                of(clients, sku.clients, "clients")
-            ),
+            kind: "Vpn",
+            sku: sku.name.to_owned(),
+            generation: (sku.generation != 0).then_some(sku.generation),
+            limit_bps: sku.bits_per_second,
+            limit_pps: None,
+            limit_flows: sku.flows,
+            tunnel_limit_bps: sku.tunnel_bits_per_second,
+            tunnel_limit_pps: sku.tunnel_packets_per_second,
+            circuits: None,
+            tunnels: Some(Count {
+                used: vpn.sites.len(),
+                limit: sku.tunnels,
+            }),
+            clients: Some(Count {
+                used: clients,
+                limit: sku.clients,
+            }),
         });
     }
     rows

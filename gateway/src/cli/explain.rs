@@ -1,6 +1,6 @@
 //! `vng explain`: what the gateway would do with a packet, and why.
 
-use super::output::{Style, host, print, print_json};
+use super::output::{Style, bandwidth, host, print, print_json, thousands};
 use super::{Failure, Socket};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
@@ -9,9 +9,9 @@ use crate::control::api::Request;
 use crate::control::client::Client;
 use crate::control::describe::{self, PathHealth};
 use crate::control::plan::{PathPlan, Plan};
-use crate::control::view::{Alternative, Explanation, Query};
+use crate::control::view::{Alternative, Explanation, MemberHealth, Query};
 use clap::Args;
-use routing::health::Usability;
+use routing::health::{Reason, Usability};
 use routing::path::PathId;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -132,16 +132,19 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
     let effective = plan.snapshot.usability(own);
     let health = |id: PathId| {
         let usability = effective(id);
-        let state = match plan.snapshot.circuit_down(id) {
-            Some(circuit) if own(id) != Usability::None => {
-                format!("down: {circuit}, which carries it, is assumed down")
-            }
-            _ if usability == Usability::None => "assumed down".to_owned(),
-            _ => "assumed up".to_owned(),
+        // What carries a tunnel may be assumed down, and the tunnel not: then it follows.
+        let follows = usability == Usability::None && own(id) != Usability::None;
+        let (state, reason) = match usability {
+            Usability::None if follows => ("down", Some(Reason::CircuitDown.name())),
+            Usability::None => ("assumed down", None),
+            Usability::LastResort | Usability::Full => ("assumed up", None),
         };
         Some(PathHealth {
-            state,
-            since_seconds: None,
+            told: MemberHealth {
+                state: state.to_owned(),
+                reason: reason.map(str::to_owned),
+                since_seconds: None,
+            },
             usability,
         })
     };
@@ -213,11 +216,12 @@ fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
     }
     if let Some(path) = &explanation.path {
         let health = explanation.health.as_ref();
-        let health = health.map_or_else(String::new, |health| format!(", {health}"));
+        let health = health.map_or_else(String::new, |health| format!(", {}", health.words()));
         line("path", &format!("{path}{health}"));
     }
     for (index, member) in explanation.group.iter().enumerate() {
-        let health = member.health.as_deref().unwrap_or("health unknown");
+        let health = member.health.as_ref();
+        let health = health.map_or_else(|| "health unknown".to_owned(), MemberHealth::words);
         let title = if index == 0 { "group" } else { "" };
         let said = format!(
             "{}. {}: {}, {health}",
@@ -228,11 +232,29 @@ fn text(style: Style, query: &Query, explanation: &Explanation) -> String {
     if let Some(dscp) = &explanation.set_dscp {
         line("DSCP", &format!("set to {dscp}"));
     }
-    for limit in &explanation.shaper {
-        line("shaper", limit);
+    for one in &explanation.shaper {
+        let bps = one.limit_bps.map(|bps| bandwidth(bps as f64));
+        let pps = one
+            .limit_pps
+            .map(|pps| format!("{} packets/s", thousands(pps)));
+        let rates: Vec<String> = bps.into_iter().chain(pps).collect();
+        let rates = rates.join(", ");
+        line(
+            "shaper",
+            &format!("{} {}: {rates}, both directions", one.kind, one.name),
+        );
     }
-    for limit in &explanation.flow_limits {
-        line("flows", limit);
+    for one in &explanation.flow_limits {
+        let flows = one
+            .limit_flows
+            .map(|flows| format!("{} flows", thousands(flows)));
+        let new = one.limit_new_flows_per_second;
+        let new = new.map(|new| format!("{} new flows/s", thousands(new)));
+        let limits: Vec<String> = flows.into_iter().chain(new).collect();
+        line(
+            "flows",
+            &format!("{} {}: {}", one.kind, one.name, limits.join(", ")),
+        );
     }
     for (index, step) in explanation.story.iter().enumerate() {
         line(if index == 0 { "why" } else { "" }, step);

@@ -391,7 +391,7 @@ pub(super) fn policy(style: Style, rules: &[PolicyView]) -> String {
             rule.name.clone(),
             rule.matches.clone(),
             rule.action.clone(),
-            or_dash(rule.path.as_ref()),
+            list(&rule.paths),
         ];
         if counted {
             let hits = rule.hits.unwrap_or_default();

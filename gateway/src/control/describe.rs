@@ -6,7 +6,10 @@ use super::foresee;
 use super::limit;
 use super::plan::{self, PathPlan, Plan, PlanError};
 use super::sources::Sources;
-use super::view::{Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected};
+use super::view::{
+    Alternative, ExplainedRoute, Explanation, MemberHealth, PolicyView, Query, Rejected,
+    ShaperLimit,
+};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::rule;
 use crate::config::schema::{Action, Addresses, Config, From as Origin, Match, PolicyRule};
@@ -60,7 +63,7 @@ pub fn policy(config: &Config, plan: &Plan, hits: &[Sum]) -> Vec<PolicyView> {
             name: rule.name.clone(),
             matches: match_text(&rule.matches),
             action: action_text(rule),
-            path: (!paths.is_empty()).then(|| paths.join(", ")),
+            paths,
             set_dscp: rule.set_dscp.map(dscp_name),
             hits: hits.get(index).copied(),
             out_of_reach: shadow.map(|shadow| match shadow.by.and_then(name) {
@@ -153,22 +156,10 @@ fn texts<T: Display>(values: &[T]) -> Vec<String> {
 /// The health of a path, for explanations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathHealth {
-    /// `up`, `degraded`, `down` and the like, with the reason where there is one.
-    pub state: String,
-    /// Seconds since it has been so, where that is known.
-    pub since_seconds: Option<f64>,
+    /// What is told of it.
+    pub told: MemberHealth,
     /// What flows may do with it.
     pub usability: Usability,
-}
-
-impl PathHealth {
-    /// In words, with since when.
-    pub fn words(&self) -> String {
-        match self.since_seconds {
-            Some(since) => format!("{} for {since:.0} s", self.state),
-            None => self.state.clone(),
-        }
-    }
 }
 
 /// What would become of a packet. `health` says the state of a path, where it is known.
@@ -194,7 +185,7 @@ pub fn explain(
         Ingress::Vnet | Ingress::Local => None,
     };
     // From branch to branch a packet is held to the limits of both, to those they share once.
-    let mut limits: Vec<String> = Vec::new();
+    let mut limits: Vec<ShaperLimit> = Vec::new();
     let mut flow_limits = Vec::new();
     if told.verdict == "forward" {
         flow_limits = foresee::flow_limits(config, [from, out]);
@@ -220,7 +211,7 @@ pub fn explain(
     Ok(Explanation {
         health: out
             .and_then(|path| health(path.id))
-            .map(|health| health.words()),
+            .map(|health| health.told),
         shaper: limits,
         flow_limits,
         set_dscp: foresee::dscp_of(&decision),
@@ -337,32 +328,32 @@ fn headers(query: &Query) -> Result<Headers, Refusal> {
 
 /// The limits in force that a packet over this path is held to, one line each; none where nothing is
 /// shaped.
-fn shaper(config: &Config, path: &PathPlan) -> Vec<String> {
+fn shaper(config: &Config, path: &PathPlan) -> Vec<ShaperLimit> {
     let limits = match path.kind {
         PathKind::ExpressRoute => {
             let sku = config.expressroute.as_ref().map_or("", |e| e.sku.as_str());
-            vec![(format!("ExpressRoute {sku}"), limit::expressroute(config))]
+            vec![("ExpressRoute", sku, limit::expressroute(config))]
         }
         PathKind::Vpn => {
             let sku = config.vpn.as_ref().map_or("", |vpn| vpn.sku.as_str());
             let (gateway, tunnel) = limit::vpn(config);
-            let mut limits = vec![(format!("Vpn {sku}"), gateway)];
+            let mut limits = vec![("Vpn", sku, gateway)];
             if path.origin != plan::Origin::PointToSite {
-                limits.push((format!("tunnel {}", path.name), tunnel));
+                limits.push(("tunnel", path.name.as_str(), tunnel));
             }
             limits
         }
     };
-    let words = |(name, rates): (String, Rates)| {
-        let mbps = rates.bits_per_second.map(|bits| bits / 1_000_000);
-        let rates = [(mbps, "Mbps"), (rates.packets_per_second, "packets/s")];
-        let rates: Vec<String> = rates
-            .into_iter()
-            .filter_map(|(rate, unit)| Some(format!("{} {unit}", rate?)))
-            .collect();
-        (!rates.is_empty()).then(|| format!("{name}: {}, both directions", rates.join(", ")))
+    let limit = |(kind, name, rates): (&str, &str, Rates)| ShaperLimit {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        limit_bps: rates.bits_per_second,
+        limit_pps: rates.packets_per_second,
     };
-    limits.into_iter().filter_map(words).collect()
+    let limits = limits.into_iter().map(limit);
+    limits
+        .filter(|one| one.limit_bps.is_some() || one.limit_pps.is_some())
+        .collect()
 }
 
 #[cfg(test)]
@@ -404,8 +395,10 @@ mod tests {
         explain(&config, &plan, query, |id| {
             let is_down = down.contains(&plan.paths[usize::from(id.0)].name.as_str());
             Some(PathHealth {
-                state: if is_down { "down" } else { "up" }.into(),
-                since_seconds: None,
+                told: MemberHealth {
+                    state: if is_down { "down" } else { "up" }.into(),
+                    ..MemberHealth::default()
+                },
                 usability: if is_down {
                     Usability::None
                 } else {
@@ -416,6 +409,15 @@ mod tests {
         .unwrap()
     }
 
+    fn limit(kind: &str, name: &str, mbps: u64, limit_pps: Option<u64>) -> ShaperLimit {
+        ShaperLimit {
+            kind: kind.into(),
+            name: name.into(),
+            limit_bps: Some(mbps * 1_000_000),
+            limit_pps,
+        }
+    }
+
     #[test]
     fn policy_reads_as_it_is_written() {
         let (config, plan) = example(&[]);
@@ -424,9 +426,12 @@ mod tests {
             rules[0].matches,
             "from vnet; protocol tcp; destination port 23"
         );
-        assert_eq!((rules[0].action.as_str(), &rules[0].path), ("drop", &None));
+        assert_eq!(
+            (rules[0].action.as_str(), rules[0].paths.len()),
+            ("drop", 0)
+        );
         assert_eq!(rules[1].action, "via onprem, er-sydney");
-        assert_eq!(rules[1].path.as_deref(), Some("onprem"));
+        assert_eq!(rules[1].paths, ["onprem"]);
         assert_eq!(match_text(&Match::default()), "any packet");
     }
 
@@ -438,10 +443,10 @@ mod tests {
             ("forward", "route")
         );
         assert_eq!(forward.path.as_deref(), Some("er-sydney"));
-        assert_eq!(forward.health.as_deref(), Some("up"));
+        assert_eq!(forward.health.unwrap().words(), "up");
         assert_eq!(
             forward.shaper,
-            ["ExpressRoute ErGw1Az: 1000 Mbps, 100000 packets/s, both directions"]
+            [limit("ExpressRoute", "ErGw1Az", 1_000, Some(100_000))]
         );
         let telnet = told(
             &[],
@@ -462,8 +467,8 @@ mod tests {
         assert_eq!(
             failed.shaper,
             [
-                "Vpn VpnGw2: 1000 Mbps, both directions",
-                "tunnel onprem: 1200 Mbps, 100000 packets/s, both directions"
+                limit("Vpn", "VpnGw2", 1_000, None),
+                limit("tunnel", "onprem", 1_200, Some(100_000)),
             ]
         );
     }

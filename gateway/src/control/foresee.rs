@@ -3,7 +3,7 @@
 use super::describe::PathHealth;
 use super::limit;
 use super::plan::{PathPlan, Plan};
-use super::view::{MemberView, WouldChange};
+use super::view::{FlowLimit, MemberView, WouldChange};
 use crate::config::matches::dscp_name;
 use crate::config::schema::Config;
 use routing::decide::{Decision, Verdict};
@@ -38,8 +38,7 @@ pub(super) fn members(
             path: name(plan, path),
             tier: tier.map_or(0, |tier| tier + 1),
             role: role.to_owned(),
-            since_seconds: health.as_ref().and_then(|health| health.since_seconds),
-            health: health.map(|health| health.words()),
+            health: health.map(|health| health.told),
         }
     };
     (0..).zip(group.members()).map(member).collect()
@@ -68,39 +67,33 @@ pub(super) fn would_change(
     found.into_iter().map(view).collect()
 }
 
-/// The limits of the gateways of these paths that a new flow must be within, one line each.
-pub(super) fn flow_limits(config: &Config, paths: [Option<&PathPlan>; 2]) -> Vec<String> {
-    let mut lines = Vec::new();
+/// The limits of the gateways of these paths that a new flow must be within.
+pub(super) fn flow_limits(config: &Config, paths: [Option<&PathPlan>; 2]) -> Vec<FlowLimit> {
+    let mut all = Vec::new();
     for kind in [PathKind::ExpressRoute, PathKind::Vpn] {
         if !paths.iter().flatten().any(|path| path.kind == kind) {
             continue;
         }
-        let (name, limits) = match kind {
+        let (kind, sku, limits) = match kind {
             PathKind::ExpressRoute => {
                 let sku = config.expressroute.as_ref().map_or("", |e| e.sku.as_str());
-                (
-                    format!("ExpressRoute {sku}"),
-                    limit::expressroute_flows(config),
-                )
+                ("ExpressRoute", sku, limit::expressroute_flows(config))
             }
             PathKind::Vpn => {
                 let sku = config.vpn.as_ref().map_or("", |vpn| vpn.sku.as_str());
-                (format!("Vpn {sku}"), limit::vpn_flows(config))
+                ("Vpn", sku, limit::vpn_flows(config))
             }
         };
-        let limits = [
-            (limits.flows, "flows"),
-            (limits.flows_per_second, "new flows/s"),
-        ];
-        let limits: Vec<String> = limits
-            .into_iter()
-            .filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)))
-            .collect();
-        if !limits.is_empty() {
-            lines.push(format!("{name}: {}", limits.join(", ")));
+        if limits.flows.is_some() || limits.flows_per_second.is_some() {
+            all.push(FlowLimit {
+                kind: kind.to_owned(),
+                name: sku.to_owned(),
+                limit_flows: limits.flows,
+                limit_new_flows_per_second: limits.flows_per_second,
+            });
         }
     }
-    lines
+    all
 }
 
 /// The DSCP that the packet of a decision leaves with, if it leaves and a rule gives one.

@@ -10,8 +10,8 @@ use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::tunnels::TunnelSet;
 use crate::control::view::{
-    BgpView, CircuitView, ClientView, Event, GatewayStatus, LaneView, LinkView, NeighborView,
-    PathStatus, ProbeStatus, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Event, GatewayStatus, LaneView, LinkView, MemberHealth,
+    NeighborView, PathStatus, ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
 use crate::telemetry::ledger::{Sum, Totals};
@@ -456,13 +456,12 @@ pub fn bgp(config: &Config) -> Vec<BgpView> {
 pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<PathHealth> {
     let path = plan.paths.get(usize::from(id.0))?;
     let view = view_of(views, path)?;
-    let why = view
-        .state
-        .reason()
-        .map(|reason| format!(" ({})", reason.name()));
     Some(PathHealth {
-        state: format!("{}{}", view.state.name(), why.unwrap_or_default()),
-        since_seconds: Some(view.since.elapsed().as_secs_f64()),
+        told: MemberHealth {
+            state: view.state.name().to_owned(),
+            reason: view.state.reason().map(|reason| reason.name().to_owned()),
+            since_seconds: Some(view.since.elapsed().as_secs_f64()),
+        },
         usability: view.usability,
     })
 }

@@ -1,7 +1,8 @@
 //! What the control socket answers: plain values that serialise to the JSON of `vng show ... --json`
 //! and `vng explain --json`, and that the command line makes tables of.
 //!
-//! Times are seconds, bandwidths bits/s, sizes bytes of IP packets. Names are Azure's (azure.md
+//! A name ends with its unit: `_seconds`, `_ms`, `_bps` (bits/s), `_pps` (packets/s), `_unix_ms` for a point in
+//! time; sizes are bytes of IP packets. docs/json.md has every key. Words are Azure's (azure.md
 //! section 8) and WireGuard's. Fields may be added; those of interface.md keep their shape.
 
 use super::api::GatewayKind;
@@ -75,20 +76,25 @@ pub struct GatewayStatus {
     /// SKU.
     pub sku: String,
     /// Limit, bits/s; `null`: none.
+    #[serde(rename = "limit_bps")]
     pub limit_bits_per_second: Option<u64>,
     /// Limit, packets/s; `null`: none.
+    #[serde(rename = "limit_pps")]
     pub limit_packets_per_second: Option<u64>,
     /// Limit of flows; `null`: none.
     pub limit_flows: Option<u64>,
     /// Azure's BitsInPerSecond: from outside into the virtual network, over the last second.
+    #[serde(rename = "received_bps")]
     pub bits_in_per_second: f64,
     /// Azure's BitsOutPerSecond.
+    #[serde(rename = "sent_bps")]
     pub bits_out_per_second: f64,
     /// Azure's PacketsPerSecond, both ways.
+    #[serde(rename = "pps")]
     pub packets_per_second: f64,
     /// How much of its limit passes it, both directions together, of bits or packets whichever is nearer
     /// to it: 1 is all of it. `null`: no limit.
-    #[serde(default)]
+    #[serde(rename = "limit_used_ratio", default)]
     pub limit_used: Option<f64>,
     /// Azure's ActiveFlows.
     pub active_flows: u64,
@@ -215,8 +221,8 @@ pub struct PolicyView {
     /// The DSCP that packets leave with, by name or number; `null`: their own.
     #[serde(default)]
     pub set_dscp: Option<String>,
-    /// The path that it leads to now, where it leads to one.
-    pub path: Option<String>,
+    /// The paths that it leads to now; none where it leads to none.
+    pub paths: Vec<String>,
     /// Packets that it decided about, and their bytes, as the wire carries them; `null` where nothing runs.
     pub hits: Option<Sum>,
     /// Why no packet can reach it, where that is so.
@@ -276,6 +282,7 @@ pub struct TunnelView {
     /// The site's or client's name.
     pub name: String,
     /// `site-to-site`, `vnet-to-vnet` or `point-to-site`.
+    #[serde(rename = "connection")]
     pub kind: String,
     /// Its lanes, from 0, on neighbouring ports.
     #[serde(default)]
@@ -298,20 +305,22 @@ pub struct TunnelView {
     /// What is behind it.
     pub prefixes: Vec<IpNet>,
     /// Limit of both directions together, bits/s; `null`: none of its own.
-    #[serde(default)]
+    #[serde(rename = "limit_bps", default)]
     pub limit_bits_per_second: Option<u64>,
     /// Limit of both directions together, packets/s; `null`: none of its own.
-    #[serde(default)]
+    #[serde(rename = "limit_pps", default)]
     pub limit_packets_per_second: Option<u64>,
     /// TunnelAverageBandwidth: bits/s of both directions together, over the last second.
-    #[serde(default)]
+    #[serde(rename = "bps", default)]
     pub bits_per_second: f64,
     /// Packets/s of both directions together, over the last second.
-    #[serde(default)]
+    #[serde(rename = "pps", default)]
     pub packets_per_second: f64,
     /// TunnelIngressPackets and TunnelIngressBytes.
+    #[serde(rename = "received")]
     pub ingress: Sum,
     /// TunnelEgressPackets and TunnelEgressBytes.
+    #[serde(rename = "sent")]
     pub egress: Sum,
 }
 
@@ -333,8 +342,10 @@ pub struct ClientView {
     /// Handshakes completed.
     pub handshakes: u64,
     /// IP packets from it.
+    #[serde(rename = "received")]
     pub ingress: Sum,
     /// IP packets to it.
+    #[serde(rename = "sent")]
     pub egress: Sum,
 }
 
@@ -352,8 +363,10 @@ pub struct LaneView {
     /// Seconds since the last handshake; `null`: none yet.
     pub last_handshake_seconds: Option<f64>,
     /// IP packets that came in through it.
+    #[serde(rename = "received_packets")]
     pub packets_in: u64,
     /// IP packets that went out through it.
+    #[serde(rename = "sent_packets")]
     pub packets_out: u64,
 }
 
@@ -397,8 +410,10 @@ pub struct BgpView {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flows {
     /// Flows in the table: Azure's ActiveFlows of both gateways.
+    #[serde(rename = "active_flows")]
     pub active: u64,
     /// The SKUs' limits together; `null`: none.
+    #[serde(rename = "limit_flows")]
     pub limit: Option<u64>,
     /// The same for each gateway; empty: nothing is limited, so nothing is counted.
     #[serde(default)]
@@ -414,16 +429,22 @@ pub struct FlowCount {
     #[serde(rename = "type")]
     pub kind: String,
     /// Flows now; a VPN gateway's are the more of those in and out.
+    #[serde(rename = "active_flows")]
     pub active: u64,
     /// Limit; `null`: none. A VPN gateway's is each way.
+    #[serde(rename = "limit_flows")]
     pub limit: Option<u64>,
     /// New flows in the last second.
+    #[serde(rename = "new_flows_per_second")]
     pub new_per_second: f64,
     /// Limit; `null`: none.
+    #[serde(rename = "limit_new_flows_per_second")]
     pub limit_new_per_second: Option<u64>,
     /// Flows let in since the start.
+    #[serde(rename = "opened_flows")]
     pub opened: u64,
     /// Packets of flows that were refused.
+    #[serde(rename = "refused_packets")]
     pub refused: u64,
 }
 
@@ -525,13 +546,13 @@ pub struct Explanation {
     pub allowed_sources: Vec<String>,
     /// Health of the member, where it is known.
     #[serde(default)]
-    pub health: Option<String>,
-    /// What shapes the packet: limits of the gateway and of the tunnel.
+    pub health: Option<MemberHealth>,
+    /// What shapes the packet: limits of the gateway and of the tunnel, for both directions together.
     #[serde(default)]
-    pub shaper: Vec<String>,
+    pub shaper: Vec<ShaperLimit>,
     /// Limits of the gateway that a new flow must be within.
     #[serde(default)]
-    pub flow_limits: Vec<String>,
+    pub flow_limits: Vec<FlowLimit>,
     /// The DSCP that the packet leaves with, by name or number, where the rule gives one.
     #[serde(default)]
     pub set_dscp: Option<String>,
@@ -552,10 +573,59 @@ pub struct MemberView {
     pub tier: usize,
     /// `taken` by this flow, `in use` by other flows, `stands by`, or `not usable`.
     pub role: String,
-    /// Its health and since when, in words.
-    pub health: Option<String>,
+    /// Its health, where it is known.
+    pub health: Option<MemberHealth>,
+}
+
+/// The health of a path in an explanation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemberHealth {
+    /// As in [`PathStatus`]; offline `assumed up`, `assumed down`, or `down` with a reason that follows from
+    /// what was assumed.
+    pub state: String,
+    /// Why, where it is degraded or down.
+    pub reason: Option<String>,
     /// Seconds since it has been so, where that is known.
     pub since_seconds: Option<f64>,
+}
+
+impl MemberHealth {
+    /// `down: no_carrier for 12 s`
+    pub fn words(&self) -> String {
+        let reason = self.reason.as_ref();
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        let since = self.since_seconds;
+        let since = since.map_or_else(String::new, |since| format!(" for {since:.0} s"));
+        format!("{}{reason}{since}", self.state)
+    }
+}
+
+/// Rates that a packet is held to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShaperLimit {
+    /// `ExpressRoute` or `Vpn` for a gateway, `tunnel`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The gateway's SKU, or the tunnel's name.
+    pub name: String,
+    /// Limit, bits/s; `null`: none.
+    pub limit_bps: Option<u64>,
+    /// Limit, packets/s; `null`: none.
+    pub limit_pps: Option<u64>,
+}
+
+/// Limits that a new flow must be within.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLimit {
+    /// `ExpressRoute` or `Vpn`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The gateway's SKU.
+    pub name: String,
+    /// Limit of flows; `null`: none.
+    pub limit_flows: Option<u64>,
+    /// Limit of new flows/s; `null`: none.
+    pub limit_new_flows_per_second: Option<u64>,
 }
 
 /// A circumstance that would change an explanation's answer, and what the answer would be.
@@ -663,6 +733,7 @@ pub struct Loss {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recreated {
     /// When its data path went on, milliseconds since 1970.
+    #[serde(rename = "at_unix_ms")]
     pub unix_ms: f64,
     /// For how long there was none, milliseconds.
     pub outage_ms: f64,

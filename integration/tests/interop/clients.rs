@@ -189,7 +189,7 @@ fn from_add_to_revoke(kind: Kind, control: &'static str, more: &[&str]) {
         }
     }
     wait_for(
-        || scene.listed("laptop")["ingress"]["bytes"].as_u64() > Some(1_000_000),
+        || scene.listed("laptop")["received"]["bytes"].as_u64() > Some(1_000_000),
         "the client's bytes are counted",
     );
     let listed = scene.listed("laptop");

@@ -147,8 +147,7 @@ proptest! {
             for (packet, before) in packets.iter().zip(&mut before) {
                 let (fate, rule) = world.fate(packet, health);
                 let told = describe::explain(&config, &plan, &packet.query(), |path| Some(PathHealth {
-                    state: "told".into(),
-                    since_seconds: None,
+                    told: MemberHealth::default(),
                     usability: full(health)(path),
                 })).unwrap();
                 prop_assert_eq!(told.policy, rule.map(|rule| format!("rule-{rule}")), "{:?}\n{}", packet, text);
