@@ -278,6 +278,13 @@ fn the_page_has_every_key_that_is_printed_and_no_other() {
     documented.insert("vng p2s list".to_owned(), clients);
     for (command, keys) in &printed.0 {
         let page = documented.get(command).cloned().unwrap_or_default();
+        // An empty list does not show what would be in it.
+        let is_empty_list = |key: &String| page.contains(&format!("{key}[]"));
+        let keys: &Keys = &keys
+            .iter()
+            .filter(|key| !is_empty_list(key))
+            .cloned()
+            .collect();
         // Hits are counted where something runs; what a list has nothing of shows no keys.
         let silent = |key: &&String| {
             key.starts_with("hits.") || key.contains(".hits.") || key.starts_with("policy[].hits")

@@ -145,7 +145,7 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
                 reason: reason.map(str::to_owned),
                 since_seconds: None,
             },
-            usability,
+            usability: own(id),
         })
     };
     describe::explain(&config, &plan, query, health)

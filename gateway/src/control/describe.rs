@@ -158,7 +158,7 @@ fn texts<T: Display>(values: &[T]) -> Vec<String> {
 pub struct PathHealth {
     /// What is told of it.
     pub told: MemberHealth,
-    /// What flows may do with it.
+    /// What flows might do with it for all that is known of it by itself, whatever carries it.
     pub usability: Usability,
 }
 

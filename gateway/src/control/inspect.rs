@@ -19,7 +19,7 @@ use crate::worker::handover::TunnelWord;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipnet::IpNet;
-use routing::health::{Reachability, Usability};
+use routing::health::{Reachability, Reason, Usability};
 use routing::path::{PathId, PathKind};
 use routing::rib::OwnerId;
 use std::collections::BTreeMap;
@@ -462,7 +462,10 @@ pub fn health(plan: &Plan, views: &[PathView], id: PathId) -> Option<PathHealth>
             reason: view.state.reason().map(|reason| reason.name().to_owned()),
             since_seconds: Some(view.since.elapsed().as_secs_f64()),
         },
-        usability: view.usability,
+        usability: match view.state.reason() {
+            Some(Reason::CircuitDown) => Usability::Full,
+            _ => view.usability,
+        },
     })
 }
 

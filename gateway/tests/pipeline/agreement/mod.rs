@@ -13,7 +13,7 @@ use gateway::config::{self, KeyFiles};
 use gateway::control::describe::{self, PathHealth};
 use gateway::control::offline;
 use gateway::control::plan::Plan;
-use gateway::control::view::Explanation;
+use gateway::control::view::{Explanation, MemberHealth};
 use gateway::device::offload::Offload;
 use gateway::pipeline::process::{Egress, Outcome, process};
 use model::{Fate, PATHS, Packet};
