@@ -198,6 +198,11 @@ impl Opening {
         self.pending || word.generation.load(Ordering::Acquire) != self.generation
     }
 
+    /// The generation that it has begun with.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// When a socket that could not be opened is tried again.
     #[inline]
     pub fn retry(&self) -> Option<Instant> {
@@ -315,8 +320,9 @@ mod tests {
     fn all_leave_before_anyone_joins_and_they_join_in_order() {
         let (word, mut all) = (LinkWord::default(), workers(3));
         word.publish(facts(1));
-        all.iter_mut()
-            .for_each(|worker| drop(refresh(worker, &word)));
+        for worker in &mut all {
+            assert_eq!(refresh(worker, &word), Opened::Done { at_last: false });
+        }
         word.publish(facts(2));
         for n in [2, 0, 1] {
             assert_eq!(refresh(&mut all[n], &word), Opened::Closed, "{n}");
@@ -347,11 +353,10 @@ mod tests {
         assert_eq!(failed, Opened::Failed("EMFILE"));
         assert!(opening.is_behind(&word) && socket.is_none());
         for _ in 0..10 {
-            now = opening.retry().expect("it is to be tried again");
-            let early = opening.refresh::<_, &str>(&word, now - FIRST_RETRY / 2, socket, || {
-                panic!("before its time")
-            });
+            let early =
+                opening.refresh::<_, &str>(&word, now, socket, || panic!("before its time"));
             assert_eq!(early, Opened::Same);
+            now = opening.retry().expect("it is to be tried again");
             let again = opening.refresh(&word, now, socket, || Err("EMFILE"));
             assert_eq!(again, Opened::Same, "said once");
         }

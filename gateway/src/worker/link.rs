@@ -504,6 +504,8 @@ mod tests {
             (packet[0], packet[5], packet[6], packet[7]) = (0x60, 1, 59, 64);
         } else {
             (packet[0], packet[3], packet[8], packet[9]) = (0x45, 21, 64, 253);
+            let sum = crate::pipeline::checksum::Sum::of(&packet).checksum();
+            packet[10..12].copy_from_slice(&sum);
         }
         packet.push(number);
         packet

@@ -20,7 +20,6 @@ struct Group(Mutex<Vec<(u16, u32)>>);
 struct Member {
     group: Arc<Group>,
     worker: u16,
-    interface: u32,
 }
 
 impl Group {
@@ -33,7 +32,6 @@ impl Group {
         Ok(Member {
             group: Arc::clone(self),
             worker,
-            interface,
         })
     }
 }
@@ -89,7 +87,8 @@ pub(crate) fn workers_move_to_the_next_interface_together() {
                         let is_refused = matches!(seen, Opened::Failed(_));
                         assert!(!is_refused || opening.is_behind(&word) && word.read().index == 2);
                     }
-                    socket.as_ref().is_some_and(|socket| socket.interface == 2)
+                    // A socket may be on the second before its worker has heard of that: it begins anew then.
+                    opening.generation() == 2 && !opening.is_behind(&word) && socket.is_some()
                 });
                 socket
             }
