@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
 use gateway::control::api::{Gateway, Refusal, Server, Serving};
+use gateway::control::mistagged::Seen;
 use gateway::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, ExplainedRoute, Explanation, FlowCount,
     FlowView, Flows, GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView,
@@ -154,6 +155,10 @@ impl Gateway for Fixed {
                 state: "down".into(),
                 reason: Some("no_carrier".into()),
                 received: SUM,
+                mistagged: Some(Seen {
+                    frames: 1_234,
+                    tags: "VLAN 200".into(),
+                }),
                 ..LinkView::default()
             }],
         }]
@@ -369,7 +374,13 @@ fn every_view_has_a_table_that_names_what_matters() {
         ),
         (
             "circuits",
-            &["er/primary", "100, 10", "1,234 packets", "co-location"],
+            &[
+                "er/primary",
+                "100, 10",
+                "1,234 packets",
+                "co-location",
+                "er/primary: 1,234 frames for it had other tags than its own, the last VLAN 200",
+            ],
         ),
         (
             "tunnels",
@@ -395,7 +406,7 @@ fn every_view_has_a_table_that_names_what_matters() {
                 "5,678,901",
                 "no_route",
                 "is off by -1 packets",
-                "the kernel dropped 9",
+                "dropped by the kernel before the gateway saw them",
                 "refused 3 super-packets or trains at onprem",
             ],
         ),

@@ -1,7 +1,8 @@
 //! What becomes of a packet: the one decision, which workers, benches and `vng explain` share.
 //!
 //! 1. Martians are dropped, but for a link's own link-local neighbours.
-//! 2. The source must be one that the ingress may use.
+//! 2. The source must be one that the ingress may use: a site's or client's own, and of a circuit anything but the
+//!    virtual network's and what is configured for others.
 //! 3. The gateway's own addresses go to its host port.
 //! 4. The first policy rule that matches sends the packet to its paths, drops it, or lets it go on.
 //! 5. The longest prefix that holds the destination leads to the virtual network, nowhere, or a group.
@@ -15,6 +16,7 @@ use crate::packet::{FlowKey, Fragment, Headers, Version, is_martian};
 use crate::path::{GroupId, Ingress, PathId, PathKind, pick_member};
 use crate::policy::RuleId;
 use crate::reason::DropReason;
+use crate::rib::{Candidate, NextHop, OwnerId, RouteSource};
 use crate::snapshot::{Hop, RuleAction, Snapshot};
 
 /// What becomes of a packet.
@@ -198,7 +200,10 @@ impl Snapshot {
         match path {
             None => self.is_vnet_source(key),
             Some(path) => match path.kind {
-                PathKind::ExpressRoute => !self.vnet().contains(key.version, key.source),
+                PathKind::ExpressRoute => {
+                    !self.vnet().contains(key.version, key.source)
+                        && !self.belongs_to_another(path.owner, key)
+                }
                 // A site may be the way to everything (0.0.0.0/0), and is still not the network itself.
                 PathKind::Vpn => {
                     !self.vnet().contains(key.version, key.source)
@@ -208,6 +213,58 @@ impl Snapshot {
                 }
             },
         }
+    }
+
+    /// Whether a source is, by what is configured, another circuit's, a site's or a client's, and not this circuit's too.
+    /// What a circuit's links bring is not limited to its prefixes, as it comes from Azure's side of a peering; but it
+    /// is not to pass for somebody else. Not looked at: what BGP has learned, and subnets of links, from which routers
+    /// on any way may answer.
+    #[inline]
+    fn belongs_to_another(&self, circuit: OwnerId, key: &FlowKey) -> bool {
+        match self.fib.find(key.version, key.source) {
+            // No prefix holds it.
+            Hop::Nowhere => false,
+            // Answers to it go back there, or could.
+            Hop::Group(group) if self.leads_to(group, circuit) => false,
+            _ => self.is_configured_elsewhere(circuit, key),
+        }
+    }
+
+    /// Whether a group has a path of this circuit or site.
+    fn leads_to(&self, group: GroupId, owner: OwnerId) -> bool {
+        let is_its = |path: &PathId| self.path(*path).is_some_and(|path| path.owner == owner);
+        self.group(group)
+            .is_some_and(|group| group.members().iter().any(is_its))
+    }
+
+    #[inline(never)]
+    fn is_configured_elsewhere(&self, circuit: OwnerId, key: &FlowKey) -> bool {
+        let owner = |next_hop| match next_hop {
+            NextHop::Owner(owner) => Some(owner),
+            NextHop::Path(path) => self.path(path).map(|path| path.owner),
+            NextHop::Vnet | NextHop::Internet | NextHop::None | NextHop::Appliance(_) => None,
+        };
+        let mut is_anothers = false;
+        for same in self.rib().holding(key.version, key.source) {
+            for Candidate {
+                prefix,
+                source,
+                next_hop,
+                ..
+            } in same.iter().map(|one| one.candidate)
+            {
+                match owner(next_hop) {
+                    Some(owner) if owner == circuit => return false,
+                    // Who is the way to everything has not everything.
+                    Some(_) if prefix.prefix_len() > 0 => {
+                        let dynamic = matches!(source, RouteSource::Bgp | RouteSource::Connected);
+                        is_anothers |= !dynamic;
+                    }
+                    Some(_) | None => {}
+                }
+            }
+        }
+        is_anothers
     }
 
     /// Picks the group's member and holds it against the rules of transit.

@@ -71,11 +71,32 @@ impl Change {
     }
 }
 
+/// A set of prefix lengths, 0 to 128.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lengths([u64; 3]);
+
+impl Lengths {
+    fn add(&mut self, prefix: IpNet) {
+        let length = usize::from(prefix.prefix_len());
+        if let Some(word) = self.0.get_mut(length / 64) {
+            *word |= 1 << (length % 64);
+        }
+    }
+
+    fn has(&self, prefix: IpNet) -> bool {
+        let length = usize::from(prefix.prefix_len());
+        let word = self.0.get(length / 64);
+        word.is_some_and(|word| word >> (length % 64) & 1 != 0)
+    }
+}
+
 /// All candidates, sorted by prefix and within it by preference, and what became of each.
 #[derive(Clone, Debug, Default)]
 pub struct Rib {
     /// Chunks in order, none of them empty; the candidates of one prefix are in one chunk.
     chunks: Vec<Arc<[Ranked]>>,
+    /// The lengths that prefixes have, of both families together; one that none has any more may stay.
+    lengths: Lengths,
 }
 
 impl Rib {
@@ -99,7 +120,11 @@ impl Rib {
         }
         let mut chunks = Vec::with_capacity(ranked.len() / CHUNK + 1);
         cut(&ranked, &mut chunks);
-        Self { chunks }
+        let mut lengths = Lengths::default();
+        for one in &ranked {
+            lengths.add(one.candidate.prefix);
+        }
+        Self { chunks, lengths }
     }
 
     /// The table after these changes, the later ones of one route counting, and the prefixes whose
@@ -143,7 +168,11 @@ impl Rib {
             (next, rest) = (chunk + 1, behind);
         }
         chunks.extend(self.chunks.get(next..).unwrap_or_default().iter().cloned());
-        (Self { chunks }, touched)
+        let mut lengths = self.lengths;
+        for prefix in &touched {
+            lengths.add(*prefix);
+        }
+        (Self { chunks, lengths }, touched)
     }
 
     /// Every candidate, by prefix and within it by preference.
@@ -181,6 +210,19 @@ impl Rib {
     /// it: for whoever asks for the route itself. One search for each length.
     pub fn longest(&self, version: Version, address: u128) -> Option<RouteId> {
         prefixes_of(version, address).find_map(|prefix| self.active(prefix))
+    }
+
+    /// Every prefix that holds the address, active or not, the longest first, with its candidates. One search for each
+    /// length that any prefix has.
+    pub(crate) fn holding(
+        &self,
+        version: Version,
+        address: u128,
+    ) -> impl Iterator<Item = &[Ranked]> {
+        prefixes_of(version, address)
+            .filter(|prefix| self.lengths.has(*prefix))
+            .map(|prefix| self.prefix(prefix))
+            .filter(|same| !same.is_empty())
     }
 
     /// The candidates of exactly this prefix, if one of them is active.

@@ -439,6 +439,21 @@ fn circuits(style: Style, circuits: &[CircuitView]) -> String {
         })
     });
     let mut text = table(style, &header, rows);
+    for circuit in circuits {
+        for link in &circuit.links {
+            if let Some(seen) = &link.mistagged {
+                let _ = writeln!(
+                    text,
+                    "{}/{}: {} frames for it had other tags than its own, the last {}: see that both ends have the same \
+                     VLAN",
+                    circuit.name,
+                    link.name,
+                    thousands(seen.frames),
+                    seen.tags
+                );
+            }
+        }
+    }
     text.push('\n');
     let row = |circuit: &CircuitView| {
         [
@@ -685,15 +700,13 @@ fn counters(style: Style, counters: &Counters) -> String {
             totals.dropped.iter().map(row),
         );
     }
-    for (socket, drops) in counters
-        .kernel_drops
-        .iter()
-        .filter(|(_, drops)| **drops > 0)
-    {
-        let _ = writeln!(
-            text,
-            "the kernel dropped {} at {socket} before the gateway saw them",
-            thousands(*drops)
+    if !counters.kernel_drops.is_empty() {
+        text += "\ndropped by the kernel before the gateway saw them, so in no count above\n";
+        let row = |(port, drops): (&String, &u64)| [port.clone(), thousands(*drops)];
+        text += &table(
+            style,
+            &["at", "packets"],
+            counters.kernel_drops.iter().map(row),
         );
     }
     for (port, refused) in &totals.offload_refused {

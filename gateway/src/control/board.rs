@@ -1,6 +1,7 @@
 //! What control shows: the state of every path and neighbour, and what has happened. Written by the
 //! control thread alone when something changes and once a second, read by the API at any time.
 
+use super::mistagged::Seen;
 use super::neighbor::{Mac, NeighborState};
 use arc_swap::ArcSwap;
 use routing::health::{Interface, Reachability, State, Tunnel, Usability};
@@ -43,6 +44,8 @@ pub struct PathView {
     pub interface: Option<(String, Option<Interface>)>,
     /// Its next hops together.
     pub neighbor: Option<Reachability>,
+    /// Frames that came for the link with other VLAN tags, if any did.
+    pub mistagged: Option<Seen>,
     /// What the tunnel says.
     pub tunnel: Option<Tunnel>,
     /// Its probes.

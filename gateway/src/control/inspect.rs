@@ -289,6 +289,7 @@ pub(crate) fn circuits(
                     .is_some_and(|view| view.neighbor == Some(Reachability::Resolved)),
                 received,
                 sent,
+                mistagged: view.and_then(|view| view.mistagged.clone()),
             })
         });
         let tags = circuit.links.iter().map(|link| link.vlan.len()).max();

@@ -51,9 +51,17 @@ pub(crate) fn vpn_flows(config: &Config) -> GatewayFlows {
     })
 }
 
-/// The flows that workers hold to; `None` if nothing is limited. `old` are those in force.
+/// The flows that workers hold to, with the memory that they need for it; `None` if nothing is limited. `old` are those
+/// in force.
 pub(crate) fn flows(config: &Config, old: Option<&Arc<FlowLimits>>) -> Option<Arc<FlowLimits>> {
-    FlowLimits::new(expressroute_flows(config), vpn_flows(config), old)
+    let limits = FlowLimits::new(expressroute_flows(config), vpn_flows(config), old)?;
+    let is_same = old.is_some_and(|old| Arc::ptr_eq(old, &limits));
+    let workers = usize::from(config.control.workers);
+    Some(if is_same {
+        limits
+    } else {
+        limits.prepared(workers)
+    })
 }
 
 /// The limits that this many workers share; `None` if nothing is limited. `old` are those in force.

@@ -9,6 +9,7 @@
 use super::adjacency::Adjacency;
 use super::discovery::solicited_node;
 use super::discovery::{Frame, multicast_mac};
+use super::mistagged::{Mistagged, Seen};
 use super::neighbor::Mac;
 use crate::device::event::Poller;
 use crate::device::filter;
@@ -24,7 +25,10 @@ use routing::health::{Interface, Reachability};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// When a control socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Frames taken from one link before others get their turn.
 const FRAMES: usize = 64;
@@ -84,6 +88,10 @@ pub struct ControlLink {
     interface: Option<Interface>,
     adjacency: Adjacency,
     socket: Option<(LinkSocket, Framing)>,
+    mistagged: Option<Mistagged>,
+    seen: Seen,
+    /// A socket could not be opened: when it is tried again, and what netlink has said of the interface.
+    retry: Option<(Instant, LinkState)>,
     /// Token of the socket in the poller.
     token: u64,
 }
@@ -99,6 +107,9 @@ impl ControlLink {
             interface_mac: None,
             interface: None,
             socket: None,
+            mistagged: None,
+            seen: Seen::default(),
+            retry: None,
             token,
         }
     }
@@ -107,7 +118,8 @@ impl ControlLink {
     /// it, and publishes the facts. True if they have changed.
     ///
     /// # Errors
-    /// The control socket could not be opened; the link counts as gone, and the next event tries again.
+    /// The control socket could not be opened; the link counts as gone, and it is tried again in a second, or with
+    /// the next event ([`ControlLink::to_retry`]).
     pub fn interface_is(
         &mut self,
         now: Instant,
@@ -135,6 +147,7 @@ impl ControlLink {
         });
         let mac = self.setup.mac.unwrap_or(mac);
         let mut opened = Ok(());
+        self.retry = None;
         if index == 0 {
             self.close(poller);
         } else if other || self.socket.is_none() {
@@ -142,6 +155,7 @@ impl ControlLink {
             opened = self.open(mac, poller);
             if opened.is_err() {
                 self.interface = Some(Interface::Gone);
+                self.retry = state.map(|state| (now + RETRY, state.clone()));
             }
         }
         if self.is_up() && (before.1 != Some(Interface::Up) || other) {
@@ -180,11 +194,39 @@ impl ControlLink {
             .add(&socket, self.token)
             .map_err(|error| DeviceError::of("wait for a packet socket", error))?;
         self.socket = Some((socket, Framing::new(self.setup.tags, mac)));
+        let (setup, own) = (&self.setup, self.setup.own());
+        let mistagged = Mistagged::open(&setup.interface, setup.tags, setup.mac, &own);
+        self.mistagged = mistagged
+            .map_err(|error| tracing::debug!(%error, "frames with other tags go unseen"))
+            .ok();
         Ok(())
+    }
+
+    /// What netlink has said of an interface on which a socket could not be opened, if that is to be tried again now.
+    pub fn to_retry(&mut self, now: Instant) -> Option<LinkState> {
+        let (_, state) = self.retry.take_if(|(at, _)| *at <= now)?;
+        Some(state)
+    }
+
+    /// Looks which frames have come with other tags than the link's; how many since the last look, and whether they
+    /// are the first of all.
+    pub fn look_at_tags(&mut self) -> (u64, bool) {
+        let is_first = self.seen.frames == 0;
+        let new = self
+            .mistagged
+            .as_ref()
+            .map_or(0, |socket| socket.look(&mut self.seen));
+        (new, is_first)
+    }
+
+    /// What has come with other tags than the link's; `None`: nothing.
+    pub fn mistagged(&self) -> Option<&Seen> {
+        (self.seen.frames > 0).then_some(&self.seen)
     }
 
     /// Stops listening.
     pub fn close(&mut self, poller: &Poller) {
+        self.mistagged = None;
         if let Some((socket, _)) = self.socket.take() {
             let _ = poller.remove(&socket);
         }
@@ -232,9 +274,12 @@ impl ControlLink {
         }
     }
 
-    /// When [`ControlLink::send_due`] has something to do; `None` while the interface is not up.
+    /// When [`ControlLink::send_due`] or [`ControlLink::to_retry`] has something to do; `None`: not before something is
+    /// heard.
     pub fn deadline(&self) -> Option<Instant> {
-        self.is_up().then(|| self.adjacency.deadline()).flatten()
+        let adjacency = self.is_up().then(|| self.adjacency.deadline()).flatten();
+        let retry = self.retry.as_ref().map(|(at, _)| *at);
+        [adjacency, retry].into_iter().flatten().min()
     }
 
     /// Tells the workers the next hops' MAC addresses. True if one is known that was not.

@@ -3,7 +3,8 @@
 //! - [`supervisor`]: the life of a gateway; [`assembly`], [`data_path`]: its parts and workers out of
 //!   configuration and [`plan`]
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
-//!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery
+//!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery;
+//!   [`mistagged`]: frames with the VLAN tags of no link
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
@@ -30,6 +31,7 @@ pub mod host;
 pub mod inspect;
 mod limit;
 pub mod link;
+pub mod mistagged;
 pub mod neighbor;
 mod notify;
 pub mod offline;

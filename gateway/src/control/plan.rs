@@ -519,8 +519,12 @@ impl<'a> Layout<'a> {
 
     /// Circuits that sites are reached over, each once.
     fn underlays(&self) -> Vec<OwnerId> {
-        let mut underlays: Vec<OwnerId> = self.paths.iter().filter_map(|path| path.over).collect();
-        underlays.dedup();
+        let mut underlays = Vec::new();
+        for circuit in self.paths.iter().filter_map(|path| path.over) {
+            if !underlays.contains(&circuit) {
+                underlays.push(circuit);
+            }
+        }
         underlays
     }
 
@@ -863,6 +867,28 @@ mod tests {
             from_client(&on, "172.31.0.2"),
             Verdict::Drop(routing::reason::DropReason::Hairpin)
         );
+    }
+
+    #[test]
+    fn a_circuit_that_carries_several_sites_stands_once_among_those_that_do() {
+        let mut config = example();
+        let circuits = &mut config.expressroute.as_mut().unwrap().circuits;
+        let mut other = circuits[0].clone();
+        other.name = "er-perth".to_owned();
+        other.prefixes = vec!["10.8.0.0/16".parse().unwrap()];
+        circuits.push(other);
+        let sites = &mut config.vpn.as_mut().unwrap().sites;
+        for (number, over) in ["er-sydney", "er-perth", "er-sydney"].iter().enumerate() {
+            let mut site = sites[0].clone();
+            site.name = format!("site-{number}");
+            site.over = Some((*over).to_owned());
+            sites.push(site);
+        }
+        let paths = &plan(&config, |_| Usability::Full).paths;
+        let inputs = paths.iter().filter_map(|path| path.over);
+        assert_eq!(inputs.count(), 3);
+        let layout = Layout::new(&config, &[]);
+        assert_eq!(layout.underlays(), [OwnerId(0), OwnerId(1)]);
     }
 
     #[test]

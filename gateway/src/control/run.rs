@@ -141,6 +141,7 @@ impl<'a> Control<'a> {
             if ready.contains(&TOKEN_MONITOR) {
                 self.hear_interfaces(now)?;
             }
+            self.retry_interfaces(now);
             // 3. neighbours, own packets
             for token in ready.iter().filter(|&&token| token >= TOKEN_PATHS) {
                 self.hear_link(now, *token, &mut buffer);
@@ -154,6 +155,9 @@ impl<'a> Control<'a> {
             self.send_due(now);
             // 5. judge
             self.judge(now);
+            if self.is_to_show(now) {
+                self.look_at_tags();
+            }
             self.ledger.end();
             self.show_sometimes(now);
         }
@@ -222,6 +226,19 @@ impl<'a> Control<'a> {
             self.interface_is(now, index, state.as_ref());
         }
         Ok(())
+    }
+
+    /// Tries again what could not be opened.
+    fn retry_interfaces(&mut self, now: Instant) {
+        for index in 0..self.paths.len() {
+            let link = self
+                .paths
+                .get_mut(index)
+                .and_then(|path| path.link.as_mut());
+            if let Some(state) = link.and_then(|link| link.to_retry(now)) {
+                self.interface_is(now, index, Some(&state));
+            }
+        }
     }
 
     fn interface_is(&mut self, now: Instant, index: usize, state: Option<&LinkState>) {
@@ -417,9 +434,31 @@ impl<'a> Control<'a> {
         self.handle.board.record(event);
     }
 
+    fn is_to_show(&self, now: Instant) -> bool {
+        self.shown.is_none_or(|shown| now >= shown + SHOW)
+    }
+
     fn show_sometimes(&mut self, now: Instant) {
-        if self.shown.is_none_or(|shown| now >= shown + SHOW) {
+        if self.is_to_show(now) {
             self.show(now);
+        }
+    }
+
+    /// Books frames that came with other tags than their link's: of their packets nothing is known.
+    fn look_at_tags(&mut self) {
+        for path in &mut self.paths {
+            let Some(link) = &mut path.link else { continue };
+            let (frames, is_first) = link.look_at_tags();
+            if frames == 0 {
+                continue;
+            }
+            self.ledger.received(Port::path(path.setup.path), frames, 0);
+            self.ledger.dropped(DropReason::VlanTag, frames, 0);
+            if let Some(seen) = link.mistagged().filter(|_| is_first) {
+                let (path, own) = (&path.setup.name, link.setup().tags);
+                let tags = &seen.tags;
+                tracing::warn!(path, tags, "frames for it do not have its tags, {own}");
+            }
         }
     }
 
@@ -504,6 +543,12 @@ impl<'a> Control<'a> {
         for port in &self.ports {
             while let Some(taken) = port.to_host.pop() {
                 let length = taken.packet.len() as u64;
+                self.ledger.release(1);
+                self.ledger.dropped(DropReason::Shutdown, 1, length);
+            }
+            // The worker has ended before: what control has given it since is nobody else's to count.
+            while let Some(FromHost { packet, .. }) = port.from_host.pop() {
+                let length = packet.len() as u64;
                 self.ledger.release(1);
                 self.ledger.dropped(DropReason::Shutdown, 1, length);
             }

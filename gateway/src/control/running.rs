@@ -155,8 +155,18 @@ impl Running {
         Totals::of(workers.chain([&*self.control_ledger]), ports)
     }
 
-    fn kernel_drops(&self, ports: &[String]) -> BTreeMap<String, u64> {
+    /// What the kernel has dropped before a worker could read it: the sockets count for the workers, and the TUN device
+    /// for itself.
+    fn kernel_drops(&self, device: &str, ports: &[String]) -> BTreeMap<String, u64> {
         let mut drops = BTreeMap::new();
+        let of_device = Netlink::open().and_then(|mut netlink| netlink.tx_dropped(device));
+        match of_device {
+            Ok(Some(count)) if count > 0 => {
+                drops.insert("vnet".to_owned(), count);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "drops of {device} are not known"),
+        }
         for worker in &self.workers {
             for (name, count) in ports.iter().zip(&worker.shared.kernel_drops) {
                 let count = count.load(Ordering::Relaxed);
@@ -353,7 +363,8 @@ impl Gateway for Running {
     fn counters(&self) -> Counters {
         let current = self.current();
         let ports = &current.plan.ports;
-        Counters::new(self.totals(ports), self.kernel_drops(ports))
+        let device = &current.config.vnet.device;
+        Counters::new(self.totals(ports), self.kernel_drops(device, ports))
     }
 
     fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {

@@ -6,6 +6,7 @@
 //! section 8) and WireGuard's. Fields may be added; those of interface.md keep their shape.
 
 use super::api::GatewayKind;
+use super::mistagged::Seen;
 use crate::telemetry::ledger::{Sum, Totals};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -274,6 +275,10 @@ pub struct LinkView {
     pub received: Sum,
     /// To the link.
     pub sent: Sum,
+    /// Frames that were meant for it and had other VLAN tags than its own, in the ledger dropped as `vlan_tag`; `null`:
+    /// none.
+    #[serde(default)]
+    pub mistagged: Option<Seen>,
 }
 
 /// One tunnel, of a site or of a client (`vng show tunnels`).
@@ -480,7 +485,8 @@ pub struct Counters {
     pub totals: Totals,
     /// Whether received = sent + dropped + held.
     pub balanced: bool,
-    /// What the kernel dropped before the gateway saw it, by socket; no part of the ledger.
+    /// What the kernel dropped before the gateway saw it, for want of room: at `vnet` the TUN device, at a link its
+    /// packet sockets, at `underlay` the tunnels' UDP sockets. No part of the ledger.
     pub kernel_drops: BTreeMap<String, u64>,
 }
 

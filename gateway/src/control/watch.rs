@@ -84,8 +84,20 @@ impl PathWatch {
             let target = probe.target.or_else(|| next_hops.first().copied())?;
             let source = source_for(target, &nets, &next_hops, addresses)?;
             let ends = (source, target);
+            // A link's next hop is still to be asked for its address, and a site may have to call: then the first
+            // request goes out with the answer ([`PathWatch::hurry`]), and one is lost if none has come for an interval.
+            let is_known = match (&setup.link, &setup.tunnel) {
+                (Some(_), _) => false,
+                (None, Some(tunnel)) => tunnel.endpoint.load().is_some(),
+                (None, None) => true,
+            };
+            let wait = if is_known {
+                Duration::ZERO
+            } else {
+                probe.settings.interval
+            };
             Some(PathProbe::new(
-                now,
+                now + wait,
                 ends,
                 identifier,
                 secret,
@@ -233,6 +245,7 @@ impl PathWatch {
                 .as_ref()
                 .map(|link| (link.setup().interface.clone(), link.interface())),
             neighbor: self.link.as_ref().and_then(ControlLink::reachability),
+            mistagged: self.link.as_ref().and_then(ControlLink::mistagged).cloned(),
             tunnel: self.tunnel(),
             probe: self.probe.as_ref().map(|probe| ProbeView {
                 target: probe.target(),
@@ -364,6 +377,58 @@ mod tests {
         let called = now + MS * 3500;
         watch.hurry(called);
         assert!(watch.poll_probe(called).is_some());
+    }
+
+    #[test]
+    fn the_first_probe_waits_until_its_far_side_can_be_reached_but_not_for_ever() {
+        let now = Instant::now();
+        let link = |now| {
+            let setup = PathSetup {
+                tunnel: None,
+                link: Some(LinkSetup {
+                    interface: "none".to_owned(),
+                    tags: crate::device::vlan::Tags::NONE,
+                    mac: Some([2; 6]),
+                    address: vec!["172.16.0.2/30".parse().unwrap()],
+                    neighbors: vec![("172.16.0.1".parse().unwrap(), Arc::default())],
+                    word: Arc::default(),
+                }),
+                probe: Some(ProbeSetup {
+                    target: None,
+                    settings: ProbeSettings::default(),
+                }),
+                ..site(now, 1).setup
+            };
+            PathWatch::new(now, setup, MS, &[], (1, SECRET), (now, 1))
+        };
+        let count = |watch: &PathWatch| watch.probe.as_ref().unwrap().prober().count();
+        // Nothing is sent, and so nothing lost, before the next hop has answered; nor is the thread kept awake.
+        let mut watch = link(now);
+        for ms in [0, 1, 999] {
+            watch.hurry(now + MS * ms);
+            assert!(watch.poll_probe(now + MS * ms).is_none());
+        }
+        assert_eq!(count(&watch).sent, 0);
+        assert!(watch.probe.as_ref().unwrap().prober().deadline() > now);
+        // A next hop that stays silent is no reason to wait longer.
+        for ms in [1_000, 2_000, 3_000] {
+            assert!(watch.poll_probe(now + MS * ms).is_none());
+        }
+        assert_eq!((count(&watch).sent, count(&watch).lost), (3, 2));
+        // A site that has to call: the first request goes out as soon as it has.
+        let own = ["10.1.255.4".parse().unwrap()];
+        let setup = PathSetup {
+            tunnel: Some(Arc::default()),
+            ..site(now, 1).setup
+        };
+        let mut watch = PathWatch::new(now, setup, MS, &own, (1, SECRET), (now, 1));
+        assert!(watch.poll_probe(now).is_none());
+        let word = Arc::clone(watch.setup.tunnel.as_ref().unwrap());
+        word.endpoint
+            .store(Some(Arc::new("192.0.2.1:51820".parse().unwrap())));
+        watch.hurry(now + MS * 5);
+        assert!(watch.poll_probe(now + MS * 5).is_some());
+        assert_eq!((count(&watch).sent, count(&watch).lost), (1, 0));
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Classic BPF programs that share a link's frames out between its two packet sockets, so that each frame
 //! is taken exactly once and a flood of data cannot push ARP out of its queue:
 //!
-//! | frame, with exactly the link's tags | socket |
+//! | frame, with exactly the link's tags (of an untagged link: none, or a priority tag, VLAN 0) | socket |
 //! |---|---|
 //! | IPv4 to the link's MAC address | data |
 //! | IPv6 to the link's MAC address, but neighbour discovery (ICMPv6 133 to 137, directly behind the IPv6 header) | data |
 //! | neighbour discovery to the link's MAC address or a group | control |
 //! | ARP to the link's MAC address or a group | control |
 //!
-//! All else is not the gateway's and neither socket gets it: other tags (a priority tag on an untagged link
-//! too), other ethertypes, frames for other stations, IP to groups (MLD among it), what this machine itself
+//! All else is not the gateway's and neither socket gets it: other tags (what is meant for the link all the same is
+//! taken note of, [`mistagged`]), other ethertypes, frames for other stations, IP to groups (MLD among it), what this machine itself
 //! sends out of the interface, and frames that end before what is looked at.
 //!
 //! The kernel takes the outermost tag out of a frame before the filter sees it and hands it over beside it
 //! (SKF_AD_VLAN_TAG_PRESENT, SKF_AD_VLAN_TAG, and SKF_AD_VLAN_TPID, Linux 4.1); the second tag stays at
 //! offset 12. (linux/filter.h, Documentation/networking/filter.rst)
 
-use super::vlan::{CUSTOMER_TAG, ID_MASK, TAG_LEN, Tags};
+use super::vlan::{CUSTOMER_TAG, ID_MASK, SERVICE_TAG, TAG_LEN, Tags};
+use std::net::IpAddr;
 
 /// One instruction of a program.
 pub use libc::sock_filter as Instruction;
@@ -61,6 +62,53 @@ pub fn control(tags: Tags, mac: [u8; 6]) -> Vec<Instruction> {
     program.accept()
 }
 
+/// Bytes of a frame that [`mistagged`] lets through: what its tags and addresses can be read from.
+pub const MISTAGGED_LEN: u32 = 64;
+
+/// The program of a socket that sees what is meant for a link but does not have its tags: frames to its MAC address,
+/// where that is the link's own (`mac`), and questions for its addresses, ARP and neighbour solicitations. The far end
+/// asks so with whatever tags it is configured for.
+pub fn mistagged(tags: Tags, mac: Option<[u8; 6]>, own: &[IpAddr]) -> Vec<Instruction> {
+    let mut tagged_so = Program::for_link(tags);
+    if tags.count() < 2 {
+        // A tag more would be in band.
+        tagged_so.load_half(ETHERTYPE_AT);
+        tagged_so.reject_if(u32::from(CUSTOMER_TAG));
+        tagged_so.reject_if(u32::from(SERVICE_TAG));
+    }
+    let mut meant = Program(Vec::with_capacity(16));
+    meant.load_beside(libc::SKF_AD_PKTTYPE);
+    meant.jump(libc::BPF_JEQ, PACKET_OUTGOING, TO_REJECT, 0);
+    if let Some(mac) = mac {
+        let (high, low) = halves(mac);
+        meant.accept_if_both((0, high), (4, low));
+    }
+    // Jumps are 8 bits long.
+    for address in own.iter().take(8) {
+        match address {
+            IpAddr::V6(address) => {
+                // ff02::1:ff00:0/104, the solicited-node group (RFC 4291, 2.7.1), as RFC 2464, 7 maps it.
+                let [.., a, b, c] = address.octets();
+                let (high, low) = halves([0x33, 0x33, 0xff, a, b, c]);
+                meant.accept_if_both((0, high), (4, low));
+            }
+            IpAddr::V4(address) => {
+                for network in [ETHERTYPE_AT + 2, ETHERTYPE_AT + 2 + TAG_LEN as u32] {
+                    meant.load_half(network - 2);
+                    meant.jump(libc::BPF_JEQ, ETHERTYPE_ARP, 0, 2);
+                    // The target's protocol address (RFC 826).
+                    meant.load_word(network + 24);
+                    meant.accept_if(address.to_bits());
+                }
+            }
+        }
+    }
+    // Those that have the link's tags end here; the others go on.
+    let mut program = tagged_so.end(&[0], (0, 1));
+    program.extend(meant.end(&[0, MISTAGGED_LEN], (1, 0)));
+    program
+}
+
 /// A program that takes nothing.
 pub fn nothing() -> Vec<Instruction> {
     vec![statement(libc::BPF_RET | libc::BPF_K, 0)]
@@ -87,7 +135,10 @@ impl Program {
         program.jump(libc::BPF_JEQ, PACKET_OUTGOING, TO_REJECT, 0);
         program.load_beside(libc::SKF_AD_VLAN_TAG_PRESENT);
         let Some((kind, id)) = tags.outer() else {
-            program.require(0);
+            // None, or one that has a priority and no VLAN (802.1Q, 6.9): past the three instructions that look.
+            program.jump(libc::BPF_JEQ, 0, 3, 0);
+            program.load_beside(libc::SKF_AD_VLAN_TAG);
+            program.require_id(0);
             return program;
         };
         program.jump(libc::BPF_JEQ, 0, TO_REJECT, 0);
@@ -140,6 +191,17 @@ impl Program {
         self.jump(libc::BPF_JEQ, value, TO_ACCEPT, 0);
     }
 
+    fn accept_if_both(&mut self, word: (u32, u32), half: (u32, u32)) {
+        self.load_word(word.0);
+        self.jump(libc::BPF_JEQ, word.1, 0, 2);
+        self.load_half(half.0);
+        self.accept_if(half.1);
+    }
+
+    fn reject_if(&mut self, value: u32) {
+        self.jump(libc::BPF_JEQ, value, TO_REJECT, 0);
+    }
+
     fn accept_unless(&mut self, value: u32) {
         self.jump(libc::BPF_JEQ, value, 0, TO_ACCEPT);
     }
@@ -185,24 +247,29 @@ impl Program {
     }
 
     /// Ends the program: what falls through to here is accepted, whole.
-    fn accept(mut self) -> Vec<Instruction> {
-        let accept = self.0.len();
+    fn accept(self) -> Vec<Instruction> {
+        self.end(&[u32::MAX, 0], (0, 1))
+    }
+
+    /// Ends the program with returns of so many bytes, the first of which is for what falls through, and lets the marks
+    /// lead to these of them: accept, reject. One more than there are is what comes behind the program.
+    fn end(mut self, returns: &[u32], (accept, reject): (usize, usize)) -> Vec<Instruction> {
+        let end = self.0.len();
         for (at, instruction) in self.0.iter_mut().enumerate() {
             if u32::from(instruction.code) & 7 == libc::BPF_JMP {
                 // A jump counts from the instruction behind it.
-                let distance = (accept - at - 1) as u8;
+                let distance = end - at - 1;
                 for target in [&mut instruction.jt, &mut instruction.jf] {
                     match *target {
-                        TO_ACCEPT => *target = distance,
-                        TO_REJECT => *target = distance + 1,
+                        TO_ACCEPT => *target = (distance + accept) as u8,
+                        TO_REJECT => *target = (distance + reject) as u8,
                         _ => {}
                     }
                 }
             }
         }
-        self.0
-            .push(statement(libc::BPF_RET | libc::BPF_K, u32::MAX));
-        self.0.push(statement(libc::BPF_RET | libc::BPF_K, 0));
+        let of_bytes = |&bytes: &u32| statement(libc::BPF_RET | libc::BPF_K, bytes);
+        self.0.extend(returns.iter().map(of_bytes));
         self.0
     }
 }
@@ -230,7 +297,6 @@ fn halves(mac: [u8; 6]) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::vlan::SERVICE_TAG;
     use proptest::prelude::*;
 
     const OWN: [u8; 6] = [2, 0xab, 0xcd, 0, 0x80, 1];
@@ -476,9 +542,58 @@ mod tests {
             for (which, tags) in links().into_iter().enumerate() {
                 let data = frame(wire, OWN, 0x0800, &[0x45; 20]);
                 let arp = frame(wire, BROADCAST, 0x0806, &[0; 28]);
-                let own = number == which;
+                let is_priority = wire[..] == [(CUSTOMER_TAG, 0)] && tags.is_empty();
+                let own = number == which || is_priority;
                 assert_eq!(taken(tags, &data), (own, false), "{wire:?} on {tags}");
                 assert_eq!(taken(tags, &arp), (false, own), "{wire:?} on {tags}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_meant_for_a_link_and_has_other_tags_is_taken_note_of() {
+        let wires: [&[(u16, u16)]; 9] = [
+            &[],
+            &[(CUSTOMER_TAG, 0xe000)],
+            &[(CUSTOMER_TAG, 100)],
+            &[(CUSTOMER_TAG, 200)],
+            &[(SERVICE_TAG, 100)],
+            &[(SERVICE_TAG, 100), (CUSTOMER_TAG, 10)],
+            &[(CUSTOMER_TAG, 100), (CUSTOMER_TAG, 10)],
+            &[(SERVICE_TAG, 100), (CUSTOMER_TAG, 11)],
+            &[(SERVICE_TAG, 100), (SERVICE_TAG, 10)],
+        ];
+        let own: [IpAddr; 2] = ["172.16.0.2".parse().unwrap(), "fd16::2".parse().unwrap()];
+        let question = |target: [u8; 4]| [&[0; 24][..], &target].concat();
+        let solicited = [0x33, 0x33, 0xff, 0, 0, 2];
+        for tags in links() {
+            for wire in wires {
+                let is_own = taken(tags, &frame(wire, OWN, 0x0800, &[0x45; 40])) == DATA;
+                let noted = |mac, destination, ethertype, payload: &[u8]| {
+                    let seen = frame(wire, destination, ethertype, payload);
+                    let verdict = run(&mistagged(tags, mac, &own), &seen);
+                    assert!([0, MISTAGGED_LEN].contains(&verdict));
+                    verdict > 0
+                };
+                let what = format!("{wire:?} on {tags}");
+                assert_eq!(
+                    noted(Some(OWN), OWN, 0x0800, &[0x45; 40]),
+                    !is_own,
+                    "{what}"
+                );
+                // The interface's own address is also that of its other VLANs.
+                assert!(!noted(None, OWN, 0x0800, &[0x45; 40]), "{what}");
+                let ours = question([172, 16, 0, 2]);
+                assert_eq!(noted(None, BROADCAST, 0x0806, &ours), !is_own, "{what}");
+                let theirs = question([172, 16, 0, 3]);
+                assert!(!noted(None, BROADCAST, 0x0806, &theirs), "{what}");
+                let solicitation = ipv6(58, 135);
+                assert_eq!(
+                    noted(None, solicited, 0x86dd, &solicitation),
+                    !is_own,
+                    "{what}"
+                );
+                assert!(!noted(None, GROUP, 0x86dd, &solicitation), "{what}");
             }
         }
     }

@@ -91,6 +91,15 @@ pub struct Frame {
     pub stripped_tag: Option<(u16, u16)>,
 }
 
+impl Frame {
+    /// Payload of each segment, bytes, if it is a super-packet; `gso_type` 0 says that it is none (virtio 1.2, 5.1.6).
+    #[inline]
+    pub fn gso_size(&self) -> Option<u16> {
+        let [_, kind, _, _, low, high, ..] = self.header;
+        (kind != 0).then(|| u16::from_ne_bytes([low, high]))
+    }
+}
+
 /// A packet socket on one interface.
 #[derive(Debug)]
 pub struct LinkSocket {
@@ -319,8 +328,22 @@ impl LinkSocket {
         result != 0 || address.sll_ifindex < 0
     }
 
-    /// Frames that the kernel dropped for want of room since the last call (PACKET_STATISTICS).
+    /// Frames that the kernel dropped for want of room since the last call to this or to
+    /// [`kernel_frames`](Self::kernel_frames).
     pub fn kernel_drops(&self) -> u64 {
+        self.statistics()
+            .map_or(0, |statistics| u64::from(statistics.tp_drops))
+    }
+
+    /// Frames that the filter has let through since then, those for which there was no room among them.
+    pub fn kernel_frames(&self) -> u64 {
+        // `packet_getsockopt` adds the drops.
+        self.statistics()
+            .map_or(0, |statistics| u64::from(statistics.tp_packets))
+    }
+
+    /// PACKET_STATISTICS, which begin anew with each call.
+    fn statistics(&self) -> Option<libc::tpacket_stats> {
         // SAFETY: all fields of `tpacket_stats` are integers, for which zeros are a value.
         let mut statistics: libc::tpacket_stats = unsafe { zeroed() };
         let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
@@ -334,11 +357,7 @@ impl LinkSocket {
                 std::ptr::from_mut(&mut len),
             )
         };
-        if result == 0 {
-            u64::from(statistics.tp_drops)
-        } else {
-            0
-        }
+        (result == 0).then_some(statistics)
     }
 }
 

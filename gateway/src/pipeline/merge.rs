@@ -129,6 +129,17 @@ impl Candidate {
             }
         };
         let transport = packet.get(usize::from(headers.transport)..)?;
+        if let Some(partial) = offload.checksum {
+            // What is merged gets a checksum of its own transport header, in place of any that was to be made. One
+            // further in, of what a tunnel carries (VXLAN), must be made as the sender has asked.
+            let field_at = match headers.key.protocol {
+                protocol::TCP => at::TCP_CHECKSUM,
+                _ => at::UDP_CHECKSUM,
+            };
+            let is_own =
+                partial.start == headers.transport && usize::from(partial.offset) == field_at;
+            is_own.then_some(())?;
+        }
         let tcp = match headers.key.protocol {
             protocol::TCP => {
                 const DATA: u8 = flag::ACK | flag::PSH | flag::FIN | flag::ECE;

@@ -3,12 +3,13 @@
 
 use crate::worker::bell::Bell;
 use crate::worker::change::Order;
+pub use crate::worker::interface::{LinkFacts, LinkWord};
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The most packets that wait between a worker and the gateway's own host, each way.
 pub const HOST_QUEUE: usize = 1024;
@@ -136,99 +137,9 @@ pub struct TunnelWord {
     pub bytes_out: AtomicU64,
 }
 
-/// What control knows of a link's interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkFacts {
-    /// Counts up whenever the data socket must be opened anew: another interface has the link's name
-    /// now, or has got it for the first time.
-    pub generation: u32,
-    /// Index of the interface; 0: there is none of that name, nothing can be sent or received.
-    pub index: u32,
-    /// MTU, bytes of the IP packet with the tags that stand in band; 0: not known.
-    pub mtu: u32,
-    /// Set up and with carrier.
-    pub up: bool,
-}
-
-/// A link's interface, published by control to the workers. A worker compares the generation with the
-/// one that its socket was opened for once a batch (one relaxed load on the common way), and reads the
-/// rest when it is told to look: control wakes every worker after each change.
-#[derive(Debug, Default)]
-pub struct LinkWord {
-    generation: AtomicU32,
-    index: AtomicU32,
-    mtu: AtomicU32,
-    up: AtomicBool,
-    /// The generation in the upper half, and in the lower half how many workers have opened their sockets
-    /// on it: they do so in order, so that the kernel numbers the sockets as the workers are numbered.
-    opened: AtomicU64,
-}
-
-impl LinkWord {
-    /// Control: publishes what is so now. One writer.
-    pub fn publish(&self, facts: LinkFacts) {
-        self.index.store(facts.index, Ordering::Relaxed);
-        self.mtu.store(facts.mtu, Ordering::Relaxed);
-        self.up.store(facts.up, Ordering::Relaxed);
-        // Last, and with release: who sees the new generation sees the index that belongs to it.
-        self.generation.store(facts.generation, Ordering::Release);
-    }
-
-    /// Worker: whether it is its turn to open a socket on this generation.
-    pub fn is_turn(&self, generation: u32, worker: usize) -> bool {
-        let opened = self.opened.load(Ordering::Acquire);
-        let count = if opened >> 32 == u64::from(generation) {
-            opened as u32
-        } else {
-            0
-        };
-        count as usize == worker
-    }
-
-    /// Worker: has opened its socket, or has found that it cannot; the next worker's turn.
-    pub fn take_turn(&self, generation: u32, worker: usize) {
-        let opened = u64::from(generation) << 32 | (worker as u64 + 1);
-        self.opened.store(opened, Ordering::Release);
-    }
-
-    /// Worker: what is so now.
-    #[inline]
-    pub fn read(&self) -> LinkFacts {
-        LinkFacts {
-            generation: self.generation.load(Ordering::Acquire),
-            index: self.index.load(Ordering::Relaxed),
-            mtu: self.mtu.load(Ordering::Relaxed),
-            up: self.up.load(Ordering::Relaxed),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_link_word_gives_back_its_facts() {
-        let word = LinkWord::default();
-        assert_eq!(word.read(), LinkFacts::default());
-        let facts = LinkFacts {
-            generation: 2,
-            index: 17,
-            mtu: 1508,
-            up: true,
-        };
-        word.publish(facts);
-        assert_eq!(word.read(), facts);
-    }
-
-    #[test]
-    fn workers_open_their_sockets_in_order() {
-        let word = LinkWord::default();
-        assert!(word.is_turn(1, 0) && !word.is_turn(1, 1));
-        word.take_turn(1, 0);
-        assert!(word.is_turn(1, 1) && !word.is_turn(1, 0));
-        assert!(word.is_turn(2, 0), "a new interface begins anew");
-    }
 
     #[test]
     fn a_flood_leaves_room_for_echo_replies() {

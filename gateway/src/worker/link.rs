@@ -20,7 +20,8 @@ use crate::pipeline::split::Segments;
 use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::Framing;
-use crate::worker::handover::{LinkWord, NeighborWord};
+use crate::worker::handover::NeighborWord;
+use crate::worker::interface::{LinkWord, Opened, Opening};
 use routing::packet::{Headers, Version};
 use routing::path::PathId;
 use routing::reason::DropReason;
@@ -109,18 +110,18 @@ impl LinkRecipe {
 /// One link of one worker.
 pub struct LinkPort<L = LinkSocket> {
     path: PathId,
-    /// The number of the worker that this is.
-    worker: usize,
     recipe: LinkRecipe,
     /// Interface facts, published by control.
     word: Arc<LinkWord>,
-    /// Generation of the interface that `socket` was opened on.
-    generation: u32,
+    /// Whether `socket` is that of the interface that is there now, and whose turn it is to open one.
+    opening: Opening,
     /// The packet socket and how its frames look; `None` while the interface is gone.
     socket: Option<(L, Framing)>,
     /// Next hops: IPv4, IPv6.
     neighbors: [Option<Arc<NeighborWord>>; 2],
     waiting: VecDeque<Waiting>,
+    /// How many of them for each next hop.
+    waits: [usize; 2],
     control: Arc<Waker>,
     ledger: Arc<Ledger>,
     scratch: Box<[u8]>,
@@ -132,37 +133,46 @@ pub struct LinkPort<L = LinkSocket> {
 
 impl LinkPort {
     /// Opens the socket anew if another interface has the link's name now, or closes it if none has.
-    /// True if the socket changed. One relaxed load on the common way.
+    /// True if the socket changed. One load on the common way.
     #[inline]
-    pub fn refresh(&mut self) -> bool {
-        let facts = self.word.read();
-        if facts.generation == self.generation || !self.word.is_turn(facts.generation, self.worker)
+    pub fn refresh(&mut self, now: Instant) -> bool {
+        self.opening.is_behind(&self.word) && self.reopen(now)
+    }
+
+    #[cold]
+    fn reopen(&mut self, now: Instant) -> bool {
+        let (recipe, refuse_gso) = (&self.recipe, self.refuse_gso);
+        let open = || {
+            let (mut socket, framing) = recipe.open()?;
+            if refuse_gso {
+                socket.refuse_gso();
+            }
+            Ok::<_, DeviceError>((socket, framing))
+        };
+        let interface = &self.recipe.interface;
+        match self
+            .opening
+            .refresh(&self.word, now, &mut self.socket, open)
         {
-            return false;
-        }
-        self.generation = facts.generation;
-        self.socket = None;
-        if facts.index != 0 {
-            match self.recipe.open() {
-                Ok((mut socket, framing)) => {
-                    if self.refuse_gso {
-                        socket.refuse_gso();
-                    }
-                    self.socket = Some((socket, framing));
+            Opened::Same => false,
+            Opened::Closed => true,
+            Opened::Done { at_last } => {
+                if at_last {
+                    tracing::info!(interface, "link opened");
                 }
-                // It has vanished again: control will say so, and say when it returns.
-                Err(error) => {
-                    tracing::warn!(interface = self.recipe.interface, %error, "link not opened");
-                }
+                true
+            }
+            Opened::Failed(error) => {
+                tracing::warn!(interface, %error, "link not opened, to be tried again");
+                true
             }
         }
-        self.word.take_turn(facts.generation, self.worker);
-        if let Some(fanout) = &self.recipe.fanout
-            && let Some(next) = fanout.bells.get(self.worker + 1)
-        {
-            next.ring();
-        }
-        true
+    }
+
+    /// When a socket that could not be opened is tried again.
+    #[inline]
+    pub fn retry(&self) -> Option<Instant> {
+        self.opening.retry()
     }
 }
 
@@ -178,13 +188,19 @@ impl<L: FrameSink> LinkPort<L> {
     ) -> Self {
         Self {
             path,
-            worker,
+            opening: Opening::new(
+                worker,
+                recipe
+                    .fanout
+                    .as_ref()
+                    .map(|fanout| Arc::clone(&fanout.bells)),
+            ),
             recipe,
             word,
-            generation: 0,
             socket: None,
             neighbors,
             waiting: VecDeque::with_capacity(MAX_WAITING),
+            waits: [0; 2],
             control,
             ledger,
             scratch: vec![0; MAX_SEGMENT].into_boxed_slice(),
@@ -224,12 +240,21 @@ impl<L: FrameSink> LinkPort<L> {
             return;
         };
         if let Some(mac) = neighbor.mac() {
+            self.send_waiting(now, family);
             self.transmit(mac, packet, headers, offload);
         } else {
             if neighbor.want() {
                 self.control.wake();
             }
             self.hold(now, packet, headers, offload);
+        }
+    }
+
+    /// Sends what waits for a next hop that is known by now: nothing may overtake it.
+    #[inline]
+    fn send_waiting(&mut self, now: Instant, family: usize) {
+        if self.waits.get(family).is_some_and(|&waits| waits > 0) {
+            self.poll(now);
         }
     }
 
@@ -249,6 +274,9 @@ impl<L: FrameSink> LinkPort<L> {
         let family = usize::from(version == Version::V6);
         let neighbor = self.neighbors.get(family).and_then(Option::as_ref);
         let mac = neighbor.and_then(|neighbor| neighbor.mac());
+        if mac.is_some() {
+            self.send_waiting(now, family);
+        }
         if let (Some(mac), Some((socket, framing))) = (mac, &self.socket) {
             let mut parts = [IoSlice::new(&[]); MAX_PARTS];
             let mut count = 0;
@@ -339,6 +367,7 @@ impl<L: FrameSink> LinkPort<L> {
             return;
         }
         self.ledger.hold(tally.packets);
+        self.count(headers, 1);
         let (packet, headers, offload) = (packet.into(), *headers, *offload);
         self.waiting.push_back(Waiting {
             packet,
@@ -346,6 +375,14 @@ impl<L: FrameSink> LinkPort<L> {
             offload,
             since: now,
         });
+    }
+
+    /// Counts packets that wait for the next hop of this family: one more, or one less.
+    fn count(&mut self, headers: &Headers, change: isize) {
+        let family = usize::from(headers.key.version == Version::V6);
+        if let Some(waits) = self.waits.get_mut(family) {
+            *waits = waits.saturating_add_signed(change);
+        }
     }
 
     /// Whether packets wait for a next hop: then [`LinkPort::poll`] wants to be called soon.
@@ -370,9 +407,11 @@ impl<L: FrameSink> LinkPort<L> {
             let neighbor = self.neighbors.get(family).and_then(Option::as_ref);
             if let Some(mac) = neighbor.and_then(|neighbor| neighbor.mac()) {
                 self.ledger.release(tally.packets);
+                self.count(headers, -1);
                 self.transmit(mac, packet, headers, offload);
             } else if now >= *since + MAX_WAIT {
                 self.ledger.release(tally.packets);
+                self.count(headers, -1);
                 self.ledger
                     .dropped(DropReason::NeighborUnresolved, tally.packets, tally.bytes);
             } else {
@@ -386,6 +425,7 @@ impl<L: FrameSink> LinkPort<L> {
 
     /// Drops everything that waits, before the worker or the link ends.
     pub fn shut_down(&mut self) {
+        self.waits = [0; 2];
         for waiting in self.waiting.drain(..) {
             let tally = Tally::of(&waiting.headers, &waiting.offload);
             self.ledger.release(tally.packets);
@@ -432,5 +472,85 @@ pub(crate) fn each_segment(
     let reason = cut().err().unwrap_or(DropReason::Malformed);
     if left.packets > 0 {
         ledger.dropped(reason, left.packets, left.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Keeps the last byte of each packet that it is given.
+    #[derive(Default)]
+    struct Sink(RefCell<Vec<u8>>);
+
+    impl FrameSink for Sink {
+        fn send(
+            &self,
+            _: &Offload,
+            _: u16,
+            _: &[u8],
+            parts: &[IoSlice<'_>],
+        ) -> Result<(), SendError> {
+            let last = parts.iter().rev().find_map(|part| part.last());
+            self.0.borrow_mut().push(*last.unwrap());
+            Ok(())
+        }
+    }
+
+    fn packet(v6: bool, number: u8) -> Vec<u8> {
+        let mut packet = vec![0; if v6 { 40 } else { 20 }];
+        if v6 {
+            (packet[0], packet[5], packet[6], packet[7]) = (0x60, 1, 59, 64);
+        } else {
+            (packet[0], packet[3], packet[8], packet[9]) = (0x45, 21, 64, 253);
+            let sum = crate::pipeline::checksum::Sum::of(&packet).checksum();
+            packet[10..12].copy_from_slice(&sum);
+        }
+        packet.push(number);
+        packet
+    }
+
+    #[test]
+    fn nothing_overtakes_what_waits_for_its_next_hop() {
+        let words = [(); 2].map(|()| Arc::new(NeighborWord::default()));
+        let recipe = LinkRecipe {
+            interface: "none".to_owned(),
+            tags: Tags::NONE,
+            mac: Some([2; 6]),
+            offload: true,
+            fanout: None,
+        };
+        let (ledger, now) = (Arc::new(Ledger::new(4)), Instant::now());
+        let mut link = LinkPort::<Sink>::new(
+            (PathId(0), 0),
+            recipe,
+            Arc::default(),
+            [0, 1].map(|n| Some(Arc::clone(&words[n]))),
+            Arc::new(Waker::new().unwrap()),
+            Arc::clone(&ledger),
+        );
+        link.attach(Sink::default(), Framing::new(Tags::NONE, [2; 6]));
+        let send = |link: &mut LinkPort<Sink>, v6, number| {
+            let packet = packet(v6, number);
+            let headers = Headers::parse(&packet).unwrap();
+            link.send(now, &packet, &headers, &Offload::default());
+            link.socket().unwrap().0.0.borrow().clone()
+        };
+        for number in 1..=3 {
+            assert!(send(&mut link, false, number).is_empty());
+            assert!(send(&mut link, true, 10 + number).is_empty());
+        }
+        words[0].publish(Some([4; 6]));
+        assert_eq!(send(&mut link, false, 4), [1, 2, 3, 4]);
+        assert_eq!(
+            send(&mut link, true, 14),
+            [1, 2, 3, 4],
+            "that one is not known"
+        );
+        words[1].publish(Some([6; 6]));
+        assert_eq!(send(&mut link, true, 15), [1, 2, 3, 4, 11, 12, 13, 14, 15]);
+        assert!(!link.has_waiting());
+        assert_eq!(link.waits, [0, 0]);
     }
 }

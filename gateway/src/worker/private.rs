@@ -201,6 +201,22 @@ fn lay(
     Some(())
 }
 
+/// The outlets of both families.
+type Outlets<'a> = [Option<&'a Outlet>; 2];
+
+fn take_of(outlets: Outlets<'_>) -> Option<(usize, Outer)> {
+    outlets
+        .into_iter()
+        .enumerate()
+        .find_map(|(place, outlet)| Some((place, outlet?.take()?)))
+}
+
+fn give_back_to(outlets: Outlets<'_>, place: usize, outer: Outer) {
+    if let Some(Some(outlet)) = outlets.get(place) {
+        outlet.give_back(outer);
+    }
+}
+
 /// The tunnels of one worker over one circuit.
 pub struct Private<E> {
     /// Those tunnels.
@@ -212,15 +228,14 @@ pub struct Private<E> {
 }
 
 impl<E: Endpoint> Private<E> {
-    fn take(&self) -> Option<Outer> {
-        let mut outlets = self.tunnels.sockets().into_iter().flatten();
-        outlets.find_map(Outlet::take)
+    /// The next train that waits, and the place of its outlet.
+    fn take(&self) -> Option<(usize, Outer)> {
+        take_of(self.tunnels.sockets())
     }
 
-    fn give_back(&self, outer: Outer) {
-        if let Some(outlet) = self.tunnels.sockets().into_iter().flatten().next() {
-            outlet.give_back(outer);
-        }
+    /// Gives a train's room back to the outlet that it came from: the other family's would only collect it.
+    fn give_back(&self, place: usize, outer: Outer) {
+        give_back_to(self.tunnels.sockets(), place, outer);
     }
 
     /// The link that a flow takes now; `None`: the circuit is down.
@@ -248,10 +263,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 .into_iter()
                 .flatten()
                 .min();
-            while let Some(outer) = self.privates.get(place).and_then(Private::take) {
+            while let Some((outlet, outer)) = self.privates.get(place).and_then(Private::take) {
                 self.send_outer(round, place, &outer);
                 if let Some(private) = self.privates.get(place) {
-                    private.give_back(outer);
+                    private.give_back(outlet, outer);
                 }
             }
         }
@@ -503,5 +518,26 @@ mod tests {
             outlet.send_train(&to, &[0; 32], 32, 0).error,
             Some(SendError::NoRoom)
         );
+    }
+
+    #[test]
+    fn room_goes_back_to_the_outlet_that_it_came_from() {
+        let [v4, v6] =
+            ["10.1.255.4:51820", "[fd00:1::4]:51820"].map(|own| Outlet::new(own.parse().unwrap()));
+        let outlets = [Some(&v4), Some(&v6)];
+        let trains = |outlet: &Outlet, to: &str| {
+            let to = to.parse().unwrap();
+            for _ in 0..1_000 {
+                for _ in 0..3 {
+                    assert_eq!(outlet.send_train(&to, &[0; 3_000], 1_452, 0).sent, 3);
+                }
+                while let Some((place, outer)) = take_of(outlets) {
+                    give_back_to(outlets, place, outer);
+                }
+            }
+            [&v4, &v6].map(|outlet| outlet.queue.borrow().spare.len())
+        };
+        assert_eq!(trains(&v6, "[fd00:2::1]:51820"), [0, 3], "over IPv6");
+        assert_eq!(trains(&v4, "10.200.0.1:51820"), [3, 3], "and over IPv4");
     }
 }

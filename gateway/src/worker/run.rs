@@ -33,6 +33,10 @@ pub const SUPER_PACKETS: usize = 4;
 pub const PACKETS: usize = 64;
 /// Bytes from one device in a round: the bound that super-packets meet first.
 pub const BYTES: usize = SUPER_PACKETS * 65_536;
+/// Segments of super-packets from one device in a round. Whole ones of TCP have 45 with the usual segments, and 1,300
+/// with the shortest that Linux sends (`tcp_min_snd_mss`), but a virtual machine may say any size: at one byte each,
+/// the bytes alone would let 260,000 datagrams into a round.
+const SEGMENTS: usize = 1_024;
 /// Trains from the underlay that are this long on average, bytes, come few to a round.
 const LONG_TRAIN: usize = 4096;
 /// Bytes that may wait in a tunnel's socket without the queue being called a standing one: two trains.
@@ -60,6 +64,26 @@ pub fn next_batch(trains: usize, bytes: usize) -> usize {
         SUPER_PACKETS
     } else {
         MAX_BATCH
+    }
+}
+
+/// What is taken from one device in a round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    bytes: usize,
+    segments: usize,
+}
+
+impl Budget {
+    /// Takes one packet or super-packet of so many bytes into account; false if it was the last of the round.
+    #[inline]
+    fn spend(&mut self, bytes: usize, gso_size: Option<u16>) -> bool {
+        self.bytes += bytes;
+        // Its headers are counted too: a segment more.
+        if let Some(size) = gso_size {
+            self.segments += bytes / usize::from(size).max(1);
+        }
+        self.bytes < BYTES && self.segments < SEGMENTS
     }
 }
 
@@ -143,7 +167,7 @@ impl<E: Endpoint> Worker<E> {
         });
         // Workers are made in order, which is the order in which a link's sockets must be opened; and all are
         // open before the gateway says that it is ready.
-        worker.refresh_links();
+        worker.refresh_links(now);
         Ok(worker)
     }
 
@@ -171,7 +195,7 @@ impl<E: Endpoint> Worker<E> {
             };
             self.switch.obey(now);
             self.switch.begin(round);
-            self.refresh_links();
+            self.refresh_links(now);
             // 3. every device that has something
             let mut worked = count > 0;
             for &token in ready.iter().take(count) {
@@ -223,7 +247,7 @@ impl<E: Endpoint> Worker<E> {
 
     /// True if there is nothing left.
     fn read_vnet(&mut self, round: Round<'_>) -> bool {
-        let (mut bytes, mut at, mut emptied) = (0, 0, false);
+        let (mut budget, mut at, mut emptied) = (Budget::default(), 0, false);
         for _ in 0..PACKETS {
             // What is being merged stays where it lies until the end of the round.
             let Some(room) = self.buffer.get_mut(at..at + MAX_FRAME) else {
@@ -250,8 +274,7 @@ impl<E: Endpoint> Worker<E> {
             {
                 at += length.next_multiple_of(ALIGNMENT);
             }
-            bytes += length;
-            if bytes >= BYTES {
+            if !budget.spend(length, offload.gso.map(|gso| gso.size)) {
                 break;
             }
         }
@@ -273,7 +296,7 @@ impl<E: Endpoint> Worker<E> {
 
     /// True if there is nothing left.
     fn read_link(&mut self, round: Round<'_>, index: usize) -> bool {
-        let (mut bytes, mut at, mut emptied) = (0, 0, false);
+        let (mut budget, mut at, mut emptied) = (Budget::default(), 0, false);
         for _ in 0..PACKETS {
             let Some(link) = self.switch.links.get(index) else {
                 return true;
@@ -307,8 +330,7 @@ impl<E: Endpoint> Worker<E> {
             {
                 at += frame.len.next_multiple_of(ALIGNMENT);
             }
-            bytes += frame.len;
-            if bytes >= BYTES {
+            if !budget.spend(frame.len, frame.gso_size()) {
                 break;
             }
         }
@@ -329,13 +351,15 @@ impl<E: Endpoint> Worker<E> {
         };
         // An error here is an ICMP message about something sent before; it is consumed by being read.
         let received = socket.receive(&mut self.batch).unwrap_or(0);
+        if received == 0 {
+            // Whoever is to be told comes with the next packets of this socket, and not with another's.
+            backlog.seen(self.rounds, round.now, true);
+            return;
+        }
         let tell = backlog.is_due(self.rounds, round.now);
         let emptied = received < self.batch.limited_to() || socket.queued() < QUEUE_TARGET;
         backlog.seen(self.rounds, round.now, emptied);
         self.switch.tell = tell;
-        if received == 0 {
-            return;
-        }
         let (buffer, trains) = self.batch.split();
         let mut bytes = 0;
         let trains = trains.inspect(|train| bytes += train.len);
@@ -355,10 +379,10 @@ impl<E: Endpoint> Worker<E> {
     }
 
     /// Opens the sockets of links whose interface has come, or come back.
-    fn refresh_links(&mut self) {
+    fn refresh_links(&mut self, now: Instant) {
         for (index, link) in self.switch.links.iter_mut().enumerate() {
             // A closed socket leaves the poller by itself.
-            if link.refresh()
+            if link.refresh(now)
                 && let Some((socket, _)) = link.socket()
                 && let Err(error) = self.poller.add(socket, TOKEN_LINK + index as u64)
             {
@@ -379,6 +403,9 @@ impl<E: Endpoint> Worker<E> {
             if link.has_waiting() {
                 link.poll(now);
                 sooner(now + NEIGHBOR_POLL);
+            }
+            if let Some(at) = link.retry() {
+                sooner(at);
             }
         }
         if let Some(at) = self
@@ -422,5 +449,27 @@ impl<E: Endpoint> Worker<E> {
                 add(Port::UNDERLAY, socket.kernel_drops());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets of a round that nothing but the budget ends.
+    fn round(bytes: usize, gso_size: Option<u16>) -> usize {
+        let mut budget = Budget::default();
+        let before_the_last = (0..PACKETS).take_while(|_| budget.spend(bytes, gso_size));
+        (before_the_last.count() + 1).min(PACKETS)
+    }
+
+    #[test]
+    fn a_round_is_bounded_by_packets_bytes_and_segments() {
+        assert_eq!(round(64, None), PACKETS);
+        assert_eq!(round(65_000, Some(1_448)), SUPER_PACKETS + 1);
+        assert_eq!(round(65_000, Some(536)), SUPER_PACKETS + 1);
+        assert_eq!(round(2_048, Some(1_024)), PACKETS);
+        assert_eq!(round(65_000, Some(1)), 1, "65,000 datagrams");
+        assert_eq!(round(1_000, Some(1)), 2);
     }
 }

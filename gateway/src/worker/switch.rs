@@ -374,6 +374,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             }
             (flows, limits) => {
                 let packets_before = self.cache.hits_and_misses() != (0, 0);
+                if let Some(old) = flows.take() {
+                    old.put_away();
+                }
                 *flows = limits.as_ref().map(|limits| {
                     let limits = Arc::clone(limits);
                     let seed = self.flow_seed;

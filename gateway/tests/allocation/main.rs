@@ -188,6 +188,8 @@ fn main() {
         Settings::new(Road::QinQ),
         Settings::new(Road::Tunnel4),
         Settings::new(Road::Tunnel6),
+        Settings::new(Road::Circuit4),
+        Settings::new(Road::Circuit6),
         with(Road::Link, Vnet::Off, Way::Whole),
         with(Road::Link, Vnet::Whole, Way::Off),
         with(Road::Link, Vnet::Refused, Way::Refused),

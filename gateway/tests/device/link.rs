@@ -172,6 +172,55 @@ fn data_and_control_share_the_frames_out() {
 }
 
 #[test]
+fn a_priority_tag_is_taken_on_an_untagged_link_and_wrong_tags_are_taken_note_of() {
+    alone(|| {
+        veth(1508);
+        let mut buffer = vec![0; MAX_FRAME];
+        let near = Framing::new(Tags::NONE, NEAR);
+        let far = Framing::new(Tags::NONE, FAR);
+        let sender = data_socket("a", Tags::NONE, NEAR);
+        let receiver = data_socket("b", Tags::NONE, FAR);
+        let program = filter::mistagged(Tags::NONE, Some(FAR), &[]);
+        let stranger = LinkSocket::open(&LinkOptions {
+            receive_buffer: 1 << 14,
+            ..LinkOptions::new("b", &program)
+        })
+        .unwrap();
+        let tagged = |control: u16, sent: &Packet| {
+            let prefix = near.ip_prefix(FAR, Version::V4);
+            let (addresses, ethertype) = prefix.bytes().split_at(12);
+            let tag = [CUSTOMER_TAG.to_be_bytes(), control.to_be_bytes()].concat();
+            let layer2 = [addresses, &tag, ethertype].concat();
+            let parts = [IoSlice::new(&sent.bytes)];
+            sender
+                .send(&sent.offload, sent.hdr_len, &layer2, &parts)
+                .unwrap();
+        };
+        for sent in [
+            finished(GsoKind::Udp, false, b"ping"),
+            packet(GsoKind::Tcp4, false, &pattern(62_000), 1448),
+        ] {
+            tagged(0xa000, &sent);
+            let frame = receive(&receiver, &mut buffer);
+            assert_eq!(frame.stripped_tag, Some((CUSTOMER_TAG, 0xa000)));
+            let ip = far.ip(&frame, &buffer).unwrap();
+            assert!(buffer[ip.range] == sent.bytes);
+        }
+        assert_eq!(stranger.kernel_frames(), 0);
+        let sent = finished(GsoKind::Udp, false, &pattern(400));
+        for _ in 0..200 {
+            tagged(0xa0c8, &sent);
+        }
+        assert_eq!(receiver.receive(&mut buffer), Ok(None));
+        // All are counted, of some the first bytes are kept.
+        assert_eq!(stranger.kernel_frames(), 200);
+        let frame = receive(&stranger, &mut buffer);
+        assert_eq!(frame.len, filter::MISTAGGED_LEN as usize);
+        assert_eq!(frame.stripped_tag, Some((CUSTOMER_TAG, 0xa0c8)));
+    });
+}
+
+#[test]
 fn a_removed_interface_is_told_once_and_sending_fails_cleanly() {
     alone(|| {
         let mut netlink = veth(1500);

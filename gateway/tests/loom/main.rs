@@ -22,6 +22,7 @@
 
 mod crossing;
 mod device;
+mod interface;
 mod reload;
 mod swap;
 mod sync;
@@ -41,7 +42,7 @@ mod sequence;
 const PREEMPTIONS: usize = 3;
 
 fn main() {
-    let models: [(&str, fn()); 8] = [
+    let models: [(&str, fn()); 9] = [
         ("a waker loses no wake", wake::a_waker_loses_no_wake),
         (
             "a worker sleeps through no ring",
@@ -58,6 +59,10 @@ fn main() {
         (
             "what a giver may not send comes back to it",
             crossing::parcels_come_back,
+        ),
+        (
+            "workers move to a link's next interface together",
+            interface::workers_move_to_the_next_interface_together,
         ),
         (
             "a reader of the ledger sees whole rounds",

@@ -4,5 +4,7 @@
 pub(crate) mod bell;
 #[path = "../../src/worker/crossing.rs"]
 pub(crate) mod crossing;
+#[path = "../../src/worker/interface.rs"]
+pub(crate) mod interface;
 
 pub(crate) use gateway::worker::backlog;

@@ -49,11 +49,19 @@ pub(crate) enum Road {
     Tunnel4,
     /// A tunnel over IPv6.
     Tunnel6,
+    /// A tunnel over IPv4 that an ExpressRoute link carries.
+    Circuit4,
+    /// The same over IPv6.
+    Circuit6,
 }
 
 impl Road {
-    fn is_tunnel(self) -> bool {
-        matches!(self, Self::Tunnel4 | Self::Tunnel6)
+    fn has_tunnel(self) -> bool {
+        !matches!(self, Self::Link | Self::QinQ)
+    }
+
+    fn has_link(self) -> bool {
+        !matches!(self, Self::Tunnel4 | Self::Tunnel6)
     }
 }
 
@@ -192,7 +200,7 @@ impl Pair {
                 .unwrap()
         });
         // Each tells the other where it is.
-        if !settings.road.is_tunnel() {
+        if settings.road.has_link() {
             for n in [0, 1] {
                 let mac = ends[1 - n].0.mac(PathId(0)).expect("a MAC of its own");
                 for far in [format!("172.16.0.{}", 2 - n), format!("fd16::{}", 2 - n)] {
@@ -312,10 +320,10 @@ fn text(n: usize, settings: Settings, peer_key: &str) -> String {
         shaped,
         lanes,
     } = settings;
-    let sku = match (shaped, road.is_tunnel()) {
-        (false, _) => "Unlimited",
-        (true, true) => "VpnGw1",
-        (true, false) => "ErGw1Az",
+    let [link_sku, tunnel_sku] = if shaped {
+        ["ErGw1Az", "VpnGw1"]
+    } else {
+        ["Unlimited"; 2]
     };
     let (vnet_offload, road_offload) = (vnet != Vnet::Off, way != Way::Off);
     let mut text = format!(
@@ -335,42 +343,26 @@ workers = {workers}
 "#
     );
     let prefixes = format!(r#"["10.{far}.0.0/16", "fd00:{far}::/48"]"#);
-    if road.is_tunnel() {
-        let endpoint = match road {
-            Road::Tunnel6 => format!("[fd99::{far}]:51820"),
-            _ => format!("192.0.2.{far}:51820"),
-        };
-        let _ = write!(
-            text,
-            r#"
-[vpn]
-sku              = "{sku}"
-private_key_file = "{n}.key"
-listen_port      = 51820
-offload          = {road_offload}
-
-[[vpn.site]]
-name       = "far"
-public_key = "{peer_key}"
-endpoint   = "{endpoint}"
-prefixes   = {prefixes}
-lanes      = {lanes}
-probe      = false
-"#
-        );
-    } else {
+    if road.has_link() {
         let tags = match road {
             Road::QinQ => "vlan = [100, 10]\nvlan_type = \"0x88a8\"",
             _ => "",
+        };
+        // A circuit that carries the tunnel leads to where that ends, and to nothing else.
+        let (name, prefixes) = if road.has_tunnel() {
+            let outer = format!(r#"["10.{far}.255.0/27", "fd00:{far}:0:ff::/64"]"#);
+            ("circuit", outer)
+        } else {
+            ("far", prefixes.clone())
         };
         let _ = write!(
             text,
             r#"
 [expressroute]
-sku = "{sku}"
+sku = "{link_sku}"
 
 [[expressroute.circuit]]
-name     = "far"
+name     = "{name}"
 model    = "colocated"
 prefixes = {prefixes}
 probe    = false
@@ -382,6 +374,33 @@ interface = "eth0"
 address   = ["172.16.0.{own}/24", "fd16::{own}/64"]
 neighbor  = ["172.16.0.{far}", "fd16::{far}"]
 offload   = {road_offload}
+"#
+        );
+    }
+    if road.has_tunnel() {
+        let (endpoint, over) = match road {
+            Road::Tunnel6 => (format!("[fd99::{far}]:51820"), ""),
+            Road::Circuit4 => (format!("10.{far}.255.4:51820"), "over = \"circuit\""),
+            Road::Circuit6 => (format!("[fd00:{far}:0:ff::4]:51820"), "over = \"circuit\""),
+            _ => (format!("192.0.2.{far}:51820"), ""),
+        };
+        let _ = write!(
+            text,
+            r#"
+[vpn]
+sku              = "{tunnel_sku}"
+private_key_file = "{n}.key"
+listen_port      = 51820
+offload          = {road_offload}
+
+[[vpn.site]]
+name       = "far"
+public_key = "{peer_key}"
+endpoint   = "{endpoint}"
+prefixes   = {prefixes}
+lanes      = {lanes}
+probe      = false
+{over}
 "#
         );
     }

@@ -2,11 +2,12 @@
 
 use crate::capture::{self, Capture};
 use crate::program::{self, present};
-use crate::stage::{Family, Pair, Stage, Way, host_address};
-use crate::traffic::{assert_carries, assert_pings};
+use crate::stage::{Family, Pair, Stage, Way, host_address, lay_link};
+use crate::traffic::{assert_all_arrived, assert_carries, assert_pings, numbered, wait_until};
 use integration::config::Tagging;
 use integration::host::Host;
 use integration::traffic::bulk;
+use integration::traffic::numbered::Load;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,69 @@ fn a_qinq_link_with_outer_type_88a8_tells_of_its_mtu() {
 #[test]
 fn a_qinq_link_with_outer_type_8100_tells_of_its_mtu() {
     tells_mtu(Tagging::QinQ8100, 1_400, 1_404);
+}
+
+#[test]
+fn all_workers_follow_an_interface_that_is_replaced() {
+    let mut stage = Stage::new();
+    stage.control = "workers = 2";
+    let pair = stage.pair(Way::Link(Tagging::Untagged, 1_500), ["", ""]);
+    for _ in 0..3 {
+        let gone = pair.hosts[0].configure(|netlink| netlink.delete_link("eth1"));
+        gone.unwrap();
+        lay_link(&pair.hosts, 1_500);
+        pair.assert_reaches();
+        // Of so many flows both workers have some, in both directions.
+        let load = Load {
+            rate: 2_000,
+            flows: 32,
+            ..Load::default()
+        };
+        let run = numbered(&pair.hosts, Family::V4, load);
+        wait_until(&run, Duration::from_millis(300));
+        assert_all_arrived(run, 100);
+    }
+    let expected = [
+        "interface_down",
+        "neighbor_unresolved",
+        "hairpin",
+        "no_path",
+    ];
+    pair.finish(&stage, &expected);
+}
+
+#[test]
+fn frames_with_other_tags_are_counted_and_said() {
+    let stage = Stage::new();
+    let hosts = crate::stage::hosts();
+    lay_link(&hosts, 1_504);
+    let mut gateways = [(1, Tagging::Dot1q), (2, Tagging::Untagged)].map(|(n, tagging)| {
+        let host = &hosts[usize::from(n) - 1];
+        stage.gateway(host, n, "", &crate::stage::circuit(n, tagging))
+    });
+    for gateway in &mut gateways {
+        gateway.start().unwrap();
+    }
+    // Each asks for the other's address with tags that the other does not have.
+    let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
+    for (gateway, tags) in gateways.iter().zip(["untagged", "VLAN 10"]) {
+        let seen = loop {
+            let circuits = stage.show(gateway, "circuits");
+            let seen = circuits[0]["links"][0]["mistagged"].clone();
+            if !seen.is_null() || std::time::Instant::now() > deadline {
+                break seen;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(seen["tags"], tags, "{seen}\n{}", gateway.log());
+        let counters = stage.show(gateway, "counters");
+        let counted = counters["dropped"]["vlan_tag"]["packets"].as_u64();
+        assert!(counted > Some(0), "{counters:#}");
+    }
+    for gateway in &mut gateways {
+        stage.assert_books(gateway, &["vlan_tag", "no_path"]);
+        gateway.stop().unwrap();
+    }
 }
 
 fn carries(tagging: Tagging) {

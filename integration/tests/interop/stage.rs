@@ -312,6 +312,9 @@ impl Pair {
         for gateway in &mut self.gateways {
             stage.assert_books(gateway, &[starting, expected].concat());
             gateway.stop().unwrap();
+            let log = gateway.log();
+            let last = log.lines().rfind(|line| line.contains(" ended "));
+            assert!(last.is_some_and(|line| line.contains(" held=0")), "{log}");
         }
     }
 

@@ -303,6 +303,44 @@ fn expressroute_may_not_use_the_vnets_sources() {
 }
 
 #[test]
+fn expressroute_may_not_use_the_sources_of_another_branch() {
+    let mut builder = builder();
+    let route = |prefix, source, next_hop| Candidate::new(net(prefix), source, next_hop);
+    builder.routes.extend([
+        // More of a site's, inside of what the circuit has too.
+        route("10.2.8.0/24", RouteSource::Site, SITE),
+        // A site is the way to everything, and a circuit has told of something.
+        route("0.0.0.0/0", RouteSource::Site, SITE),
+        route("10.6.0.0/16", RouteSource::Bgp, NextHop::Owner(OwnerId(1))),
+        route("10.7.0.0/16", RouteSource::UserDefined, SITE),
+    ]);
+    for up in [true, false] {
+        let snapshot = builder.clone().build(|_| full(up)).unwrap();
+        let from = |path, source| verdict(&snapshot, Ingress::Path(path), source, "10.1.0.4");
+        let spoofed = dropped(DropReason::SpoofedSource);
+        for link in [PRIMARY, SECONDARY] {
+            for (source, expected) in [
+                ("10.2.0.1", Verdict::Vnet),
+                ("10.2.8.1", Verdict::Vnet),
+                ("10.3.0.1", spoofed),
+                ("10.4.0.1", spoofed),
+                ("10.5.0.1", spoofed),
+                ("10.6.0.1", Verdict::Vnet),
+                ("10.7.0.1", spoofed),
+                ("10.77.0.1", Verdict::Vnet),
+                ("203.0.113.1", Verdict::Vnet),
+                ("172.16.0.1", Verdict::Vnet),
+                ("172.16.1.1", Verdict::Vnet),
+            ] {
+                assert_eq!(from(link, source), expected, "{source} at {link:?}, {up}");
+            }
+        }
+        assert_eq!(from(OTHER_CIRCUIT, "10.4.0.1"), Verdict::Vnet);
+        assert_eq!(from(OTHER_CIRCUIT, "10.2.0.1"), spoofed);
+    }
+}
+
+#[test]
 fn martians_are_dropped_on_every_ingress() {
     let snapshot = snapshot();
     for ingress in [Ingress::Vnet, Ingress::Path(PRIMARY), Ingress::Local] {

@@ -109,6 +109,29 @@ impl Netlink {
 
     /// The link called `name`, if there is one.
     pub fn link(&mut self, name: &str) -> Result<Option<LinkState>, Error> {
+        self.look(name, LinkState::of)
+    }
+
+    /// Packets that the kernel has dropped on their way out of the link called `name`, if there is one: of a TUN
+    /// device those that its reader was too slow for. The kernel counts them as long as the link lives.
+    pub fn tx_dropped(&mut self, name: &str) -> Result<Option<u64>, Error> {
+        self.look(name, |message| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+                    _ => None,
+                })
+        })
+    }
+
+    /// Reads what the kernel says of the link called `name`.
+    fn look<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&LinkMessage) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         let mut message = LinkMessage::default();
         message
             .attributes
@@ -116,7 +139,7 @@ impl Netlink {
         let mut found = None;
         let outcome = self.ask(RouteNetlinkMessage::GetLink(message), &mut |answer| {
             if let RouteNetlinkMessage::NewLink(message) = answer {
-                found = LinkState::of(&message);
+                found = read(&message);
             }
         })?;
         match outcome {

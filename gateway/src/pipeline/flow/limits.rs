@@ -1,6 +1,8 @@
 //! The limits of flows in force, and what of them is used: what control makes of SKUs, and workers read. A
 //! reload replaces the limits; the counts stay, so flows that go on are counted on.
 
+use super::table::{self, Room};
+use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use routing::path::PathKind;
 use std::sync::Arc;
@@ -23,6 +25,11 @@ impl GatewayFlows {
     fn is_unlimited(&self) -> bool {
         self.flows.is_none() && self.flows_per_second.is_none()
     }
+}
+
+fn most(expressroute: GatewayFlows, vpn: GatewayFlows) -> usize {
+    let flows = |limits: GatewayFlows| limits.flows.unwrap_or(0) as usize;
+    flows(expressroute).saturating_add(flows(vpn))
 }
 
 /// What a gateway uses of its limits, for people.
@@ -82,6 +89,14 @@ pub struct FlowLimits {
     epoch: Instant,
     expressroute: (GatewayFlows, Arc<Count>),
     vpn: (GatewayFlows, Arc<Count>),
+    /// Slots of each worker's table under these limits, and how many of them come with these.
+    slots: usize,
+    growth: usize,
+    /// What workers take for that: memory that has been touched.
+    rooms: SegQueue<Room>,
+    /// What they have no use for any more. It goes with the limits, which control lets go of last: to give back a
+    /// hundred megabytes takes a worker longer than its queues last.
+    attic: SegQueue<Room>,
 }
 
 impl FlowLimits {
@@ -94,22 +109,50 @@ impl FlowLimits {
         if expressroute.is_unlimited() && vpn.is_unlimited() {
             return None;
         }
-        let Some(old) = old else {
-            return Some(Arc::new(Self {
-                epoch: Instant::now(),
-                expressroute: (expressroute, Arc::default()),
-                vpn: (vpn, Arc::default()),
-            }));
-        };
+        let same = |old: &&Arc<Self>| (old.expressroute.0, old.vpn.0) == (expressroute, vpn);
         // The same limits are the same value: workers see nothing to adopt.
-        if (old.expressroute.0, old.vpn.0) == (expressroute, vpn) {
+        if let Some(old) = old.filter(same) {
             return Some(Arc::clone(old));
         }
+        let (epoch, counts, slots) = match old {
+            None => (Instant::now(), Default::default(), 0),
+            Some(old) => {
+                let counts = (Arc::clone(&old.expressroute.1), Arc::clone(&old.vpn.1));
+                (old.epoch, counts, old.slots)
+            }
+        };
+        let growth = table::growth(slots, most(expressroute, vpn));
         Some(Arc::new(Self {
-            epoch: old.epoch,
-            expressroute: (expressroute, Arc::clone(&old.expressroute.1)),
-            vpn: (vpn, Arc::clone(&old.vpn.1)),
+            epoch,
+            expressroute: (expressroute, counts.0),
+            vpn: (vpn, counts.1),
+            slots: slots + growth,
+            growth,
+            rooms: SegQueue::new(),
+            attic: SegQueue::new(),
         }))
+    }
+
+    /// Makes the memory of so many workers' tables, before the limits are in force: a worker that had to make it
+    /// itself would keep its packets waiting. To be called once.
+    #[must_use]
+    pub fn prepared(self: Arc<Self>, workers: usize) -> Arc<Self> {
+        if self.growth > 0 && self.rooms.is_empty() {
+            for _ in 0..workers {
+                self.rooms.push(table::room(self.growth));
+            }
+        }
+        self
+    }
+
+    /// The room that has been prepared for one worker.
+    pub(super) fn room(&self) -> Option<Room> {
+        self.rooms.pop()
+    }
+
+    /// Takes the memory of a table that is not needed any more.
+    pub(super) fn put_away(&self, room: Room) {
+        self.attic.push(room);
     }
 
     fn of(&self, kind: PathKind) -> &(GatewayFlows, Arc<Count>) {
@@ -131,8 +174,7 @@ impl FlowLimits {
 
     /// Flows that the limits allow altogether.
     pub(super) fn most(&self) -> usize {
-        let flows = |limits: &GatewayFlows| limits.flows.unwrap_or(0) as usize;
-        flows(&self.expressroute.0) + flows(&self.vpn.0)
+        most(self.expressroute.0, self.vpn.0)
     }
 
     /// What a gateway uses now.

@@ -105,7 +105,7 @@ impl FlowTable {
         let now = limits.nanoseconds(now);
         let epoch = EPOCH.as_nanos() as u64;
         Self {
-            table: Table::new(limits.most(), seed),
+            table: Table::new(limits.most(), seed, limits.room()),
             now,
             next_epoch: now + epoch,
             lenient_until: if packets_before { now + 2 * epoch } else { 0 },
@@ -133,7 +133,14 @@ impl FlowTable {
     #[cold]
     fn adopt(&mut self, limits: &Arc<FlowLimits>) {
         self.limits = Arc::clone(limits);
-        self.table.grow(limits.most());
+        self.table.grow(limits.most(), limits.room());
+    }
+
+    /// Ends the table, where nothing is limited any more: its memory is left to control.
+    #[cold]
+    pub fn put_away(self) {
+        let Self { limits, table, .. } = self;
+        table.into_rooms().for_each(|room| limits.put_away(room));
     }
 
     fn ticks(&self) -> u32 {

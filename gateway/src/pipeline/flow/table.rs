@@ -1,7 +1,9 @@
 //! The memory of flows: open addressing with a seeded hash, in segments.
 //!
-//! A slot is one cache line. A segment is asked of the system at once, all zero, which costs no memory until
-//! a slot is used. A larger limit adds a segment, so nothing that is there moves; no segment is given back.
+//! A slot is one cache line. A segment is asked of the system at once, and touched by whoever makes it
+//! ([`room`]): control, or a worker before it runs. The first touch of a large page takes the kernel 0.1 ms and more,
+//! and a sweep would touch one page after the other while packets wait. A larger limit adds a segment, so nothing
+//! that is there moves.
 //! A removed entry leaves no mark: those behind it that it kept from their places move up.
 
 use routing::decide::fold;
@@ -16,6 +18,31 @@ const IN_USE: u64 = 1 << 40;
 const IS_V6: u64 = 1 << 41;
 
 type Slot = [u64; WORDS];
+
+/// Empty slots whose memory is there.
+pub(super) type Room = Box<[Slot]>;
+
+/// Slots in the smallest page.
+const PAGE: usize = 4096 / size_of::<Slot>();
+
+/// Makes so many empty slots and touches each page of them: not to be done where packets wait.
+pub(super) fn room(slots: usize) -> Room {
+    let mut room: Room = vec![[0; WORDS]; slots].into();
+    for slot in room.iter_mut().step_by(PAGE) {
+        // A zero that the compiler does not know for one: it would leave the store out.
+        *slot = std::hint::black_box([0; WORDS]);
+    }
+    room
+}
+
+/// Slots that a table of so many needs more for this many flows; 0: none.
+pub(super) fn growth(slots: usize, flows: usize) -> usize {
+    let missing = flows.saturating_sub(slots / 4 * 3);
+    if missing == 0 && slots > 0 {
+        return 0;
+    }
+    (missing.saturating_mul(4) / 3 + 4).next_power_of_two()
+}
 
 /// What a flow is known by: the same for both of its directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,8 +192,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table for so many flows. `seed` is random and secret, so that no stranger can aim at a slot.
-    pub(super) fn new(flows: usize, seed: u64) -> Self {
+    /// A table for so many flows, in this room if it is large enough. `seed` is random and secret, so that no stranger
+    /// can aim at a slot.
+    pub(super) fn new(flows: usize, seed: u64, prepared: Option<Room>) -> Self {
         let mut table = Self {
             segments: Vec::new(),
             seed: [1, 2, 3].map(|n: u64| fold(seed ^ n, 0x9E37_79B9_7F4A_7C15)),
@@ -175,22 +203,26 @@ impl Table {
                 slot: 0,
             },
         };
-        table.grow(flows);
+        table.grow(flows, prepared);
         table
     }
 
-    /// Makes room for so many flows in all; it never has less.
+    /// Makes room for so many flows in all, out of what has been prepared; it never has less.
     #[cold]
-    pub(super) fn grow(&mut self, flows: usize) {
-        let room = self.slots() / 4 * 3;
-        let missing = flows.saturating_sub(room);
-        if missing > 0 || self.segments.is_empty() {
-            let slots = (missing.saturating_mul(4) / 3 + 4).next_power_of_two();
-            self.segments.push(Segment {
-                slots: vec![[0; WORDS]; slots].into(),
-                used: 0,
-            });
+    pub(super) fn grow(&mut self, flows: usize, prepared: Option<Room>) {
+        if let Some(slots) = prepared.filter(|room| room.len().is_power_of_two()) {
+            self.segments.push(Segment { slots, used: 0 });
         }
+        let missing = growth(self.slots(), flows);
+        if missing > 0 {
+            let slots = room(missing);
+            self.segments.push(Segment { slots, used: 0 });
+        }
+    }
+
+    /// The memory of the table.
+    pub(super) fn into_rooms(self) -> impl Iterator<Item = Room> {
+        self.segments.into_iter().map(|segment| segment.slots)
     }
 
     /// Slots, used or not.

@@ -373,7 +373,7 @@ proptest! {
     fn the_table_is_a_map(
         steps in prop::collection::vec((0_u32..200, 0_u8..8), 1..600), seed in any::<u64>(),
     ) {
-        let mut table = Table::new(20, seed);
+        let mut table = Table::new(20, seed, None);
         let mut model: HashMap<u32, Entry> = HashMap::new();
         for (number, what) in steps {
             let key = Key::of(&tcp(number).key).0;
@@ -386,7 +386,7 @@ proptest! {
                     }
                     model.retain(|_, entry| !gone(entry));
                 }
-                1 => table.grow(model.len() + 10),
+                1 => table.grow(model.len() + 10, None),
                 _ if !model.contains_key(&number) => {
                     let entry = Entry {
                         key, opened: number, touched: number + 1, sides: [what, 1], ended: 2, opener: 1,
@@ -430,4 +430,39 @@ proptest! {
         prop_assert_eq!(one.flow(a), there);
         prop_assert_eq!(other.flow(b), back);
     }
+}
+
+/// Pages that the kernel has had to give this thread so far (proc(5): `minflt`).
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_table_that_control_has_prepared_costs_its_worker_no_page() {
+    let flows = |flows| GatewayFlows {
+        flows: Some(flows),
+        flows_per_second: None,
+    };
+    let none = GatewayFlows::default();
+    let small = FlowLimits::new(flows(500_000), none, None).unwrap();
+    let large = FlowLimits::new(flows(1_000_000), flows(500_000), Some(&small)).unwrap();
+    let prepare = |limits: Arc<FlowLimits>| std::thread::spawn(|| limits.prepared(2));
+    let [small, large] = [small, large].map(|limits| prepare(limits).join().unwrap());
+    let now = small.epoch_for_tests();
+    for worker in 0..2 {
+        let before = page_faults();
+        let mut table = FlowTable::new(now, Arc::clone(&small), 7, false);
+        let slots = table.table.slots();
+        table.table.sweep(slots, |_| false);
+        table.begin(now, &large);
+        assert!(table.table.slots() > slots);
+        table.table.sweep(2 * table.table.slots(), |_| false);
+        // 240 MB are 60,000 pages, or 120 large ones. The ring of the newest flows has a few.
+        let faults = page_faults() - before;
+        assert!(faults < 30, "worker {worker}: {faults} pages");
+        table.put_away();
+    }
+    assert!(large.room().is_none(), "each has taken its own");
 }

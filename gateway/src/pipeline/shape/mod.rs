@@ -5,13 +5,15 @@
 //! 2. [`Shaper::wait`]: any other is laid into the queue of its narrowest limit and direction; what there
 //!    is no room for is dropped for the limit that holds the queue up
 //! 3. [`Shaper::drain`], at the end of a round: queues send in turn what tokens have come for. A
-//!    super-packet is cut where they end: the front goes as a super-packet, the rest waits
+//!    super-packet is cut where they end: the front goes as a super-packet, the rest waits. A queue that stands has
+//!    one packet marked or lost now and then (`queue_delay`)
 //! 4. with nothing waiting, the tokens that the worker has left go back to the pool
 //!
 //! Both directions of a limit share its tokens and have a queue each, served in turn, so a download does
 //! not push out what asks for it. A flow has one queue, so it keeps its order.
 
 mod bucket;
+mod delay;
 mod divide;
 mod limits;
 mod queue;
@@ -249,12 +251,20 @@ impl Shaper {
             return Served::Empty;
         };
         loop {
-            let Some(head) = queue.head() else {
-                return Served::Empty;
-            };
-            if *budget == 0 {
+            if *budget == 0 && !queue.is_empty() {
                 return Served::RoundOver;
             }
+            if queue.is_to_lose(*now) {
+                queue.take(1, |release| {
+                    let Sum { packets, bytes } = release.tally;
+                    ledger.release(packets);
+                    ledger.dropped(DropReason::QueueDelay, packets, bytes);
+                });
+            }
+            let Some(head) = queue.head() else {
+                queue.has_emptied(*now);
+                return Served::Empty;
+            };
             if queue.turn == 0 {
                 queue.turn = TURN;
                 return Served::TurnOver;

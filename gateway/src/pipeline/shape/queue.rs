@@ -5,12 +5,14 @@
 //! 2. [`Queue::head`] is the oldest; the caller pays for it, or for its first segments
 //! 3. [`Queue::take`] hands those out where they lie, and leaves the rest of it as the head
 
+use super::delay::Delay;
 use super::divide;
 use super::limits::Classes;
 use crate::device::offload::Offload;
 use crate::pipeline::process::Egress;
+use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Sum;
-use routing::packet::Headers;
+use routing::packet::{Headers, protocol};
 use routing::reason::DropReason;
 use std::collections::VecDeque;
 
@@ -97,6 +99,7 @@ pub(super) struct Queue {
     pub(super) turn: u64,
     /// What its head lacked when it was last looked at.
     pub(super) blocked: Option<DropReason>,
+    delay: Delay,
 }
 
 impl Queue {
@@ -197,6 +200,45 @@ impl Queue {
         self.entries.front()
     }
 
+    /// Before the head leaves: tells its sender to slow down if the queue has stood for too long, with a mark if the
+    /// sender knows marks (RFC 3168). True if it does not: then one packet of the head is to be lost.
+    #[inline]
+    pub(super) fn is_to_lose(&mut self, now: u64) -> bool {
+        self.delay.is_due(now, self.held, self.bounds) && self.tell(now)
+    }
+
+    #[cold]
+    fn tell(&mut self, now: u64) -> bool {
+        let Some(head) = self.entries.front_mut() else {
+            return false;
+        };
+        let headers = &mut head.headers;
+        let bulk = match headers.key.protocol {
+            protocol::TCP => headers.total_len > u32::from(headers.payload),
+            protocol::UDP => true,
+            _ => false,
+        };
+        // Of others, and of bare acknowledgements, the next one that has something to slow down.
+        if !bulk {
+            return false;
+        }
+        self.delay.has_told(now);
+        let Ok(marked) = ecn::inner_traffic_class(headers.traffic_class, ecn::ECN) else {
+            return true;
+        };
+        if let Some(packet) = self.bytes.get_mut(head.at..head.at + head.len) {
+            forward::set_traffic_class(packet, headers, marked);
+            headers.traffic_class = marked;
+        }
+        false
+    }
+
+    /// The queue has been emptied.
+    #[inline]
+    pub(super) fn has_emptied(&mut self, now: u64) {
+        self.delay.is_short(now);
+    }
+
     /// Takes the first `segments` of the head out: all of it if it has no more, or cannot be cut.
     pub(super) fn take(&mut self, segments: u64, send: impl FnOnce(Release<'_>)) {
         let Some(mut entry) = self.entries.pop_front() else {
@@ -251,7 +293,7 @@ impl Queue {
             return;
         }
         let mut old = std::mem::replace(self, Self::new(bounds));
-        (self.turn, self.blocked) = (old.turn, old.blocked);
+        (self.turn, self.blocked, self.delay) = (old.turn, old.blocked, old.delay);
         if old.is_empty() {
             return;
         }

@@ -5,7 +5,8 @@
 //! 0             6        12          (0 or 4)    (0 or 4)
 //! ```
 //! Tags are sent in band. On receive the kernel has taken the outermost one out and hands it over beside
-//! the frame ([`Frame::stripped_tag`]); the rest is in band.
+//! the frame ([`Frame::stripped_tag`]); the rest is in band. A tag with VLAN 0 says a priority and no VLAN (802.1Q,
+//! 6.9): in front of everything else it is no tag, so an untagged link takes such frames.
 
 use crate::device::link::Frame;
 use crate::device::offload::Offload;
@@ -124,8 +125,14 @@ impl Framing {
     pub fn payload(&self, frame: &Frame, buffer: &[u8]) -> Result<Payload, DropReason> {
         let bytes = buffer.get(..frame.len).ok_or(DropReason::Malformed)?;
         let mut expected = self.tags.iter();
+        let mut priority = self.tags.is_empty();
+        let mut is_wrong = |kind, control: u16| {
+            let id = control & ID_MASK;
+            let is_priority = std::mem::take(&mut priority) && id == 0;
+            !is_priority && expected.next() != Some((kind, id))
+        };
         if let Some((kind, control)) = frame.stripped_tag
-            && expected.next() != Some((kind, control & ID_MASK))
+            && is_wrong(kind, control)
         {
             return Err(DropReason::VlanTag);
         }
@@ -133,7 +140,7 @@ impl Framing {
         let mut ethertype = half(bytes, at)?;
         while ethertype == CUSTOMER_TAG || ethertype == SERVICE_TAG {
             let control = half(bytes, at + 2)?;
-            if expected.next() != Some((ethertype, control & ID_MASK)) {
+            if is_wrong(ethertype, control) {
                 return Err(DropReason::VlanTag);
             }
             at += TAG_LEN;
@@ -272,6 +279,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_priority_tag_on_an_untagged_link_is_no_tag() {
+        let packet = [0x45, 1, 2, 3];
+        let [untagged, tagged, qinq, _] = links();
+        let (mut frame, bytes) = received(&untagged, &packet, true);
+        // VLAN 0 with priority 7, beside the frame and in band; either type.
+        for kind in [CUSTOMER_TAG, SERVICE_TAG] {
+            frame.stripped_tag = Some((kind, 0xe000));
+            let ip = untagged.ip(&frame, &bytes).unwrap();
+            assert_eq!(bytes[ip.range], packet);
+            for link in [tagged, qinq] {
+                assert_eq!(link.ip(&frame, &bytes), Err(DropReason::VlanTag));
+            }
+            let mut in_band = bytes.clone();
+            in_band.splice(12..12, [kind.to_be_bytes(), [0xe0, 0]].concat());
+            let whole = Frame {
+                len: in_band.len(),
+                stripped_tag: None,
+                ..frame
+            };
+            let ip = untagged.ip(&whole, &in_band).unwrap();
+            assert_eq!(in_band[ip.range], packet);
+            // Two of them are one too many, and a priority in front of a VLAN does not take that away.
+            let twice = Frame {
+                stripped_tag: Some((kind, 0xe000)),
+                ..whole
+            };
+            assert_eq!(untagged.ip(&twice, &in_band), Err(DropReason::VlanTag));
+        }
+        frame.stripped_tag = Some((CUSTOMER_TAG, 0));
+        let (_, vlan) = received(&tagged, &packet, false);
+        frame.len = vlan.len();
+        assert_eq!(untagged.ip(&frame, &vlan), Err(DropReason::VlanTag));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// The merger of what goes from here to there, and the way of what it has merged; `None` where nothing
-    /// is merged. A merger that is shaped has packets of one path at a time: others go out first.
+    /// is merged, since it could not go out so. A merger that is shaped has packets of one path at a time: others go out first.
     #[inline]
     pub(super) fn merged_way(
         &mut self,
@@ -32,6 +32,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             return None;
         };
         if to == Egress::Vnet {
+            // What it cannot take merged would only be laid down and cut again.
+            if !self.vnet.offload {
+                return None;
+            }
             if self.merging != path && self.shaper.is_some() {
                 self.write_merged(now, batch);
                 self.merging = path;

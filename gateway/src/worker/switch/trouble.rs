@@ -31,6 +31,11 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         if !matches!(headers.key.protocol, protocol::TCP | protocol::UDP) {
             return false;
         }
+        // Nor would who only acknowledges: the next packet with data is told.
+        let is_bare = headers.total_len <= u32::from(headers.payload);
+        if is_bare && headers.key.protocol == protocol::TCP {
+            return false;
+        }
         if self.tell {
             self.tell = false;
         } else {

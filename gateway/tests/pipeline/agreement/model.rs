@@ -303,17 +303,33 @@ impl World {
             return (Fate::Drop("martian"), None);
         }
         let vnet = ["10.1.0.0/16", "fd00:1::/48"];
+        // What is configured for an owner, and what is routed to it.
+        let belongs_to = |owner: usize| -> Vec<&str> {
+            let over = self.routes.iter().filter(|(_, hop)| *hop == owner + 2);
+            let over = over.map(|&(prefix, _)| prefix);
+            self.prefixes[owner].iter().copied().chain(over).collect()
+        };
         let may = !own.contains(&source)
             && match packet.from {
                 0 => inside(&vnet, source),
-                path if path <= 3 => !inside(&vnet, source),
+                // Anything may come from a circuit, but nothing of the virtual network's, and nothing that is another's
+                // and not its own too. Who is the way to everything has not everything.
+                path if path <= 3 => {
+                    let owner = PATHS[path - 1].1;
+                    let links = ["172.16.0.0/24", "fd00:16:0::/64"];
+                    let links = if owner == 0 { &links[..] } else { &[] };
+                    let is_own = inside(&belongs_to(owner), source) || inside(links, source);
+                    let others = (0..OWNERS.len()).filter(|&other| other != owner);
+                    let others: Vec<&str> = others
+                        .flat_map(belongs_to)
+                        .filter(|prefix| !prefix.ends_with("/0"))
+                        .collect();
+                    !inside(&vnet, source) && (is_own || !inside(&others, source))
+                }
                 // What is routed to a site may come from it, but nothing of the virtual network's.
                 path => {
                     let owner = PATHS[path - 1].1;
-                    let over = self.routes.iter().filter(|(_, hop)| *hop == owner + 2);
-                    let over: Vec<&str> = over.map(|&(prefix, _)| prefix).collect();
-                    !inside(&vnet, source)
-                        && (inside(&self.prefixes[owner], source) || inside(&over, source))
+                    !inside(&vnet, source) && inside(&belongs_to(owner), source)
                 }
             };
         if !may {
