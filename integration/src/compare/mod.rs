@@ -140,7 +140,7 @@ impl Comparison<'_> {
             let missing = one.missing();
             if missing.is_empty() {
                 present.push(one);
-                self.report.contestants.push(entry(one));
+                self.report.contestants.push(entry(one, &vng));
                 continue;
             }
             let missing = Missing {
@@ -269,13 +269,13 @@ impl Comparison<'_> {
     }
 }
 
-fn entry(one: &Contestant) -> Entry {
+fn entry(one: &Contestant, vng: &Vng) -> Entry {
     Entry {
         name: one.name.clone(),
         kind: one.kind,
         ours: one.is_ours(),
         description: one.describe(),
-        version: one.version(),
+        version: one.version(vng.plain.then_some(vng.program.as_path())),
         rounds: Vec::new(),
         summary: BTreeMap::new(),
     }

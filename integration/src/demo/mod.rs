@@ -14,6 +14,7 @@ pub mod outcome;
 mod picture;
 mod sampler;
 mod terminal;
+pub mod wires;
 
 use crate::config::{Probing, Tagging};
 use crate::error::Error;
@@ -33,6 +34,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use wires::Counts;
 
 pub(crate) use terminal::table;
 
@@ -260,8 +262,10 @@ impl Demo<'_> {
             load,
         )?;
         let dropped_before = lab.drops()?;
+        let wires = Counts::now(lab);
         let sampler = Sampler::start(lab.gateway.control(), run.epoch(), SAMPLE_EVERY)?;
         interrupt::wait(calm)?;
+        self.outcome.wires = Counts::now(lab).since(wires);
         self.outcome.paths.before = path_of(&lab.gateway.control())?;
         self.progress.end(true, &self.outcome.paths.before);
 
