@@ -39,6 +39,17 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// Something that the user asked for cannot be.
+    Usage(String),
+    /// No lab stands.
+    NoLab,
+    /// What the keeper of a lab said before it ended.
+    Told {
+        /// Its exit status.
+        status: u8,
+        /// Why it ended.
+        said: String,
+    },
     /// The user asked to stop.
     Interrupted,
 }
@@ -58,6 +69,18 @@ impl Error {
         Self::Unexpected {
             expected: expected.into(),
             found: found.into(),
+        }
+    }
+
+    /// The exit status of a command that fails by it: 1 the work failed, 2 bad usage, 3 the system lacks what
+    /// is needed.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::NoLab => 3,
+            Self::Told { status, .. } => *status,
+            _ if self.is_lack() => 3,
+            _ => 1,
         }
     }
 
@@ -88,6 +111,8 @@ impl fmt::Display for Error {
                 write!(f, "gateway {name}: {found}; it wrote last:\n{log}")
             }
             Self::Unexpected { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Self::Usage(said) | Self::Told { said, .. } => f.write_str(said),
+            Self::NoLab => f.write_str("no lab stands: `vng-lab up` makes one"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

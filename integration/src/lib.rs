@@ -8,6 +8,7 @@
 //!   [`standing`]: a lab that is left standing.
 //! - [`peer`], [`program`]: implementations that are not ours, and other programs.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
+//!   [`interrupt`]: the user's wish to stop.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
 //! of the traffic while it runs.
@@ -19,6 +20,7 @@ pub mod error;
 pub mod fault;
 pub mod gateway;
 pub mod host;
+pub mod interrupt;
 pub mod lab;
 pub mod peer;
 mod plan;

@@ -7,6 +7,7 @@
 //! all of its processes.
 
 use crate::host::Host;
+use crate::interrupt;
 use gateway::device::event::Poller;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal,
@@ -14,6 +15,7 @@ use rustix::process::{
 };
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -81,7 +83,13 @@ impl Nursery {
         let gone = || io::Error::other("the thread that starts processes has ended");
         let task: Task = Box::new(move || {
             // A process begins in the network namespace of the thread that starts it.
-            let _ = answer.send(host.namespace().enter().and_then(|()| command.spawn()));
+            // A group of its own: a terminal's Ctrl-C is for the lab, which ends its programs itself.
+            command.process_group(0);
+            let spawned = host.namespace().enter().and_then(|()| command.spawn());
+            if let Ok(child) = &spawned {
+                interrupt::register(child.id());
+            }
+            let _ = answer.send(spawned);
         });
         self.tasks
             .as_ref()

@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::interrupt::{self, SLICE};
 use crate::process::Nursery;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -134,6 +135,7 @@ impl Background {
         let deadline = Instant::now() + PATIENCE;
         let mut said = self.said.text();
         while said.matches(text).count() < times {
+            interrupt::check()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::unexpected(
@@ -141,7 +143,7 @@ impl Background {
                     said.clone(),
                 ));
             }
-            let more = self.said.more.wait_timeout(said, left);
+            let more = self.said.more.wait_timeout(said, left.min(SLICE));
             said = more.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())

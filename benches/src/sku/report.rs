@@ -285,7 +285,11 @@ impl Report {
         let mut lines: Vec<_> = Size::ALL
             .iter()
             .zip(CLASSES)
-            .map(|(&size, class)| Curve::new(size.name(), class, of_size(size)))
+            .enumerate()
+            .map(|(nth, (&size, class))| {
+                let curve = Curve::new(size.name(), class, of_size(size));
+                curve.in_columns(nth, Size::ALL.len())
+            })
             .collect();
         let last = ticks.len().saturating_sub(1) as f64;
         let once = vec![(-0.5, 1.0), (last + 0.5, 1.0)];
@@ -327,6 +331,7 @@ struct Curve {
     name: &'static str,
     class: &'static str,
     points: Vec<(f64, f64)>,
+    columns: Option<(usize, usize)>,
 }
 
 impl Curve {
@@ -335,6 +340,15 @@ impl Curve {
             name,
             class,
             points,
+            columns: None,
+        }
+    }
+
+    /// As bars, the nth of so many beside each other: what stands beside each other has no order.
+    fn in_columns(self, nth: usize, of: usize) -> Self {
+        Self {
+            columns: Some((nth, of)),
+            ..self
         }
     }
 }
@@ -351,6 +365,7 @@ fn picture(label: &str, x: Scale, x_unit: &str, y_unit: &str, curves: &[Curve]) 
         class: curve.class,
         points: &curve.points,
         joined: f64::INFINITY,
+        columns: curve.columns,
     });
     Chart {
         label,

@@ -95,7 +95,7 @@ struct ShowOptions {
 #[derive(Debug, Args)]
 struct Socket {
     /// The gateway's control socket
-    #[arg(short, long, value_name = "PATH", default_value = crate::config::read::DEFAULT_SOCKET)]
+    #[arg(short, long, value_name = "PATH", env = "VNG_SOCKET", default_value = crate::config::read::DEFAULT_SOCKET)]
     socket: PathBuf,
 }
 

@@ -10,9 +10,12 @@ use integration::config::{Probing, Tagging};
 use integration::demo::{self, DemoOptions};
 use integration::error::Error;
 use integration::lab::{Fault, LabOptions};
-use integration::{process, standing};
+use integration::report::terminal::{complain, print};
+use integration::{interrupt, process, report, standing};
+use serde::Serialize;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -155,11 +158,17 @@ fn main() -> ExitCode {
         return code;
     }
     let parsed = Arguments::parse_from(&arguments);
+    let keeps = matches!(parsed.command, Commands::Keep(_));
     match dispatch(parsed.command, arguments.get(2..).unwrap_or_default()) {
         Ok(code) => code,
+        // Its words are for the one that waits for the lab.
+        Err(error) if keeps => {
+            let _ = print(&format!("{error}\n"));
+            ExitCode::from(error.status())
+        }
         Err(error) => {
-            eprintln!("vng-lab: {error}");
-            ExitCode::from(if error.is_lack() { 3 } else { 1 })
+            complain(&error.to_string());
+            ExitCode::from(error.status())
         }
     }
 }
@@ -169,27 +178,29 @@ fn dispatch(command: Commands, rest: &[OsString]) -> Result<ExitCode, Error> {
         Commands::Demo(demo) => run_demo(&demo),
         Commands::Compare(compare) => run_compare(compare),
         Commands::Up(_) => {
+            interrupt::watch()?;
             let keep = std::iter::once("keep".into()).chain(rest.iter().cloned());
-            let state = standing::up(&keep.collect::<Vec<_>>())?;
+            let (state, left) = standing::up(&keep.collect::<Vec<_>>())?;
             let hosts: Vec<_> = state.hosts.keys().map(String::as_str).collect();
-            println!("The lab stands: {}.", hosts.join(", "));
-            println!("  vng-lab exec vnet ping 10.2.0.10\n  vng-lab exec gateway vng show status");
-            println!(
-                "  vng-lab down\nConfiguration files are in {}.",
+            print(&format!(
+                "{}The lab stands: {}.\n  vng-lab exec vnet ping 10.2.0.10\n  \
+                 vng-lab exec gateway vng show status\n  vng-lab down\n\
+                 Configuration files are in {}.\n",
+                removed(&left),
+                hosts.join(", "),
                 state.directory.display()
-            );
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Commands::Exec { host, command } => Err(standing::exec(&host, &command)),
         Commands::Down => {
-            println!(
-                "{}",
-                if standing::down()? {
-                    "The lab is gone."
-                } else {
-                    "No lab stands."
-                }
-            );
+            let (stood, left) = standing::down()?;
+            let said = if stood {
+                "The lab is gone."
+            } else {
+                "No lab stands."
+            };
+            print(&format!("{}{said}\n", removed(&left)))?;
             Ok(ExitCode::SUCCESS)
         }
         Commands::Keep(shape) => {
@@ -200,9 +211,16 @@ fn dispatch(command: Commands, rest: &[OsString]) -> Result<ExitCode, Error> {
     }
 }
 
+/// What a lab that is gone had left, a line each.
+fn removed(left: &[String]) -> String {
+    let line = |what: &String| format!("Removed: {what}.\n");
+    left.iter().map(line).collect()
+}
+
 fn run_demo(demo: &Demo) -> Result<ExitCode, Error> {
     become_root()?;
-    let signals = signals()?;
+    interrupt::watch()?;
+    report::prepare(&demo.report)?;
     let lab = demo.shape.lab();
     let options = DemoOptions {
         quick: demo.quick,
@@ -213,23 +231,19 @@ fn run_demo(demo: &Demo) -> Result<ExitCode, Error> {
             Cut::Carrier => Fault::Carrier,
         }),
     };
-    let outcome = demo::run(&options, &signals);
-    demo::write_report(&outcome, &demo.report)?;
-    if demo.json {
-        let json = serde_json::to_string_pretty(&outcome);
-        println!(
-            "{}",
-            json.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
-        );
+    let outcome = demo::run(&options);
+    let written = demo::write_report(&outcome, &demo.report);
+    let text = if demo.json {
+        json(&outcome)
     } else {
-        print!("{}", demo::summary(&outcome));
-        println!("\nreport: {}", demo.report.join("report.html").display());
-    }
-    Ok(if outcome.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        demo::summary(&outcome)
+    };
+    Ok(conclude(
+        outcome.ok,
+        text,
+        (&demo.report, demo.json),
+        written,
+    ))
 }
 
 fn run_compare(asked: Compare) -> Result<ExitCode, Error> {
@@ -253,34 +267,61 @@ fn run_compare(asked: Compare) -> Result<ExitCode, Error> {
         variants: asked.variant,
         vng: asked.vng,
         program: None,
-        command: std::env::args().skip(1).collect(),
+        command: std::env::args_os()
+            .skip(1)
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
     };
-    let contestants = match options.contestants() {
-        Ok(contestants) => contestants,
-        Err(wrong) => {
-            eprintln!("vng-lab: {wrong}");
-            return Ok(ExitCode::from(2));
-        }
-    };
+    let contestants = options.contestants().map_err(Error::Usage)?;
     become_root()?;
-    let signals = signals()?;
-    let report = compare::run(&options, &contestants, &signals);
-    compare::write_report(&report, &asked.output)?;
-    if asked.json {
-        let json = serde_json::to_string_pretty(&report);
-        println!(
-            "{}",
-            json.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
-        );
+    interrupt::watch()?;
+    report::prepare(&asked.output)?;
+    let report = compare::run(&options, &contestants);
+    let written = compare::write_report(&report, &asked.output);
+    let text = if asked.json {
+        json(&report)
     } else {
-        print!("{}", compare::summary(&report));
-        println!("\nreport: {}", asked.output.join("report.html").display());
+        compare::summary(&report)
+    };
+    Ok(conclude(
+        report.ok,
+        text,
+        (&asked.output, asked.json),
+        written,
+    ))
+}
+
+fn json(report: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(report);
+    text.unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}")) + "\n"
+}
+
+/// Prints what was found, whether or not its report could be written, and says what went wrong.
+fn conclude(
+    ok: bool,
+    mut text: String,
+    (directory, as_json): (&Path, bool),
+    written: Result<(), Error>,
+) -> ExitCode {
+    if written.is_ok() && !as_json {
+        let page = directory.join("report.html");
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "\nreport: {}", page.display());
     }
-    Ok(if report.ok {
+    let printed = print(&text);
+    let mut ok = ok;
+    for error in [interrupt::check(), written, printed]
+        .into_iter()
+        .filter_map(Result::err)
+    {
+        complain(&error.to_string());
+        ok = false;
+    }
+    if ok {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 impl Measure {

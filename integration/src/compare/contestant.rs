@@ -3,7 +3,9 @@
 use crate::config::Tagging;
 use crate::peer;
 use crate::program;
+use crate::report::kernel;
 use serde::Serialize;
+use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -162,23 +164,31 @@ impl Contestant {
         what + &settings
     }
 
-    /// What it says of its version: the first line, if it is a program that is known to say one.
-    pub(super) fn version(&self) -> Option<String> {
-        let name = match &self.way {
+    /// What it says of its version: the first line, if it is a program that is known to say one. `vng` is the
+    /// one that runs, if it is another than this program.
+    pub(super) fn version(&self, vng: Option<&Path>) -> Option<String> {
+        match &self.way {
             Way::Peer { .. } => match self.name.as_str() {
-                "wireguard-go" => "wireguard-go",
-                "boringtun" => "boringtun-cli",
-                _ => return None,
+                "wireguard-go" => version("wireguard-go"),
+                "boringtun" => version("boringtun-cli"),
+                _ => None,
             },
-            _ => return None,
-        };
-        version(name)
+            Way::Kernel => Some(format!("Linux {}", kernel())),
+            Way::Vng { .. } | Way::Link(_) => match vng {
+                Some(program) => first_line(program),
+                None => Some(format!("vng {}", env!("CARGO_PKG_VERSION"))),
+            },
+        }
     }
 }
 
 /// The first line of `NAME --version`.
 pub(super) fn version(name: &str) -> Option<String> {
-    let output = Command::new(program::find(name)?).arg("--version").output();
+    first_line(&program::find(name)?)
+}
+
+fn first_line(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output();
     let text = String::from_utf8_lossy(&output.ok()?.stdout).into_owned();
     text.lines().next().map(str::to_owned)
 }

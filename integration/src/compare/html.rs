@@ -3,7 +3,7 @@
 use super::contestant::Kind;
 use super::metric::{Better, METRICS, Metric};
 use super::report::{Entry, Report};
-use super::terminal::{KINDS, full_label, remarks, rounded, rows, spread};
+use super::terminal::{KINDS, full_label, remarks, rounded, rows, spread, times};
 use crate::report::chart::escape;
 use crate::report::page;
 use std::fmt::{self, Write as _};
@@ -71,17 +71,15 @@ fn ratios(to: &mut String, report: &Report, kind: Kind) -> fmt::Result {
     let entries = report.of(kind);
     let peers: Vec<_> = entries.iter().filter(|entry| !entry.ours).collect();
     for ours in entries.iter().filter(|entry| entry.ours) {
-        let cell = |metric: &Metric, peer: &Entry| {
-            let ratio = report.ratios.iter().find(|ratio| {
-                ratio.ours == ours.name && ratio.peer == peer.name && ratio.metric == metric.key
-            });
-            ratio.map(|ratio| spread(&ratio.times_better, 2))
-        };
         let row = |metric: &Metric| -> Option<Vec<String>> {
-            let cells: Vec<_> = peers.iter().map(|peer| cell(metric, peer)).collect();
+            let cells: Vec<_> = peers
+                .iter()
+                .map(|peer| report.held(&ours.name, &peer.name, metric.key))
+                .collect();
             cells.iter().any(Option::is_some).then(|| {
-                let cells = cells.into_iter().map(|cell| cell.unwrap_or("–".into()));
-                std::iter::once(full_label(metric)).chain(cells).collect()
+                let cells = cells.iter().map(|cell| times(cell.as_ref()));
+                let names = [full_label(metric), metric.unit.to_owned()];
+                names.into_iter().chain(cells).collect()
             })
         };
         let rows: Vec<_> = METRICS.iter().filter_map(row).collect();
@@ -95,8 +93,8 @@ fn ratios(to: &mut String, report: &Report, kind: Kind) -> fmt::Result {
             escape(&ours.name)
         )?;
         let names = peers.iter().map(|peer| peer.name.as_str());
-        let head: Vec<_> = std::iter::once("").chain(names).collect();
-        page::table(to, &head, 1, &rows)?;
+        let head: Vec<_> = ["", "of"].into_iter().chain(names).collect();
+        page::table(to, &head, 2, &rows)?;
     }
     Ok(())
 }
@@ -107,61 +105,100 @@ fn contestants(to: &mut String, report: &Report) -> fmt::Result {
         vec![
             entry.name.clone(),
             entry.description.clone(),
-            entry.version.clone().unwrap_or_default(),
+            entry
+                .version
+                .clone()
+                .unwrap_or_else(|| "not known: its command is not asked".into()),
         ]
     };
     let rows: Vec<_> = report.contestants.iter().map(row).collect();
     page::table(to, &["name", "what", "version"], 3, &rows)
 }
 
-const WIDTH: f64 = 960.0;
-/// Two pictures stand side by side, this wide each.
-const HALF: f64 = 460.0;
+/// How pictures stand on a page.
+#[derive(Clone, Copy)]
+struct Sheet {
+    class: &'static str,
+    width: f64,
+    /// So many side by side, this wide each.
+    columns: usize,
+    each: f64,
+}
+
+const SHEETS: [Sheet; 2] = [
+    Sheet {
+        class: "wide",
+        width: 960.0,
+        columns: 2,
+        each: 460.0,
+    },
+    Sheet {
+        class: "narrow",
+        width: 350.0,
+        columns: 1,
+        each: 350.0,
+    },
+];
 const NAME: f64 = 136.0;
 const VALUE: f64 = 78.0;
 const BAR: f64 = 16.0;
 const STEP: f64 = 22.0;
-const HEAD: f64 = 30.0;
+const HEAD: f64 = 42.0;
 
 /// A small picture for each figure that is drawn: a bar for each contestant.
 fn pictures(to: &mut String, entries: &[&Entry]) -> fmt::Result {
     let known = |m: &&Metric| m.drawn && entries.iter().any(|e| e.summary.contains_key(m.key));
     let drawn: Vec<_> = METRICS.iter().filter(known).collect();
     let height = HEAD + STEP * entries.len() as f64 + 14.0;
-    let rows = drawn.len().div_ceil(2) as f64;
-    writeln!(
-        to,
-        r#"<svg class="chart" viewBox="0 0 {WIDTH} {:.0}" role="img" aria-label="Figures of each contestant as bars">"#,
-        height * rows
-    )?;
-    for (index, metric) in drawn.into_iter().enumerate() {
-        let x = (WIDTH - HALF) * (index % 2) as f64;
-        let y = height * (index / 2) as f64;
-        bars(to, metric, entries, (x, y))?;
+    for sheet in SHEETS {
+        let Sheet {
+            class,
+            width,
+            columns,
+            each,
+        } = sheet;
+        let rows = drawn.len().div_ceil(columns) as f64;
+        writeln!(
+            to,
+            r#"<svg class="chart {class}" viewBox="0 0 {width} {:.0}" role="img" aria-label="Figures of each contestant as bars">"#,
+            height * rows
+        )?;
+        for (index, metric) in drawn.iter().enumerate() {
+            let x = (width - each) * (index % columns) as f64;
+            let y = height * (index / columns) as f64;
+            bars(to, metric, entries, (x, y, each))?;
+        }
+        writeln!(to, "</svg>")?;
     }
-    writeln!(to, "</svg>")
+    Ok(())
 }
 
-fn bars(to: &mut String, metric: &Metric, entries: &[&Entry], (x, y): (f64, f64)) -> fmt::Result {
+fn bars(
+    to: &mut String,
+    metric: &Metric,
+    entries: &[&Entry],
+    (x, y, width): (f64, f64, f64),
+) -> fmt::Result {
     let direction = match metric.better {
         Some(Better::Less) => ", less is better",
         _ => "",
     };
-    let title = escape(&format!(
-        "{}, {}{direction}",
-        full_label(metric),
-        metric.unit
-    ));
+    let (title, unit) = (escape(&full_label(metric)), escape(metric.unit));
     writeln!(
         to,
         r#"<text class="legend" x="{x}" y="{:.1}">{title}</text>"#,
         y + 18.0
     )?;
+    writeln!(
+        to,
+        r#"<text x="{x}" y="{:.1}">{unit}{direction}</text>"#,
+        y + 33.0
+    )?;
     let statistics = || entries.iter().filter_map(|e| e.summary.get(metric.key));
     let highest = statistics()
         .map(|s| s.max)
         .fold(f64::MIN_POSITIVE, f64::max);
-    let (left, room) = (x + NAME, HALF - NAME - VALUE);
+    let (left, room) = (x + NAME, width - NAME - VALUE);
     let at = |value: f64| left + (value / highest).clamp(0.0, 1.0) * room;
     for (index, entry) in entries.iter().enumerate() {
         let top = y + HEAD + STEP * index as f64;
@@ -211,7 +248,8 @@ mod tests {
         };
         report.conclude();
         let page = page(&report);
-        assert_eq!(page.matches("<rect class=\"bar").count(), 2, "{page}");
+        // Two contestants with figures, on the wide and on the narrow sheet.
+        assert_eq!(page.matches("<rect class=\"bar").count(), 4, "{page}");
         for part in ["4.50 (4.00 to 5.00)", "&lt;none&gt;", "a &lt; b", "</html>"] {
             assert!(page.contains(part), "{part}");
         }

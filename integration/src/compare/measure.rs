@@ -114,6 +114,7 @@ impl Round<'_> {
         let twice = (found.rate * 2.0).max(1.0) as u32;
         let delivery = send(self.arena, size, Some(twice), overload_time)?;
         self.note(&name("double_pps"), delivery.delivered());
+        self.note(&name("double_offered_pps"), delivery.offered());
         (self.told)(&format!("{size} B, flooded"))?;
         let delivery = send(self.arena, size, None, overload_time)?;
         self.note(&name("flood_pps"), delivery.delivered());

@@ -1,6 +1,7 @@
 //! Every figure that is measured: its name in the report, in words, its unit, and which way is better.
 
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,7 +54,7 @@ pub struct Metric {
 use Better::{Less, More};
 
 /// All, in the order of the table.
-pub const METRICS: [Metric; 31] = [
+pub const METRICS: [Metric; 33] = [
     drawn("tcp_1_gbps", "TCP, 1 flow", "Gbps", More, 2),
     plain("tcp_1_retransmits", "… sent again", "segments", None, 0),
     drawn(
@@ -151,6 +152,13 @@ pub const METRICS: [Metric; 31] = [
         Some(More),
         0,
     ),
+    plain(
+        "udp_64_double_offered_pps",
+        "… offered then",
+        "pps",
+        None,
+        0,
+    ),
     drawn(
         "udp_64_flood_pps",
         "… delivered when flooded",
@@ -184,6 +192,13 @@ pub const METRICS: [Metric; 31] = [
         "… delivered when offered twice that",
         "pps",
         Some(More),
+        0,
+    ),
+    plain(
+        "udp_1392_double_offered_pps",
+        "… offered then",
+        "pps",
+        None,
         0,
     ),
     plain(
@@ -255,10 +270,46 @@ const fn plain(
     }
 }
 
+/// Of what is sent, this share arrives where the path has room for more.
+const ALL: f64 = 0.99;
+
+/// Whether a figure of a round says what the sender could offer rather than what the path could carry: then
+/// it is no more than a lower bound. The kernel's forwarding shows it: it works in the sender's own time, and
+/// all that one sender can offer arrives.
+pub(super) fn limited_by_sender(key: &str, figures: &BTreeMap<String, f64>) -> bool {
+    let Some((size, what)) = key
+        .strip_prefix("udp_")
+        .and_then(|rest| rest.split_once('_'))
+    else {
+        return false;
+    };
+    let of = |what: &str| figures.get(&format!("udp_{size}_{what}")).copied();
+    let arrived = |delivered: &str, offered: &str| {
+        let (Some(delivered), Some(offered)) = (of(delivered), of(offered)) else {
+            return false;
+        };
+        delivered >= ALL * offered
+    };
+    // Flooded, and still all of it arrived: nothing below that rate was the path's limit.
+    let flood = arrived("flood_pps", "flood_offered_pps");
+    match what {
+        "flood_pps" => flood,
+        "zero_loss_pps" => flood || of("sender_at_limit").is_some_and(|share| share > 0.0),
+        "double_pps" => flood || arrived("double_pps", "double_offered_pps"),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    fn figures(of: &[(&str, f64)]) -> BTreeMap<String, f64> {
+        of.iter()
+            .map(|(key, value)| ((*key).into(), *value))
+            .collect()
+    }
 
     #[test]
     fn every_figure_has_a_name_of_its_own() {
@@ -269,5 +320,38 @@ mod tests {
     #[test]
     fn what_is_drawn_can_be_better() {
         assert!(METRICS.iter().all(|m| !m.drawn || m.better.is_some()));
+    }
+
+    #[test]
+    fn what_the_sender_could_offer_is_told_from_what_the_path_carried() {
+        // As measured of the kernel's forwarding, and of a tunnel that loses two thirds of a flood.
+        let kernel = figures(&[
+            ("udp_64_zero_loss_pps", 306_000.0),
+            ("udp_64_sender_at_limit", 0.0),
+            ("udp_64_double_pps", 331_000.0),
+            ("udp_64_double_offered_pps", 332_000.0),
+            ("udp_64_flood_pps", 340_000.0),
+            ("udp_64_flood_offered_pps", 341_000.0),
+        ]);
+        let tunnel = figures(&[
+            ("udp_64_zero_loss_pps", 120_000.0),
+            ("udp_64_sender_at_limit", 0.0),
+            ("udp_64_double_pps", 150_000.0),
+            ("udp_64_double_offered_pps", 239_000.0),
+            ("udp_64_flood_pps", 140_000.0),
+            ("udp_64_flood_offered_pps", 420_000.0),
+        ]);
+        for key in [
+            "udp_64_zero_loss_pps",
+            "udp_64_double_pps",
+            "udp_64_flood_pps",
+        ] {
+            assert!(limited_by_sender(key, &kernel), "{key}");
+            assert!(!limited_by_sender(key, &tunnel), "{key}");
+        }
+        let at_limit = figures(&[("udp_1392_sender_at_limit", 1.0)]);
+        assert!(limited_by_sender("udp_1392_zero_loss_pps", &at_limit));
+        assert!(!limited_by_sender("udp_64_zero_loss_pps", &at_limit));
+        assert!(!limited_by_sender("tcp_1_gbps", &kernel));
     }
 }

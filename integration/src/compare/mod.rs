@@ -21,18 +21,18 @@ pub mod statistic;
 mod terminal;
 
 use crate::error::Error;
+use crate::interrupt;
 use crate::peer;
 use crate::report::kernel;
 use crate::report::terminal::Progress;
 use arena::{Arena, CONGESTION_CONTROL, LINK_MTU, Vng};
 use contestant::{Contestant, Peer, Setting, Variant};
-use gateway::device::signal::Signals;
 use measure::{Round, SIZES, tcp_generator};
 use metric::Measurement;
 use report::{Entry, Found, Missing, Report, Setup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -98,13 +98,12 @@ impl CompareOptions {
     }
 }
 
-/// Compares `contestants`, which [`CompareOptions::contestants`] gave. `signals`: SIGINT and SIGTERM end it
-/// early, cleanly, after the measurement that runs.
-pub fn run(options: &CompareOptions, contestants: &[Contestant], signals: &Signals) -> Report {
+/// Compares `contestants`, which [`CompareOptions::contestants`] gave. Who wants to stop ([`interrupt`])
+/// ends it early, cleanly, in the middle of a measurement.
+pub fn run(options: &CompareOptions, contestants: &[Contestant]) -> Report {
     let begun = Instant::now();
     let mut comparison = Comparison {
         options,
-        signals,
         progress: Progress::new(),
         report: Report::default(),
     };
@@ -128,7 +127,6 @@ pub fn summary(report: &Report) -> String {
 
 struct Comparison<'a> {
     options: &'a CompareOptions,
-    signals: &'a Signals,
     progress: Progress,
     report: Report,
 }
@@ -142,7 +140,7 @@ impl Comparison<'_> {
             let missing = one.missing();
             if missing.is_empty() {
                 present.push(one);
-                self.report.contestants.push(entry(one));
+                self.report.contestants.push(entry(one, &vng));
                 continue;
             }
             let missing = Missing {
@@ -150,10 +148,8 @@ impl Comparison<'_> {
                 reason: format!("not installed: {}", missing.join(", ")),
             };
             // Loudly, and before the time is spent.
-            if std::io::stderr().is_terminal() {
-                let (name, reason) = (&missing.name, &missing.reason);
-                let _ = writeln!(std::io::stderr(), "  NOT COMPARED: {name}: {reason}");
-            }
+            let (name, reason) = (&missing.name, &missing.reason);
+            let _ = writeln!(std::io::stderr(), "  NOT COMPARED: {name}: {reason}");
             self.report.missing.push(missing);
         }
         for round in 1..=self.options.rounds {
@@ -172,10 +168,7 @@ impl Comparison<'_> {
     /// the whole comparison.
     fn turn(&mut self, round: u32, one: &Contestant, vng: &Vng) -> (Found, Result<(), Error>) {
         let Self {
-            options,
-            signals,
-            progress,
-            ..
+            options, progress, ..
         } = self;
         let title = format!("round {round} of {}, {}", options.rounds, one.name);
         let mut found = Found {
@@ -184,7 +177,7 @@ impl Comparison<'_> {
         };
         let told = &mut |what: &str| {
             progress.begin(&format!("{title}: {what}"));
-            interrupted(signals)
+            interrupt::check()
         };
         let measurements: &[Measurement] = match &options.measure[..] {
             [] => &Measurement::ALL,
@@ -203,8 +196,8 @@ impl Comparison<'_> {
             arena.stop()
         };
         let result = play();
-        // A signal that a terminal sends reaches the programs as well, and then they fail first.
-        let result = interrupted(signals).and(result);
+        // What the programs fail by once they have been ended is no news.
+        let result = interrupt::check().and(result);
         progress.begin(&title);
         found.error = result.as_ref().err().map(ToString::to_string);
         let summary = found.error.clone().unwrap_or_else(|| brief(&found));
@@ -276,17 +269,13 @@ impl Comparison<'_> {
     }
 }
 
-fn interrupted(signals: &Signals) -> Result<(), Error> {
-    signals.read().map_or(Ok(()), |_| Err(Error::Interrupted))
-}
-
-fn entry(one: &Contestant) -> Entry {
+fn entry(one: &Contestant, vng: &Vng) -> Entry {
     Entry {
         name: one.name.clone(),
         kind: one.kind,
         ours: one.is_ours(),
         description: one.describe(),
-        version: one.version(),
+        version: one.version(vng.plain.then_some(vng.program.as_path())),
         rounds: Vec::new(),
         summary: BTreeMap::new(),
     }

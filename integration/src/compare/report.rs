@@ -1,7 +1,7 @@
 //! What a comparison found, as `report.json` and `--json` give it.
 
 use super::contestant::Kind;
-use super::metric::{METRICS, Metric};
+use super::metric::{METRICS, Metric, limited_by_sender};
 use super::statistic::{Statistic, times_better};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// vng against each peer of the same kind.
     pub ratios: Vec<Ratio>,
+    /// Figures of which there is no ratio, and why.
+    pub without_ratio: Vec<WithoutRatio>,
     /// How long it took, seconds.
     pub duration_s: f64,
 }
@@ -115,7 +117,33 @@ pub struct Ratio {
     /// How many times better ours is, of the rounds that both went through: ours / peer where more is
     /// better, peer / ours where less is. Above 1, ours is better.
     pub times_better: Statistic,
+    /// Whether the sender was ours' limit in one of the rounds: then the true ratio is higher.
+    pub at_least: bool,
 }
+
+/// A figure that is not held against a peer's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WithoutRatio {
+    /// Which of ours.
+    pub ours: String,
+    /// Which peer.
+    pub peer: String,
+    /// Which figure.
+    pub metric: String,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// What a cell of the table of ratios has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held<'a> {
+    Ratio(&'a Ratio),
+    /// The peer's figure is its sender's.
+    SendersLimit,
+}
+
+/// Why there is no ratio to a peer that could have carried more than was sent to it.
+const SENDERS_LIMIT: &str = "the sender was the peer's limit: it could carry more than was offered";
 
 impl Report {
     /// Makes summaries and ratios out of the rounds.
@@ -131,18 +159,39 @@ impl Report {
                 })
                 .collect();
         }
-        self.ratios = self
-            .contestants
-            .iter()
-            .filter(|entry| entry.ours)
-            .flat_map(|ours| {
-                let peers = self.contestants.iter();
-                let peers = peers.filter(|peer| !peer.ours && peer.kind == ours.kind);
-                peers.flat_map(|peer| ratios(ours, peer))
-            })
-            .collect();
+        for ours in self.contestants.iter().filter(|entry| entry.ours) {
+            let peers = self.contestants.iter();
+            for peer in peers.filter(|peer| !peer.ours && peer.kind == ours.kind) {
+                for metric in &METRICS {
+                    match ratio(metric, ours, peer) {
+                        Some(Ok(ratio)) => self.ratios.push(ratio),
+                        Some(Err(without)) => self.without_ratio.push(without),
+                        None => {}
+                    }
+                }
+            }
+        }
         let whole = |entry: &Entry| entry.rounds.iter().all(|round| round.error.is_none());
         self.ok = self.error.is_none() && self.contestants.iter().all(whole);
+    }
+
+    /// Whether anything of ours is held against this peer, or would be.
+    pub(super) fn compares(&self, ours: &str, peer: &str) -> bool {
+        METRICS
+            .iter()
+            .any(|metric| self.held(ours, peer, metric.key).is_some())
+    }
+
+    /// A figure of ours against a peer's.
+    pub(super) fn held(&self, ours: &str, peer: &str, metric: &str) -> Option<Held<'_>> {
+        let same = |o: &str, p: &str, m: &str| (o, p, m) == (ours, peer, metric);
+        let ratio = self.ratios.iter();
+        let mut ratio = ratio.filter(|ratio| same(&ratio.ours, &ratio.peer, &ratio.metric));
+        let mut without = self.without_ratio.iter();
+        ratio.next().map(Held::Ratio).or_else(|| {
+            let found = without.any(|w| same(&w.ours, &w.peer, &w.metric));
+            found.then_some(Held::SendersLimit)
+        })
     }
 
     /// Contestants of one kind.
@@ -152,25 +201,45 @@ impl Report {
     }
 }
 
-fn ratios(ours: &Entry, peer: &Entry) -> Vec<Ratio> {
-    let ratio = |metric: &Metric| {
-        let better = metric.better?;
-        let rounds = ours.rounds.iter().filter_map(|round| {
-            let same = peer
-                .rounds
-                .iter()
-                .find(|other| other.round == round.round)?;
+/// One of ours against one peer, of the rounds in which the peer's figure is its own.
+fn ratio(metric: &Metric, ours: &Entry, peer: &Entry) -> Option<Result<Ratio, WithoutRatio>> {
+    let better = metric.better?;
+    let (mut at_least, mut left_out) = (false, false);
+    let mut rounds = Vec::new();
+    for round in &ours.rounds {
+        let mut others = peer.rounds.iter();
+        let same = others.find(|other| other.round == round.round);
+        let values = same.and_then(|same| {
             let own = round.figures.get(metric.key)?;
-            times_better(better, *own, *same.figures.get(metric.key)?)
+            Some((*own, *same.figures.get(metric.key)?, &same.figures))
         });
-        Some(Ratio {
-            ours: ours.name.clone(),
-            peer: peer.name.clone(),
-            metric: metric.key.into(),
-            times_better: Statistic::of(rounds)?,
-        })
-    };
-    METRICS.iter().filter_map(ratio).collect()
+        let Some((own, theirs, figures)) = values else {
+            continue;
+        };
+        if limited_by_sender(metric.key, figures) {
+            left_out = true;
+            continue;
+        }
+        at_least |= limited_by_sender(metric.key, &round.figures);
+        rounds.extend(times_better(better, own, theirs));
+    }
+    let (ours, peer, key) = (ours.name.clone(), peer.name.clone(), metric.key.to_owned());
+    match Statistic::of(rounds) {
+        Some(times_better) => Some(Ok(Ratio {
+            ours,
+            peer,
+            metric: key,
+            times_better,
+            at_least,
+        })),
+        None if left_out => Some(Err(WithoutRatio {
+            ours,
+            peer,
+            metric: key,
+            reason: SENDERS_LIMIT,
+        })),
+        None => None,
+    }
 }
 
 #[cfg(test)]
@@ -235,5 +304,49 @@ pub(super) mod tests {
         };
         report.conclude();
         assert!(report.ok && report.ratios.is_empty());
+    }
+
+    /// "2.3 times better than the kernel's forwarding" was a sender that offered no more.
+    #[test]
+    fn a_peer_that_its_sender_limited_is_held_against_nobody() {
+        let key = "udp_64_zero_loss_pps";
+        let with = |mut entry: Entry, more: &[(&str, f64)]| {
+            for (key, value) in more {
+                for round in &mut entry.rounds {
+                    round.figures.insert((*key).into(), *value);
+                }
+            }
+            entry
+        };
+        let limit = [("udp_64_sender_at_limit", 1.0)];
+        let ours = || entry("vng", true, key, &[Some(200.0), Some(220.0)]);
+        let peer = || entry("kernel", false, key, &[Some(100.0), Some(100.0)]);
+        let conclude = |ours: Entry, peer: Entry| {
+            let mut report = Report {
+                contestants: vec![ours, peer],
+                ..Report::default()
+            };
+            report.conclude();
+            report
+        };
+        let report = conclude(ours(), with(peer(), &limit));
+        assert_eq!(report.ratios, []);
+        let [without] = &report.without_ratio[..] else {
+            panic!("{:?}", report.without_ratio)
+        };
+        assert_eq!((&*without.peer, &*without.metric), ("kernel", key));
+        // Ours at its sender's limit is better than that at least.
+        let report = conclude(with(ours(), &limit), peer());
+        let [ratio] = &report.ratios[..] else {
+            panic!("{:?}", report.ratios)
+        };
+        assert!(ratio.at_least && ratio.times_better.median > 2.0);
+        assert_eq!(report.without_ratio, []);
+        // Only the rounds in which it was so are left out.
+        let mut some = peer();
+        some.rounds[0].figures.insert(limit[0].0.into(), 1.0);
+        let report = conclude(ours(), some);
+        assert_eq!(report.ratios[0].times_better.rounds, 1);
+        assert!(!report.ratios[0].at_least);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::contestant::Kind;
 use super::metric::{METRICS, Metric};
-use super::report::{Entry, Report};
+use super::report::{Entry, Held, Report};
 use super::statistic::Statistic;
 use crate::report::chart::number;
 use crate::report::terminal::{new_table, shows_colour};
@@ -72,6 +72,12 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
     if let Some(error) = &report.error {
         lines.push(format!("ended early: {error}"));
     }
+    if !report.without_ratio.is_empty() {
+        lines.push(
+            "sender's limit: all that could be offered arrived; the peer could carry more, and there is no ratio"
+                .into(),
+        );
+    }
     lines.push(format!(
         "{}; {} × {}; Linux {}; load before: {}",
         s.started,
@@ -105,17 +111,13 @@ fn figures(entries: &[&Entry], colour: bool) -> Table {
 }
 
 fn ratios(report: &Report, ours: &Entry, colour: bool) -> Option<Table> {
-    let of_ours: Vec<_> = report
-        .ratios
+    let peers = report.of(ours.kind);
+    let held = |peer: &&&Entry| !peer.ours && report.compares(&ours.name, &peer.name);
+    let peers: Vec<&str> = peers
         .iter()
-        .filter(|ratio| ratio.ours == ours.name)
+        .filter(held)
+        .map(|peer| peer.name.as_str())
         .collect();
-    let mut peers: Vec<&str> = Vec::new();
-    for ratio in &of_ours {
-        if !peers.contains(&ratio.peer.as_str()) {
-            peers.push(&ratio.peer);
-        }
-    }
     if peers.is_empty() {
         return None;
     }
@@ -124,30 +126,40 @@ fn ratios(report: &Report, ours: &Entry, colour: bool) -> Option<Table> {
     for metric in METRICS.iter().filter(|metric| metric.better.is_some()) {
         let cells: Vec<_> = peers
             .iter()
-            .map(|peer| {
-                let mut same = of_ours.iter().filter(|r| r.peer == *peer);
-                let ratio = same.find(|ratio| ratio.metric == metric.key)?;
-                Some(ratio.times_better)
-            })
+            .map(|peer| report.held(&ours.name, peer, metric.key))
             .collect();
         if cells.iter().all(Option::is_none) {
             continue;
         }
-        let cells = cells.into_iter().map(|times| {
-            let Some(times) = times else {
-                return Cell::new("–").set_alignment(CellAlignment::Right);
-            };
-            let cell = Cell::new(spread(&times, 2)).set_alignment(CellAlignment::Right);
-            match (colour, times.median >= 1.0) {
-                (false, _) => cell,
-                (true, true) => cell.fg(Color::Green),
-                (true, false) => cell.fg(Color::Red),
+        let cells = cells.into_iter().map(|held| {
+            let cell = Cell::new(times(held.as_ref())).set_alignment(CellAlignment::Right);
+            match held {
+                Some(Held::Ratio(ratio)) if colour && ratio.times_better.median >= 1.0 => {
+                    cell.fg(Color::Green)
+                }
+                Some(Held::Ratio(_)) if colour => cell.fg(Color::Red),
+                _ => cell,
             }
         });
-        let name = Cell::new(full_label(metric));
+        let name = Cell::new(format!("{}, {}", full_label(metric), metric.unit));
         table.add_row(std::iter::once(name).chain(cells));
     }
     Some(table)
+}
+
+/// How many times better, as a cell says it.
+pub(super) fn times(held: Option<&Held<'_>>) -> String {
+    match held {
+        None => "–".into(),
+        Some(Held::SendersLimit) => "sender's limit".into(),
+        Some(Held::Ratio(ratio)) => {
+            let bound = if ratio.at_least { "≥ " } else { "" };
+            let spread = spread(&ratio.times_better, 2);
+            let (median, range) = spread.split_once(' ').unwrap_or((&spread, ""));
+            let space = if range.is_empty() { "" } else { " " };
+            format!("{bound}{median}×{space}{range}")
+        }
+    }
 }
 
 /// The figures that one of these has, each with its label: a full one where the row that it leans on is not
@@ -295,6 +307,8 @@ mod tests {
         let text = text(&report);
         for part in [
             "4.50 (4.00 to 5.00)",
+            "TCP, 1 flow, Gbps",
+            "4.00×",
             "vng is so many times better than",
             "NOT COMPARED: boringtun",
             "FAILED: peer, round 2",

@@ -93,6 +93,7 @@ impl Demo<'_> {
                     .push(Latency::of(phase, direction, path, &judged));
             }
         }
+        self.outcome.why_vpn_is_quicker = self.outcome.explain_quicker_vpn();
         self.draw(records, cut, healed_ms, returned_ms);
         let refused: u64 = records.iter().map(|record| record.refused).sum();
         let overflowed: u64 = records.iter().map(|record| record.overflowed).sum();

@@ -14,10 +14,12 @@ pub mod outcome;
 mod picture;
 mod sampler;
 mod terminal;
+pub mod wires;
 
 use crate::config::{Probing, Tagging};
 use crate::error::Error;
 use crate::gateway::Control;
+use crate::interrupt;
 use crate::lab::{BRANCH_HOST, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
 use crate::process::cpu_seconds;
 use crate::report;
@@ -26,13 +28,13 @@ use crate::report::terminal::Progress;
 use crate::traffic::bulk;
 use crate::traffic::numbered::{Load, Run};
 use gateway::control::view::Explanation;
-use gateway::device::event::Poller;
-use gateway::device::signal::Signals;
 use outcome::{Books, Check, Outcome, Ping, Setup, Trace};
 use sampler::Sampler;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use wires::Counts;
 
 pub(crate) use terminal::table;
 
@@ -58,16 +60,20 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How often a ledger is read until it balances: probes go on while it is read.
 const READINGS: u32 = 20;
 
-/// Runs the demo. `signals`: SIGINT and SIGTERM end it early, cleanly.
-pub fn run(options: &DemoOptions, signals: &Signals) -> Outcome {
+/// Runs the demo. Who wants to stop ([`interrupt`]) ends it early, cleanly.
+pub fn run(options: &DemoOptions) -> Outcome {
     let started = Instant::now();
     let mut demo = Demo {
         options,
-        signals,
         progress: Progress::new(),
         outcome: Outcome::default(),
     };
     let result = demo.play();
+    // What the lab's programs fail by once they have been ended is no news.
+    let result = interrupt::check().and(result);
+    if let Err(error) = &result {
+        demo.progress.end(false, &error.to_string());
+    }
     let mut outcome = demo.outcome;
     outcome.error = result.err().map(|error| error.to_string());
     outcome.ok = outcome.error.is_none() && outcome.checks.iter().all(|check| check.passed);
@@ -87,7 +93,6 @@ pub fn summary(outcome: &Outcome) -> String {
 
 struct Demo<'a> {
     options: &'a DemoOptions,
-    signals: &'a Signals,
     progress: Progress,
     outcome: Outcome,
 }
@@ -111,6 +116,7 @@ impl Demo<'_> {
         let result = self.measure(&lab, load, lab_options.hold_down);
         self.progress.begin("stop the gateways and remove the lab");
         let stopped = lab.stop();
+        interrupt::check()?;
         let found = stopped
             .as_ref()
             .map_or_else(ToString::to_string, |()| "all ended cleanly".into());
@@ -129,7 +135,7 @@ impl Demo<'_> {
 
     /// Waits until everything that should reach each other does, and ExpressRoute is in use.
     fn reach(&mut self, lab: &Lab) -> Result<(), Error> {
-        self.step("wait for the paths", |demo| {
+        self.step("wait for the paths", |_| {
             let vnet = lab.host("vnet")?;
             for target in [ONPREM_HOST, BRANCH_HOST].into_iter().flatten() {
                 if !vnet.reaches(address(target)?, PATIENCE)? {
@@ -139,7 +145,7 @@ impl Demo<'_> {
                     ));
                 }
             }
-            demo.wait_for_path(lab, "expressroute", PATIENCE)?;
+            wait_for_path(lab, "expressroute", PATIENCE)?;
             Ok(((), "ExpressRoute and VPN are up".into()))
         })
     }
@@ -151,7 +157,7 @@ impl Demo<'_> {
         let mut found = Vec::new();
         for (name, targets) in [("ExpressRoute", ONPREM_HOST), ("VPN", BRANCH_HOST)] {
             for (version, target) in ["IPv4", "IPv6"].into_iter().zip(targets) {
-                self.interrupted()?;
+                interrupt::check()?;
                 let echoes = vnet.ping(address(target)?, count, 56, Duration::from_secs(1))?;
                 let median_us = echoes.median_us().unwrap_or(0.0);
                 if version == "IPv4" {
@@ -187,7 +193,7 @@ impl Demo<'_> {
             ("ExpressRoute, IPv6", ONPREM_HOST[1]),
             ("VPN, IPv4", BRANCH_HOST[0]),
         ] {
-            self.interrupted()?;
+            interrupt::check()?;
             let hops = vnet.trace(address(target)?, Duration::from_millis(300))?;
             self.outcome.trace.push(Trace {
                 name: name.into(),
@@ -218,7 +224,7 @@ impl Demo<'_> {
             ("ExpressRoute", onprem, ONPREM_HOST[0]),
             ("VPN", branch, BRANCH_HOST[0]),
         ] {
-            self.interrupted()?;
+            interrupt::check()?;
             self.progress.begin(&format!("TCP over {name}"));
             let pid = lab.gateway.pid();
             let before = cpu_seconds(pid);
@@ -256,16 +262,18 @@ impl Demo<'_> {
             load,
         )?;
         let dropped_before = lab.drops()?;
+        let wires = Counts::now(lab);
         let sampler = Sampler::start(lab.gateway.control(), run.epoch(), SAMPLE_EVERY)?;
-        self.wait(calm)?;
+        interrupt::wait(calm)?;
+        self.outcome.wires = Counts::now(lab).since(wires);
         self.outcome.paths.before = path_of(&lab.gateway.control())?;
         self.progress.end(true, &self.outcome.paths.before);
 
         self.progress.begin(&format!("cut: {}", fault.describe()));
         let cut = Moment::now(&run);
         lab.fault(fault)?;
-        let switched = self.wait_for_path(lab, "vpn", detection);
-        self.wait(calm)?;
+        let switched = wait_for_path(lab, "vpn", detection);
+        interrupt::wait(calm)?;
         self.outcome.paths.during = path_of(&lab.gateway.control())?;
         self.progress
             .end(switched.is_ok(), &self.outcome.paths.during);
@@ -274,8 +282,8 @@ impl Demo<'_> {
         let healed = Moment::now(&run);
         lab.heal(fault)?;
         let up_again = hold_down + probing.interval * probing.pass + PATIENCE;
-        let returned = self.wait_for_path(lab, "expressroute", up_again);
-        self.wait(calm)?;
+        let returned = wait_for_path(lab, "expressroute", up_again);
+        interrupt::wait(calm)?;
         self.outcome.paths.after = path_of(&lab.gateway.control())?;
         self.progress
             .end(returned.is_ok(), &self.outcome.paths.after);
@@ -311,7 +319,7 @@ impl Demo<'_> {
                 if counters.balanced {
                     break;
                 }
-                self.wait(Duration::from_millis(20))?;
+                interrupt::wait(Duration::from_millis(20))?;
                 counters = gateway.counters()?;
             }
             let books = Books {
@@ -360,7 +368,7 @@ impl Demo<'_> {
         name: &str,
         work: impl FnOnce(&mut Self) -> Result<(T, String), Error>,
     ) -> Result<T, Error> {
-        self.interrupted()?;
+        interrupt::check()?;
         self.progress.begin(name);
         let result = work(self);
         match &result {
@@ -379,44 +387,22 @@ impl Demo<'_> {
             found,
         });
     }
+}
 
-    /// Waits until both ends send to each other over this kind of path.
-    fn wait_for_path(&self, lab: &Lab, kind: &str, patience: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let near = path_of(&lab.gateway.control())?;
-            let far = path_to_vnet(&lab.edge.control())?;
-            if near == kind && far == kind {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let found = format!("{near} and {far} after {patience:?}");
-                return Err(Error::unexpected(format!("both ends to use {kind}"), found));
-            }
-            self.wait(ASK_EVERY)?;
+/// Waits until both ends send to each other over this kind of path.
+fn wait_for_path(lab: &Lab, kind: &str, patience: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let near = path_of(&lab.gateway.control())?;
+        let far = path_to_vnet(&lab.edge.control())?;
+        if near == kind && far == kind {
+            return Ok(());
         }
-    }
-
-    /// Waits, unless the user wants to stop.
-    fn wait(&self, duration: Duration) -> Result<(), Error> {
-        let action = || Error::system("wait for signals");
-        let mut poller = Poller::new().map_err(action())?;
-        poller.add(self.signals, 0).map_err(action())?;
-        let deadline = Instant::now() + duration;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            poller.wait(Some(left)).map_err(action())?.for_each(drop);
-            self.interrupted()?;
-            if left.is_zero() {
-                return Ok(());
-            }
+        if Instant::now() >= deadline {
+            let found = format!("{near} and {far} after {patience:?}");
+            return Err(Error::unexpected(format!("both ends to use {kind}"), found));
         }
-    }
-
-    fn interrupted(&self) -> Result<(), Error> {
-        self.signals
-            .read()
-            .map_or(Ok(()), |_| Err(Error::Interrupted))
+        interrupt::wait(ASK_EVERY)?;
     }
 }
 

@@ -24,8 +24,59 @@ impl Page<'_> {
             ("gateway, vnet → onprem", f.timeline_ms),
             ("onprem-edge, onprem → vnet", f.onprem_timeline_ms),
         ];
-        let svg = bars(&ends);
-        writeln!(self.to, "{svg}")
+        let longest = ends
+            .iter()
+            .map(|(_, t)| t.first_packet.max(t.switched))
+            .fold(1.0, f64::max);
+        for (name, timeline) in ends {
+            self.timeline(name, timeline, longest)?;
+        }
+        Ok(())
+    }
+
+    /// One end's time as a bar, and as a second one what is too short to be seen in the first.
+    fn timeline(&mut self, name: &str, t: Timeline, longest: f64) -> fmt::Result {
+        let parts = [
+            ("wait", t.detected),
+            ("switch", (t.switched - t.detected).max(0.0)),
+            ("first", (t.first_packet - t.switched).max(0.0)),
+        ];
+        let bar = |to: &mut String, parts: &[(&str, f64)], whole: f64| {
+            write!(to, "<div class=\"track\">")?;
+            for (class, ms) in parts {
+                let percent = ms / whole.max(f64::MIN_POSITIVE) * 100.0;
+                write!(
+                    to,
+                    "<i class=\"part {class}\" style=\"width:{percent:.3}%\"></i>"
+                )?;
+            }
+            writeln!(to, "</div>")
+        };
+        let name = escape(name);
+        writeln!(
+            self.to,
+            "<div class=\"timeline\"><b>{name}</b>: {:.1} ms",
+            parts.iter().map(|(_, ms)| ms).sum::<f64>()
+        )?;
+        bar(self.to, &parts, longest)?;
+        let [(_, detected), (_, switched), (_, first)] = parts;
+        if switched + first > 0.0 && switched + first < detected / 4.0 {
+            let rest = switched + first;
+            writeln!(
+                self.to,
+                "<div class=\"lens\">the last {rest:.2} ms of it, magnified {} times:</div>",
+                number((longest / rest).round())
+            )?;
+            let [_, short @ ..] = parts;
+            bar(self.to, &short, rest)?;
+        }
+        writeln!(
+            self.to,
+            "<ul class=\"parts\"><li><i class=\"part wait\"></i>{detected:.1} ms until the fault was \
+             detected</li><li><i class=\"part switch\"></i>{switched:.2} ms until packets took the \
+             tunnel</li><li><i class=\"part first\"></i>{first:.2} ms until the first one \
+             arrived</li></ul></div>"
+        )
     }
 
     /// What arrived, over time, and closer around the fault.
@@ -92,6 +143,7 @@ impl Page<'_> {
                 class,
                 points: s.sent_by_path.get(port)?,
                 joined: BRIDGED,
+                columns: None,
             })
         })
         .collect();
@@ -119,6 +171,9 @@ impl Page<'_> {
              Sender, receiver, two gateways and the provider share {} processors.</p>",
             o.setup.processors
         )?;
+        if let Some(why) = &o.why_vpn_is_quicker {
+            writeln!(self.to, "<p>{}</p>", escape(why))?;
+        }
         let lines = directions(&o.series.latency_us);
         let (bottom, top) = decades(&lines);
         let svg = Chart {
@@ -152,6 +207,7 @@ impl Page<'_> {
                 class,
                 points,
                 joined: f64::INFINITY,
+                columns: None,
             })
             .collect();
         let (bottom, top) = decades(&lines);
@@ -276,6 +332,7 @@ fn directions(series: &BTreeMap<String, Vec<(f64, f64)>>) -> Vec<Line<'_>> {
                 class,
                 points: series.get(key)?,
                 joined: BRIDGED,
+                columns: None,
             })
         })
         .collect()
@@ -323,46 +380,4 @@ fn phase_name(latency: &Latency) -> String {
         "ExpressRoute"
     };
     format!("{}, {path}", latency.phase)
-}
-
-/// Fault, detection, switch and first packet of both ends as bars under one scale.
-fn bars(ends: &[(&str, Timeline); 2]) -> String {
-    let longest = ends
-        .iter()
-        .map(|(_, t)| t.first_packet.max(t.switched))
-        .fold(1.0, f64::max);
-    let (left, width) = (190.0, 690.0);
-    let at = |ms: f64| left + ms / longest * width;
-    let mut svg = String::from(
-        r#"<svg class="chart" viewBox="0 0 960 120" role="img" aria-label="Timeline of the failover">"#,
-    );
-    for ((name, t), y) in ends.iter().zip([14.0, 70.0]) {
-        let name = escape(name);
-        let _ = write!(
-            svg,
-            r#"<text class="legend" x="0" y="{}">{name}</text>"#,
-            y + 15.0
-        );
-        for (class, from, until) in [
-            ("wait", 0.0, t.detected),
-            ("switch", t.detected, t.switched),
-            ("first", t.switched, t.first_packet),
-        ] {
-            let (x, w) = (at(from), (at(until) - at(from)).max(1.5));
-            let _ = write!(
-                svg,
-                r#"<rect class="bar {class}" x="{x:.1}" y="{y}" width="{w:.1}" height="22" rx="1.5"/>"#
-            );
-        }
-        let _ = write!(
-            svg,
-            r#"<text x="{left}" y="{:.1}">detected {:.1} ms · packets switched {:.2} ms later · first one arrives after {:.1} ms</text>"#,
-            y + 38.0,
-            t.detected,
-            (t.switched - t.detected).max(0.0),
-            t.first_packet,
-        );
-    }
-    svg.push_str("</svg>");
-    svg
 }

@@ -109,6 +109,9 @@ fn results(outcome: &Outcome, colour: bool) -> String {
     ] {
         let _ = writeln!(text, "  {name:<20}  {value}");
     }
+    if let Some(why) = &outcome.why_vpn_is_quicker {
+        let _ = writeln!(text, "\n  {why}");
+    }
     text.push('\n');
     text
 }

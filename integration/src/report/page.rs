@@ -68,7 +68,16 @@ pub(crate) fn table(
     for row in rows {
         write!(to, "<tr>")?;
         for (column, cell) in row.iter().enumerate() {
-            write!(to, "<td{}>{}</td>", class(column), escape(cell))?;
+            // On a narrow screen a row is a stack of cells, each with its column's name before it.
+            let name = head.get(column).copied().unwrap_or_default();
+            let empty = if cell.is_empty() { " data-empty" } else { "" };
+            write!(
+                to,
+                "<td{} data-label=\"{}\"{empty}>{}</td>",
+                class(column),
+                escape(name),
+                escape(cell)
+            )?;
         }
         writeln!(to, "</tr>")?;
     }

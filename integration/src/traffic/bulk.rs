@@ -2,8 +2,10 @@
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::interrupt::{self, SLICE};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Bytes of one read or write: several super-packets.
@@ -82,24 +84,55 @@ pub fn send_flows(
 }
 
 fn transmit(to: SocketAddr, duration: Duration) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
-    stream.set_write_timeout(Some(SILENCE))?;
+    let mut stream = connect(to)?;
+    stream.set_write_timeout(Some(SLICE))?;
     let chunk = vec![0x5a; CHUNK];
     let end = Instant::now() + duration;
     while Instant::now() < end {
-        stream.write_all(&chunk)?;
+        patiently(|| stream.write(&chunk))?;
     }
     stream.shutdown(std::net::Shutdown::Write)
 }
 
+/// Connects on a thread of its own, which is left behind if the user wants to stop: nothing else ends a
+/// `connect` whose answer does not come.
+fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let (answer, answered) = channel();
+    let begin = move || answer.send(TcpStream::connect_timeout(&to, SILENCE));
+    let name = std::thread::Builder::new().name("connect".into());
+    name.spawn(begin)?;
+    loop {
+        match answered.recv_timeout(SLICE) {
+            Ok(connected) => return connected,
+            Err(RecvTimeoutError::Timeout) => interrupt::check_io()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("the thread that connects has ended"));
+            }
+        }
+    }
+}
+
+/// Reads or writes on a socket whose timeout is [`SLICE`], until something moves or [`SILENCE`] is over.
+fn patiently(mut transfer: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let deadline = Instant::now() + SILENCE;
+    loop {
+        interrupt::check_io()?;
+        match transfer() {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {}
+            other => return other,
+        }
+    }
+}
+
 fn receive(listener: &TcpListener) -> io::Result<Throughput> {
     let (mut stream, _) = listener.accept()?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_read_timeout(Some(SLICE))?;
     let mut buffer = vec![0; CHUNK];
     let mut throughput = Throughput::default();
     let mut first = None;
     loop {
-        let length = stream.read(&mut buffer)?;
+        let length = patiently(|| stream.read(&mut buffer))?;
         let now = Instant::now();
         let first = *first.get_or_insert(now);
         if length == 0 {

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::interrupt::{self, SLICE};
 use gateway::device::event::Poller;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, ipproto, recvfrom,
@@ -146,6 +147,7 @@ fn ping(
         if !left.is_zero() {
             std::thread::sleep(left);
         }
+        interrupt::check_io()?;
     }
     Ok(echoes)
 }
@@ -300,7 +302,8 @@ impl Icmp {
                     if left.is_zero() {
                         return Ok(None);
                     }
-                    self.poller.wait(Some(left))?.for_each(drop);
+                    interrupt::check_io()?;
+                    self.poller.wait(Some(left.min(SLICE)))?.for_each(drop);
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -11,6 +11,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::interrupt;
 use gateway::device::event::Poller;
 use hdrhistogram::Histogram;
 use rustix::net::sockopt;
@@ -339,7 +340,7 @@ fn transmit(
     let mut packet = vec![0; load.payload.max(20)];
     let (start, mut refused, mut total) = (Instant::now(), 0, 0_u64);
     for tick in 1_u32.. {
-        if stop.load(Relaxed) {
+        if stop.load(Relaxed) || interrupt::pending() {
             break;
         }
         let deadline = start + Duration::from_millis(1) * tick;
@@ -408,7 +409,7 @@ fn receive(
         }
         if sent_all.load(Relaxed) {
             let since = *last_call.get_or_insert_with(Instant::now);
-            if since.elapsed() >= STRAGGLERS {
+            if since.elapsed() >= STRAGGLERS || interrupt::pending() {
                 return Ok(arrivals);
             }
         }

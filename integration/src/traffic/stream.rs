@@ -10,6 +10,7 @@
 use super::numbered::overflows;
 use crate::error::Error;
 use crate::host::Host;
+use crate::interrupt;
 use gateway::device::event::Poller;
 use gateway::device::udp::{MAX_BATCH, ReceiveBatch, UdpOptions, UdpSocket};
 use rustix::io::Errno;
@@ -157,6 +158,7 @@ fn transmit(outlet: &net::UdpSocket, packet: &[u8], load: Load) -> io::Result<(u
     let mut sent = 0_u64;
     let Some(rate) = load.rate else {
         while start.elapsed() < load.duration {
+            interrupt::check_io()?;
             sent += burst(outlet, &mut messages, u64::from(BURST))?;
         }
         return Ok((sent, start.elapsed().as_secs_f64()));
@@ -165,6 +167,7 @@ fn transmit(outlet: &net::UdpSocket, packet: &[u8], load: Load) -> io::Result<(u
     let at_once = (f64::from(rate * CATCH_UP) * pace.as_secs_f64()).ceil() as u64;
     let mut next = start;
     loop {
+        interrupt::check_io()?;
         let elapsed = start.elapsed().min(load.duration);
         let due = (f64::from(rate) * elapsed.as_secs_f64()) as u64;
         let behind = due.saturating_sub(sent).min(at_once.max(1));
@@ -215,7 +218,7 @@ fn receive(inlet: &UdpSocket, head: &[u8; HEAD], sent_all: &AtomicBool) -> io::R
         }
         if sent_all.load(Relaxed) {
             let since = *sent_all_since.get_or_insert_with(Instant::now);
-            if quiet || since.elapsed() > STRAGGLERS {
+            if quiet || since.elapsed() > STRAGGLERS || interrupt::pending() {
                 let seconds = times.map_or(0.0, |[first, last]| (last - first).as_secs_f64());
                 return Ok((received, seconds));
             }

@@ -17,7 +17,7 @@ use crypto::key::{PrivateKey, PublicKey};
 use gateway::config::schema::{Circuit, Config, Link, Site};
 use gateway::config::{self, KeyFiles};
 use gateway::control::api::{Request, What};
-use gateway::control::view::{Counters, Status};
+use gateway::control::view::{Counters, PathStatus, Status};
 use gateway::device::netlink::{Route, Via};
 use gateway::device::vlan::Tags;
 use integration::gateway::Gateway;
@@ -297,9 +297,9 @@ impl World {
             let states: Vec<_> = self
                 .gateways()
                 .flat_map(|gateway| status(gateway).paths)
-                .map(|path| (path.name, path.state))
+                .map(|path| (is_whole(&path), path.name, path.state))
                 .collect();
-            let all = states.iter().all(|(_, state)| is_whole(state));
+            let all = states.iter().all(|(whole, ..)| *whole);
             all.then_some(()).ok_or(states)
         });
     }
@@ -309,7 +309,7 @@ impl World {
         until(&format!("{path} is up: {up}"), || {
             let paths = status(&self.gateway).paths;
             let found = paths.iter().find(|one| one.name == path).unwrap();
-            let there = is_whole(&found.state) == up && found.in_use == up;
+            let there = is_whole(found) == up && found.in_use == up;
             there.then_some(()).ok_or(paths)
         });
     }
@@ -334,8 +334,14 @@ impl World {
     }
 }
 
-fn is_whole(state: &str) -> bool {
-    matches!(state, "up" | "idle" | "degraded")
+/// Whether a path carries packets, or could: an idle tunnel counts where nobody asks it. One with a probe that
+/// is idle has not shown it yet.
+fn is_whole(path: &PathStatus) -> bool {
+    match path.state.as_str() {
+        "up" | "degraded" => true,
+        "idle" => path.probe.is_none(),
+        _ => false,
+    }
 }
 
 /// Asks until the answer is the expected one, and fails with the last one that was not.

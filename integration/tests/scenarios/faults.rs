@@ -40,7 +40,7 @@ fn sent_over(counters: &Counters, prefix: &str) -> u64 {
 /// Cuts ExpressRoute under traffic and makes it whole again. Packets flow before, during and after, each
 /// over the path that it should be; the way back loses and doubles nothing.
 fn fail_over_and_back(name: &str, cut: impl FnOnce(&Lab), heal: impl FnOnce(&Lab)) {
-    let world = World::start(&options(Duration::from_millis(20)), |_| ());
+    let world = World::start(&calm(), |_| ());
     let gateways = [
         (&world.lab.gateway, SITE, CIRCUIT),
         (&world.lab.edge, "azure", "er-azure"),

@@ -1,22 +1,23 @@
 //! Captures: pcap and pcapng files, one IP packet at a time, with the capture's own clock.
 //!
-//! 1. which of the two formats, by the first four bytes
-//! 2. the next record, and when it was captured
-//! 3. off with the link's header: what is no IP packet is told apart
-//! 4. what the capture cut off is put back as zeros, so that lengths are right
+//! 1. the next record of the file, and when it was captured ([`file`])
+//! 2. off with the link's header and its frame check sequence: what is no IP packet is told apart, and what
+//!    is of a link that is not read
+//! 3. what the capture cut off is put back as zeros, and a length that an offload left out is filled in, so
+//!    that lengths are right
 
-use pcap_file::pcap::PcapReader;
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption,
-};
-use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, PcapError, TsResolution};
+mod file;
+
+use file::{File, Frame, Link};
 use std::fmt;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::time::Duration;
 
-/// The longest IP packet: 40 bytes of IPv6 header and 65,535 behind it.
+/// The longest IP packet whose header can say its length: 40 bytes of IPv6 header and 65,535 behind it.
 const LONGEST: usize = 65_575;
+/// IPv6 alone, padded to the shortest Ethernet frame: 46 bytes. What is longer and says no length was
+/// merged by an offload.
+const SHORTEST: usize = 46;
 
 /// What a record of the capture holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +28,14 @@ pub(super) enum Content {
         bytes: Vec<u8>,
         /// How many of them were captured.
         captured: usize,
+        /// Its length, bytes, where its header had none: an offload merged it (LSO), and it may be longer
+        /// than a header can say (BIG TCP).
+        merged: Option<u32>,
     },
     /// ARP, LLDP and the like.
     NotIp,
+    /// A frame of a link that is not read, by its LINKTYPE_ value.
+    Link(u16),
 }
 
 /// A record of the capture.
@@ -48,8 +54,8 @@ pub(super) enum CaptureError {
     Empty,
     /// It begins as neither format does.
     Format,
-    /// Its packets are of a link type that is not read.
-    Link(String),
+    /// All its packets are of a link type that is not read.
+    Link(u16),
     /// It ends in the middle of a record.
     CutOff,
     /// A record that cannot be one.
@@ -65,7 +71,8 @@ impl fmt::Display for CaptureError {
             Self::Format => write!(formatter, "neither a pcap nor a pcapng file"),
             Self::Link(link) => write!(
                 formatter,
-                "its link type is {link}; read are RAW, IPV4, IPV6, ETHERNET, LINUX_SLL and LINUX_SLL2"
+                "its link type is {link}; read are RAW (101, 12, 14), IPV4 (228), IPV6 (229), ETHERNET (1), \
+                 LINUX_SLL (113), LINUX_SLL2 (276), NULL (0) and LOOP (108)"
             ),
             Self::CutOff => write!(formatter, "the file ends in the middle of a record"),
             Self::Damaged(what) => write!(formatter, "damaged: {what}"),
@@ -74,64 +81,45 @@ impl fmt::Display for CaptureError {
     }
 }
 
-impl From<PcapError> for CaptureError {
-    fn from(error: PcapError) -> Self {
-        match error {
-            PcapError::IncompleteBuffer => Self::CutOff,
-            PcapError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Self::CutOff
-            }
-            PcapError::IoError(error) => Self::Unreadable(error.to_string()),
-            PcapError::InvalidField(what) => Self::Damaged(what.to_owned()),
-            PcapError::InvalidInterfaceId(id) => Self::Damaged(format!(
-                "a packet of interface {id}, which it does not have"
-            )),
-            PcapError::Utf8Error(_) | PcapError::FromUtf8Error(_) => {
-                Self::Damaged("a text that is no UTF-8".to_owned())
-            }
+/// How the frames of a link begin.
+#[derive(Clone, Copy)]
+enum Header {
+    /// With the IP packet.
+    None,
+    /// With four bytes that name the address family, each system by its own numbers.
+    Family,
+    /// With so many bytes, in which the EtherType stands there.
+    Ethertype { length: usize, at: usize },
+}
+
+impl Header {
+    fn of(link: Link) -> Option<Self> {
+        match link.kind {
+            // DLT_RAW is 12 or 14 on some systems, and files have it by that number.
+            101 | 12 | 14 | 228 | 229 => Some(Self::None),
+            0 | 108 => Some(Self::Family),
+            1 => Some(Self::Ethertype { length: 14, at: 12 }),
+            113 => Some(Self::Ethertype { length: 16, at: 14 }),
+            276 => Some(Self::Ethertype { length: 20, at: 0 }),
+            _ => None,
         }
     }
 }
 
-type Source<R> = std::io::Chain<Cursor<Vec<u8>>, R>;
-
-enum Format<R: Read> {
-    Pcap(PcapReader<Source<R>>),
-    PcapNg(PcapNgReader<Source<R>>),
-}
-
 /// A capture that is being read.
-pub(super) struct Capture<R: Read>(Format<R>);
+pub(super) struct Capture<R: Read>(File<R>);
 
 impl<R: Read> Capture<R> {
     /// Begins to read.
     ///
     /// # Errors
-    /// It is no capture, or one of packets that cannot be read.
-    pub(super) fn new(mut source: R) -> Result<Self, CaptureError> {
-        let mut magic = Vec::new();
-        let unreadable = |error: std::io::Error| CaptureError::Unreadable(error.to_string());
-        source
-            .by_ref()
-            .take(4)
-            .read_to_end(&mut magic)
-            .map_err(unreadable)?;
-        let format = match magic.as_slice() {
-            [] => return Err(CaptureError::Empty),
-            [0x0a, 0x0d, 0x0d, 0x0a] => true,
-            [0xa1, 0xb2, 0xc3, 0xd4]
-            | [0xd4, 0xc3, 0xb2, 0xa1]
-            | [0xa1, 0xb2, 0x3c, 0x4d]
-            | [0x4d, 0x3c, 0xb2, 0xa1] => false,
-            _ => return Err(CaptureError::Format),
-        };
-        let source = Cursor::new(magic).chain(source);
-        if format {
-            return Ok(Self(Format::PcapNg(PcapNgReader::new(source)?)));
+    /// It is no capture, or one of packets none of which can be read.
+    pub(super) fn new(source: R) -> Result<Self, CaptureError> {
+        let file = File::open(source)?;
+        match file.link() {
+            Some(link) if Header::of(link).is_none() => Err(CaptureError::Link(link.kind)),
+            _ => Ok(Self(file)),
         }
-        let reader = PcapReader::new(source)?;
-        supported(reader.header().datalink)?;
-        Ok(Self(Format::Pcap(reader)))
     }
 
     /// The next packet; `None` at the end.
@@ -139,139 +127,122 @@ impl<R: Read> Capture<R> {
     /// # Errors
     /// It cannot be read further.
     pub(super) fn next(&mut self) -> Result<Option<Record>, CaptureError> {
-        match &mut self.0 {
-            Format::Pcap(reader) => {
-                let header = reader.header();
-                let Some(packet) = reader.next_raw_packet() else {
-                    return Ok(None);
-                };
-                let packet = packet?;
-                let fraction = match header.ts_resolution {
-                    TsResolution::MicroSecond => Duration::from_micros(u64::from(packet.ts_frac)),
-                    TsResolution::NanoSecond => Duration::from_nanos(u64::from(packet.ts_frac)),
-                };
-                let at = Duration::from_secs(u64::from(packet.ts_sec)) + fraction;
-                let content = content(header.datalink, &packet.data, packet.orig_len);
-                Ok(Some(Record { at, content }))
-            }
-            Format::PcapNg(reader) => next_block(reader),
-        }
-    }
-}
-
-/// The next block with a packet in it.
-fn next_block<R: Read>(
-    reader: &mut PcapNgReader<Source<R>>,
-) -> Result<Option<Record>, CaptureError> {
-    loop {
-        let Some(block) = reader.next_block() else {
+        let Some(frame) = self.0.next()? else {
             return Ok(None);
         };
-        let (interface, stamp, original, data) = match block?.into_owned() {
-            Block::EnhancedPacket(packet) => (
-                packet.interface_id as usize,
-                // The crate gives the units of the interface's clock as if they were nanoseconds.
-                packet.timestamp.as_nanos(),
-                packet.original_len,
-                packet.data,
-            ),
-            Block::Packet(packet) => (
-                usize::from(packet.interface_id),
-                u128::from(packet.timestamp),
-                packet.original_len,
-                packet.data,
-            ),
-            // It has no time: that of the start.
-            Block::SimplePacket(packet) => (0, 0, packet.original_len, packet.data),
-            _ => continue,
-        };
-        let Some(interface) = reader.interfaces().get(interface) else {
-            let what = format!("a packet of interface {interface}, which it does not have");
-            return Err(CaptureError::Damaged(what));
-        };
-        supported(interface.linktype)?;
-        let data = data
-            .get(..data.len().min(original as usize))
-            .unwrap_or_default();
-        return Ok(Some(Record {
-            at: time(interface, stamp),
-            content: content(interface.linktype, data, original),
-        }));
+        Ok(Some(Record {
+            at: frame.at,
+            content: content(frame),
+        }))
     }
 }
 
-/// The time of a stamp on an interface's clock (the pcapng draft, 4.2: if_tsresol, if_tsoffset).
-fn time(interface: &InterfaceDescriptionBlock<'_>, stamp: u128) -> Duration {
-    const NANOSECONDS: u128 = 1_000_000_000;
-    let (mut resolution, mut offset) = (6_u8, 0);
-    for option in &interface.options {
-        match option {
-            InterfaceDescriptionOption::IfTsResol(given) => resolution = *given,
-            InterfaceDescriptionOption::IfTsOffset(given) => offset = *given,
-            _ => {}
-        }
-    }
-    let exponent = u32::from(resolution & 0x7f);
-    let nanoseconds = if resolution & 0x80 != 0 {
-        stamp.saturating_mul(NANOSECONDS) >> exponent
-    } else if exponent <= 9 {
-        stamp.saturating_mul(10_u128.pow(9 - exponent))
-    } else {
-        10_u128
-            .checked_pow(exponent - 9)
-            .map_or(0, |unit| stamp / unit)
+/// The IP packet behind the link's header, as long as it says.
+fn content(mut frame: Frame) -> Content {
+    let Some(header) = Header::of(frame.link) else {
+        return Content::Link(frame.link.kind);
     };
-    let seconds = u64::try_from(nanoseconds / NANOSECONDS).unwrap_or(u64::MAX);
-    let rest = (nanoseconds % NANOSECONDS) as u32;
-    Duration::new(seconds.saturating_add(offset), rest)
-}
-
-fn supported(link: DataLink) -> Result<(), CaptureError> {
-    match link {
-        DataLink::RAW
-        | DataLink::IPV4
-        | DataLink::IPV6
-        | DataLink::ETHERNET
-        | DataLink::LINUX_SLL
-        | DataLink::LINUX_SLL2 => Ok(()),
-        other => Err(CaptureError::Link(format!("{other:?}"))),
-    }
-}
-
-/// The IP packet behind the link's header, as long as it says. `original` is the frame's length on the link.
-fn content(link: DataLink, frame: &[u8], original: u32) -> Content {
-    let Some(ip) = ip(link, frame) else {
+    frame.original = frame.original.saturating_sub(frame.link.fcs.into());
+    frame.data.truncate(frame.original as usize);
+    let Some(ip) = ip(header, &frame.data) else {
         return Content::NotIp;
     };
     let captured = ip.len();
+    let cut = frame.original as usize - frame.data.len();
+    let on_link = captured + cut;
     let mut bytes = ip.to_vec();
-    if frame.len() < original as usize {
-        let length = match ip {
-            [first, _, high, low, ..] if first >> 4 == 4 => {
-                usize::from(u16::from_be_bytes([*high, *low]))
-            }
-            [first, _, _, _, high, low, ..] if first >> 4 == 6 => {
-                40 + usize::from(u16::from_be_bytes([*high, *low]))
-            }
-            _ => captured,
-        };
+    let said = match ip {
+        [first, _, high, low, ..] if first >> 4 == 4 => {
+            Some(usize::from(u16::from_be_bytes([*high, *low])))
+        }
+        [first, _, _, _, high, low, ..] if first >> 4 == 6 => {
+            Some(40 + usize::from(u16::from_be_bytes([*high, *low])))
+        }
+        _ => None,
+    };
+    if matches!(said, Some(0 | 40)) && on_link > SHORTEST {
+        return merged(bytes, on_link);
+    }
+    if cut > 0 {
+        let length = said.unwrap_or(captured);
         bytes.resize(length.clamp(captured, LONGEST.max(captured)), 0);
     }
-    Content::Ip { bytes, captured }
+    Content::Ip {
+        bytes,
+        captured,
+        merged: None,
+    }
 }
 
-fn ip(link: DataLink, frame: &[u8]) -> Option<&[u8]> {
+/// A packet that says no length: it is as long as its frame.
+fn merged(mut bytes: Vec<u8>, mut length: usize) -> Content {
+    let is_v4 = bytes.first().is_some_and(|first| first >> 4 == 4);
+    // BIG TCP says it in a jumbo payload option (RFC 2675), in a hop-by-hop header that is on no wire: next
+    // header, length, option 0xc2 of four bytes.
+    if let (Some(&[next, 0, 0xc2, 4]), Some(0)) = (
+        bytes.get(40..44).and_then(<[u8]>::first_chunk),
+        bytes.get(6),
+    ) && !is_v4
+        && bytes.len() >= 48
+    {
+        bytes.drain(40..48);
+        length -= 8;
+        if let Some(first) = bytes.get_mut(6) {
+            *first = next;
+        }
+    }
+    let captured = bytes.len().min(LONGEST);
+    let whole = length.min(if is_v4 { 65_535 } else { LONGEST });
+    bytes.resize(whole, 0);
+    let field = if is_v4 {
+        (2, whole)
+    } else {
+        (4, whole - 40.min(whole))
+    };
+    if let Some(place) = bytes.get_mut(field.0..field.0 + 2) {
+        place.copy_from_slice(&(field.1 as u16).to_be_bytes());
+    }
+    if is_v4 {
+        set_checksum(&mut bytes);
+    }
+    Content::Ip {
+        captured: captured.min(whole),
+        bytes,
+        merged: Some(length as u32),
+    }
+}
+
+/// Sets an IPv4 header's checksum (RFC 1071): its length has changed.
+fn set_checksum(packet: &mut [u8]) {
+    let words = usize::from(packet.first().copied().unwrap_or(0) & 0xf) * 2;
+    let header = packet.chunks_exact(2).take(words).enumerate();
+    let mut sum: u32 = header
+        .filter(|(index, _)| *index != 5)
+        .filter_map(|(_, word)| word.first_chunk())
+        .map(|word| u32::from(u16::from_be_bytes(*word)))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    if let Some(place) = packet.get_mut(10..12) {
+        place.copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    }
+}
+
+fn ip(header: Header, frame: &[u8]) -> Option<&[u8]> {
     const VLANS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
     let ethertype = |at: usize| {
         let bytes = frame.get(at..at.checked_add(2)?)?;
         Some(u16::from_be_bytes(bytes.try_into().ok()?))
     };
-    let (mut at, mut found) = match link {
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => return Some(frame),
-        DataLink::ETHERNET => (14, ethertype(12)?),
-        DataLink::LINUX_SLL => (16, ethertype(14)?),
-        DataLink::LINUX_SLL2 => (20, ethertype(0)?),
-        _ => return None,
+    let (mut at, mut found) = match header {
+        Header::None => return Some(frame),
+        Header::Family => {
+            let packet = frame.get(4..)?;
+            let version = packet.first()? >> 4;
+            return [4, 6].contains(&version).then_some(packet);
+        }
+        Header::Ethertype { length, at } => (length, ethertype(at)?),
     };
     while VLANS.contains(&found) {
         found = ethertype(at + 2)?;

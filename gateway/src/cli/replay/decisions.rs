@@ -63,6 +63,8 @@ pub(super) struct Decisions<'a> {
     pub(super) cut: u64,
     /// Super-packets that an offload merged before they were captured.
     pub(super) merged: u64,
+    /// Frames of links that are not read, by LINKTYPE_ value.
+    pub(super) unread: BTreeMap<u16, u64>,
 }
 
 impl<'a> Decisions<'a> {
@@ -84,6 +86,7 @@ impl<'a> Decisions<'a> {
             fates: BTreeMap::new(),
             cut: 0,
             merged: 0,
+            unread: BTreeMap::new(),
         }
     }
 
@@ -95,7 +98,15 @@ impl<'a> Decisions<'a> {
     ) -> String {
         let (fate, from, headers, sum) = match record.content {
             Content::NotIp => (skipped("not_ip"), None, None, one(0)),
-            Content::Ip { bytes, captured } => self.ip(bytes, captured, &mut measure),
+            Content::Link(kind) => {
+                *self.unread.entry(kind).or_default() += 1;
+                (skipped("link_type"), None, None, one(0))
+            }
+            Content::Ip {
+                bytes,
+                captured,
+                merged,
+            } => self.ip(bytes, captured, merged, &mut measure),
         };
         *self.fates.entry(fate.clone()).or_default() += sum;
         let line = self.line(&fate, from, headers.as_ref(), sum);
@@ -120,12 +131,13 @@ impl<'a> Decisions<'a> {
         &mut self,
         mut bytes: Vec<u8>,
         captured: usize,
+        merged: Option<u32>,
         measure: &mut impl FnMut(&Measured<'_>),
     ) -> (Fate, Option<Ingress>, Option<Headers>, Sum) {
-        let length = bytes.len() as u64;
+        let length = merged.map_or(bytes.len() as u64, u64::from);
         let is_cut = captured < bytes.len();
         self.cut += u64::from(is_cut);
-        let headers = match Headers::parse(&bytes) {
+        let mut headers = match Headers::parse(&bytes) {
             // What the capture left out cannot be judged, not even as malformed.
             _ if is_cut && captured < 20 => return (skipped("cut"), None, None, one(length)),
             Ok(headers) if is_cut && captured < usize::from(headers.payload) => {
@@ -141,11 +153,12 @@ impl<'a> Decisions<'a> {
                 return (fate, None, None, one(length));
             }
         };
+        headers.total_len = merged.unwrap_or(headers.total_len);
         let Some(ingress) = self.ingress.of(&headers) else {
             return (skipped("no_ingress"), None, Some(headers), one(length));
         };
         let offload = self.offload(ingress, &headers);
-        self.merged += u64::from(offload.gso.is_some());
+        self.merged += u64::from(offload.gso.is_some() || merged.is_some());
         let sum = forward::on_the_wire(&headers, &offload);
         // The pipeline asks the same cache, and so decides the same.
         let decision = self

@@ -16,14 +16,16 @@ use clap::Args;
 use decisions::{Decisions, Fate};
 use meter::{Limit, Measure, Meter, WhatIf};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct Replay {
-    /// The capture: pcap or pcapng, of link type RAW, IPV4, IPV6, ETHERNET, LINUX_SLL or LINUX_SLL2
+    /// The capture: pcap or pcapng, of link type RAW, IPV4, IPV6, ETHERNET, LINUX_SLL, LINUX_SLL2, NULL or
+    /// LOOP; - for standard input
     #[arg(value_name = "CAPTURE")]
     capture: PathBuf,
     /// The configuration file
@@ -64,6 +66,9 @@ struct Report {
     cut: u64,
     /// Super-packets that an offload merged before the capture.
     super_packets: u64,
+    /// Frames of links that are not read, by link type (LINKTYPE_ value).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_link_types: BTreeMap<u16, u64>,
     decisions: Vec<Row>,
     hash: Hash,
     /// Why the capture could not be read to its end.
@@ -94,9 +99,14 @@ pub(super) fn run(arguments: &Replay) -> Result<(), Failure> {
         describe::ingress(&plan, from).map_err(|refusal| Failure::Usage(refusal.message))
     });
     let name = arguments.capture.display();
-    let file = File::open(&arguments.capture)
-        .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
-    let mut capture = Capture::new(BufReader::new(file))
+    let source: Box<dyn Read> = if arguments.capture == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&arguments.capture)
+            .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+        Box::new(file)
+    };
+    let mut capture = Capture::new(BufReader::new(source))
         .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
     let forwarding = offline::forwarding(&config, &plan);
     let mut decisions = Decisions::new(&config, &plan, forwarding, from.transpose()?);
@@ -175,6 +185,7 @@ fn report(
         seconds: meter.span().as_secs_f64(),
         cut: decisions.cut,
         super_packets: decisions.merged,
+        unread_link_types: decisions.unread.clone(),
         decisions: decisions.fates.iter().map(row).collect(),
         hash: Hash {
             algorithm: "SHA-256",
@@ -203,6 +214,13 @@ fn text(style: Style, report: &Report) -> String {
         if count > 0 {
             let _ = writeln!(text, "  {} {what}", thousands(count));
         }
+    }
+    for (link, count) in &report.unread_link_types {
+        let _ = writeln!(
+            text,
+            "  {} of link type {link}, which is not read",
+            thousands(*count)
+        );
     }
     text.push('\n');
     let header = [

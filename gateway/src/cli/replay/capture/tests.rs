@@ -77,6 +77,7 @@ fn packet(captured: &[u8], length: usize) -> Content {
     Content::Ip {
         bytes,
         captured: captured.len(),
+        merged: None,
     }
 }
 
@@ -126,7 +127,152 @@ fn every_link_type_gives_the_packet_behind_its_header() {
         assert_eq!((records[0].content.clone(), error), (expected, None));
     }
     let (_, error) = read(&pcap([0xd4, 0xc3, 0xb2, 0xa1], 127, &[]));
-    assert!(matches!(error, Some(CaptureError::Link(_))), "{error:?}");
+    assert_eq!(error, Some(CaptureError::Link(127)));
+}
+
+/// DLT_RAW is 12 here and 14 there; NULL and LOOP begin with an address family.
+#[test]
+fn bare_packets_are_read_under_each_number_that_they_have() {
+    let loopback = |family: [u8; 4]| [&family[..], &IP].concat();
+    for (link, frame, expected) in [
+        (12, IP.to_vec(), packet(&IP, 8)),
+        (14, IP.to_vec(), packet(&IP, 8)),
+        (0, loopback([2, 0, 0, 0]), packet(&IP, 8)),
+        (108, loopback([0, 0, 0, 2]), packet(&IP, 8)),
+        (108, vec![0, 0, 0, 7, 1, 2, 3], Content::NotIp),
+    ] {
+        let file = pcap(
+            [0xd4, 0xc3, 0xb2, 0xa1],
+            link,
+            &[(0, 0, frame.len() as u32, &frame)],
+        );
+        let (records, error) = read(&file);
+        assert_eq!(
+            (records[0].content.clone(), error),
+            (expected, None),
+            "{link}"
+        );
+    }
+}
+
+/// The link type was taken for 0x2400_0001, which nobody knows.
+#[test]
+fn a_frame_check_sequence_is_told_by_the_file_and_taken_off() {
+    let plain = [&[0; 12][..], &[8, 0], &IP].concat();
+    let checked = [&plain[..], &[0xfe; 4]].concat();
+    let fcs = 2 << 28 | 1 << 26 | 1;
+    let (whole, cut) = (checked.len() as u32, 100);
+    let file = pcap(
+        [0xd4, 0xc3, 0xb2, 0xa1],
+        fcs,
+        &[(0, 0, whole, &checked), (0, 0, cut, &plain)],
+    );
+    let (records, error) = read(&file);
+    assert_eq!(error, None);
+    assert_eq!(records[0].content, packet(&IP, 8));
+    assert_eq!(records[1].content, packet(&IP, 40), "cut before it");
+    // In pcapng an option of the interface says it: if_fcslen, 13.
+    let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0];
+    body.extend([13, 0, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    let file = [section(), block(1, &body), enhanced(0, 0, whole, &checked)].concat();
+    assert_eq!(read(&file).0[0].content, packet(&IP, 8));
+}
+
+/// A name in Latin-1 was "damaged: a text that is no UTF-8".
+#[test]
+fn texts_of_any_encoding_are_stepped_over() {
+    let mut body = vec![101, 0, 0, 0, 0, 0, 0, 0];
+    // if_name, 2, "Büro" in Latin-1; if_tsresol, 9; then an option that claims more than there is.
+    body.extend([2, 0, 4, 0, b'B', 0xfc, b'r', b'o']);
+    body.extend([9, 0, 1, 0, 9, 0, 0, 0, 3, 0, 0xff, 0xff]);
+    let mut commented = enhanced(0, 7, 8, &IP);
+    commented.truncate(commented.len() - 4);
+    commented.extend([1, 0, 2, 0, 0xff, 0xfe, 0, 0, 0, 0, 0, 0]);
+    let length = (commented.len() as u32 + 4).to_le_bytes();
+    commented[4..8].copy_from_slice(&length);
+    commented.extend(length);
+    let file = [section(), block(1, &body), commented].concat();
+    let (records, error) = read(&file);
+    assert_eq!(error, None);
+    assert_eq!(records[0].at, Duration::from_nanos(7));
+    assert_eq!(records[0].content, packet(&IP, 8));
+}
+
+/// One packet of a monitoring interface ended the whole replay.
+#[test]
+fn frames_of_a_link_that_is_not_read_are_told_apart_and_the_others_go_on() {
+    let file = [
+        section(),
+        interface(105, None),
+        interface(101, None),
+        enhanced(0, 0, 8, &[1, 2, 3]),
+        enhanced(1, 0, 8, &IP),
+        section(),
+        interface(101, None),
+        block(3, &[&8_u32.to_le_bytes()[..], &IP].concat()),
+    ]
+    .concat();
+    let (records, error) = read(&file);
+    assert_eq!(error, None);
+    let contents: Vec<_> = records.into_iter().map(|record| record.content).collect();
+    let expected = [Content::Link(105), packet(&IP, 8), packet(&IP, 8)];
+    assert_eq!(contents, expected);
+}
+
+/// Offloads leave the length to the card: Windows writes 0, Linux too where it does not fit into 16 bits.
+#[test]
+fn a_packet_that_says_no_length_is_as_long_as_its_frame() {
+    let mut v4 = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0xaa, 0xaa];
+    v4.extend([10, 1, 0, 4, 10, 2, 0, 9]);
+    v4.resize(3_000, 7);
+    let mut v6 = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
+    v6.resize(100_040, 7);
+    let mut jumbo = vec![0x60, 0, 0, 0, 0, 0, 0, 64];
+    jumbo.resize(40, 7);
+    jumbo.extend([6, 0, 0xc2, 4, 0, 1, 0x86, 0xa8]);
+    jumbo.resize(100_048, 7);
+    for (frame, length, said) in [
+        (&v4, 3_000, Some((2, 3_000_u16))),
+        (&v6, 100_040, Some((4, 65_535))),
+        (&jumbo, 100_040, Some((4, 65_535))),
+    ] {
+        let file = pcap(
+            [0xd4, 0xc3, 0xb2, 0xa1],
+            101,
+            &[(0, 0, frame.len() as u32, frame)],
+        );
+        let (records, error) = read(&file);
+        assert_eq!(error, None);
+        let Content::Ip {
+            bytes,
+            captured,
+            merged,
+        } = &records[0].content
+        else {
+            panic!("{records:?}");
+        };
+        assert_eq!((*merged, *captured), (Some(length), bytes.len()));
+        let (at, said) = said.unwrap();
+        assert_eq!(bytes[at..at + 2], said.to_be_bytes());
+        if at == 2 {
+            assert!(
+                routing::packet::Headers::parse(bytes).is_ok(),
+                "its checksum"
+            );
+        } else {
+            assert_eq!(bytes[6], 6, "the hop-by-hop header is on no wire");
+        }
+    }
+    // An empty IPv6 packet, padded to the shortest Ethernet frame, says its length: none.
+    let mut empty = vec![0; 12];
+    empty.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 59, 64]);
+    empty.resize(60, 0);
+    let file = pcap([0xd4, 0xc3, 0xb2, 0xa1], 1, &[(0, 0, 60, &empty)]);
+    let content = read(&file).0[0].content.clone();
+    assert!(
+        matches!(content, Content::Ip { merged: None, .. }),
+        "{content:?}"
+    );
 }
 
 #[test]
