@@ -23,12 +23,12 @@ use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
+use crate::telemetry::log;
 use crate::worker::ethernet::usable_mtu;
 use crate::worker::handover::LinkFacts;
 use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
-use std::io::{IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,11 +55,6 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(path: &Path) -> Result<(), RunError> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
     let mut last = None;
     loop {
         last = Some(match live(path, last.as_ref())? {
@@ -93,9 +88,6 @@ impl Departed {
 fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunError> {
     // 1. file and plan
     let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
-    if loaded.report.warnings() > 0 {
-        eprint!("{}", loaded.report.render(false));
-    }
     let config = loaded.config;
     let started = Instant::now();
     // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
@@ -104,6 +96,10 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
 
     // 2. signals
     let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
+    log::start().map_err(|error| system("start a thread", &error))?;
+    if loaded.report.warnings() > 0 {
+        log::complain(&loaded.report.render(false));
+    }
 
     // 3. devices
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
@@ -162,8 +158,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .map_err(|error| system("serve the control socket", &error))?;
 
     // 5. ready
-    println!("ready");
-    let _ = std::io::stdout().flush();
+    log::announce("ready\n");
     notify("READY=1");
     wait(&signals, &ended, &running);
     // 6. the end; whoever asked for another gateway gets his answer first
