@@ -2,7 +2,8 @@
 //!
 //! 1. read and check the file, make the plan
 //! 2. signals are blocked before the first thread exists, so that only [`Signals`] sees them
-//! 3. devices and sockets; whatever is missing ends the start with one line and its remedy
+//! 3. devices and sockets; whatever is missing ends the start with one line and its remedy, but for the
+//!    interface of a link, whose path is down until there is one
 //! 4. threads: control, workers, the API
 //! 5. `ready`; then SIGHUP reloads, SIGTERM and SIGINT end it
 //! 6. threads end in the opposite order; devices go with their descriptors
@@ -13,6 +14,7 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::Parts;
 use crate::control::board::unix_ms;
+use crate::control::bystander::Bystander;
 use crate::control::data_path::{DataPath, ledger_ports};
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
@@ -111,7 +113,6 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         forwarding,
         parts,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
-    let _bystander = parts.keep_kernel_out();
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
@@ -129,6 +130,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         ledger: Arc::clone(&control_ledger),
         effects: Box::new(DataPlane {
             forwarding: Arc::clone(&forwarding),
+            bystander: parts.keep_kernel_out(),
             parts: Arc::clone(&parts),
         }),
         handle: Arc::clone(&control),
@@ -248,6 +250,8 @@ fn system(attempt: &str, error: &std::io::Error) -> RunError {
 struct DataPlane {
     forwarding: Arc<ArcSwap<Forwarding>>,
     parts: Arc<Parts>,
+    /// Puts back what was changed when control ends.
+    bystander: Bystander,
 }
 
 impl Effects for DataPlane {
@@ -263,6 +267,10 @@ impl Effects for DataPlane {
         let Some(link) = self.parts.link(path) else {
             return;
         };
+        if facts.index != 0 {
+            // An interface that has come, or come back, has settings of its own.
+            link.keep_kernel_out(&mut self.bystander);
+        }
         if facts.mtu != 0 {
             let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
             let forwarding = self.forwarding.load();
