@@ -16,9 +16,10 @@ use crate::control::assembly::Parts;
 use crate::control::board::unix_ms;
 use crate::control::bystander::Bystander;
 use crate::control::data_path::{DataPath, ledger_ports};
+use crate::control::descriptors;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
-use crate::control::run::{ControlHandle, ControlSetup, Effects};
+use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::control::running::Running;
 use crate::control::view::{Loss, Recreated};
 use crate::device::event::{Poller, Waker};
@@ -31,6 +32,7 @@ use crate::worker::handover::LinkFacts;
 use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     }
 
     // 3. devices
+    descriptors::allow(&config)?;
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
     let control = Arc::new(control);
     let DataPath {
@@ -135,8 +138,10 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         }),
         handle: Arc::clone(&control),
     };
+    // What it needs is there before the gateway says that it is ready.
+    let prepared = Prepared::new(setup).map_err(|error| RunError::System(error.to_string()))?;
     let control_thread = spawn("control", &ended, move || {
-        crate::control::run::run(setup).map_err(|error| error.to_string())
+        prepared.run().map_err(|error| error.to_string())
     })?;
     let mut worker_threads = Vec::new();
     for (number, worker) in workers.into_iter().enumerate() {
@@ -159,10 +164,12 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .serve(Arc::clone(&running) as _)
         .map_err(|error| system("serve the control socket", &error))?;
 
+    let poller = poller(&signals, &ended).map_err(|error| system("wait for signals", &error))?;
+
     // 5. ready
     log::announce("ready\n");
     notify("READY=1");
-    wait(&signals, &ended, &running);
+    let waited = wait(poller, &signals, &running);
     // 6. the end; whoever asked for another gateway gets his answer first
     drop(serving);
     let departed = running.leaving().map(|lost| Departed {
@@ -181,36 +188,37 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     control.stop();
     let control = join(control_thread, "control");
     running.report();
-    let all: Result<(), String> = workers.into_iter().chain([control]).collect();
+    let waited = waited.map_err(|error| format!("cannot wait for signals: {error}"));
+    let all: Result<(), String> = workers.into_iter().chain([control, waited]).collect();
     all.map_err(RunError::Failed)?;
     Ok(departed)
 }
 
+const SIGNAL: u64 = 0;
+const ENDED: u64 = 1;
+
+/// What the supervisor waits for.
+fn poller(signals: &Signals, ended: &Waker) -> io::Result<Poller> {
+    let poller = Poller::new()?;
+    poller.add(signals, SIGNAL)?;
+    poller.add(ended, ENDED)?;
+    Ok(poller)
+}
+
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.
-fn wait(signals: &Signals, ended: &Waker, running: &Running) {
-    const SIGNAL: u64 = 0;
-    const ENDED: u64 = 1;
-    let Ok(mut poller) = Poller::new() else {
-        return;
-    };
-    if poller.add(signals, SIGNAL).is_err() || poller.add(ended, ENDED).is_err() {
-        return;
-    }
+fn wait(mut poller: Poller, signals: &Signals, running: &Running) -> io::Result<()> {
     loop {
-        let Ok(ready) = poller.wait(Some(SAMPLE)) else {
-            return;
-        };
-        let mut ready = ready.peekable();
+        let mut ready = poller.wait(Some(SAMPLE))?.peekable();
         if ready.peek().is_none() {
             running.sample(Instant::now());
         }
         for token in ready {
             if token == ENDED {
-                return;
+                return Ok(());
             }
             match signals.read() {
                 Some(Signal::HangUp) => running.reload_by_signal(),
-                Some(Signal::Interrupt | Signal::Terminate) => return,
+                Some(Signal::Interrupt | Signal::Terminate) => return Ok(()),
                 None => {}
             }
         }
@@ -242,7 +250,7 @@ fn join(thread: Thread, name: &str) -> Result<(), String> {
     }
 }
 
-fn system(attempt: &str, error: &std::io::Error) -> RunError {
+fn system(attempt: &str, error: &io::Error) -> RunError {
     RunError::System(format!("cannot {attempt}: {error}"))
 }
 
