@@ -12,10 +12,14 @@ use crate::control::describe;
 use crate::control::effective::{self, Wanted};
 use crate::control::plan::Plan;
 use crate::control::view::{PolicyView, RouteView};
+use crate::device::DeviceError;
+use crate::device::interface::Interface;
+use crate::telemetry::log::complain;
 use clap::Args;
 use ipnet::IpNet;
 use routing::health::Usability;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -54,11 +58,20 @@ pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
     };
     let plan = Plan::new(&loaded.config, NonZeroU32::MIN, |_| Usability::Full)
         .map_err(|error| Failure::Usage(error.to_string()))?;
-    let summary = Summary::of(&loaded.config, &plan);
+    let mut summary = Summary::of(&loaded.config, &plan);
+    if !arguments.skip_key_files {
+        summary.missing_interfaces = missing_interfaces(&loaded.config);
+    }
     if arguments.json {
         return print_json(&Checked::new(&loaded.report, Some(summary)));
     }
-    eprint!("{}", loaded.report.render(Style::of_stderr().colour));
+    complain(&loaded.report.render(Style::of_stderr().colour));
+    for name in &summary.missing_interfaces {
+        let warning = Style::of_stderr().bold("warning:");
+        complain(&format!(
+            "{warning} there is no interface {name} on this machine; its path is down until there is one\n"
+        ));
+    }
     let style = Style::of_stdout().wide(arguments.wide);
     print(&summary.text(style))?;
     let file = arguments.config.display();
@@ -98,6 +111,8 @@ struct Summary {
     routes: Vec<RouteView>,
     policy: Vec<PolicyView>,
     limits: Vec<LimitRow>,
+    /// Interfaces of links that this machine does not have now.
+    missing_interfaces: Vec<String>,
 }
 
 /// One attachment of the gateway.
@@ -229,6 +244,7 @@ impl Summary {
             routes: effective::routes(plan, &Wanted::default()),
             policy: describe::policy(config, plan, &[]),
             limits: limits(config),
+            missing_interfaces: Vec::new(),
         }
     }
 
@@ -320,6 +336,17 @@ impl Summary {
         text += "\n";
         text
     }
+}
+
+/// The interfaces of links that this machine does not have, each once.
+fn missing_interfaces(config: &Config) -> Vec<String> {
+    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+    let names: BTreeSet<&String> = circuits
+        .flat_map(|circuit| circuit.links.iter().map(|link| &link.interface))
+        .collect();
+    let missing =
+        |name: &&String| matches!(Interface::query(name), Err(DeviceError::NoInterface { .. }));
+    names.into_iter().filter(missing).cloned().collect()
 }
 
 fn interfaces(config: &Config) -> Vec<InterfaceRow> {

@@ -18,9 +18,11 @@ mod show_routes;
 use crate::config::LoadError;
 use crate::control::client::ClientError;
 use crate::control::supervisor::{self, RunError};
+use crate::telemetry::log::{complain, flush};
 use clap::{Args, Parser, Subcommand};
 use output::Style;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -132,7 +134,7 @@ impl From<LoadError> for Failure {
         match error {
             LoadError::Unreadable { .. } => Self::Usage(error.to_string()),
             LoadError::Wrong(report) => {
-                eprint!("{}", report.render(Style::of_stderr().colour));
+                complain(&report.render(Style::of_stderr().colour));
                 Self::Said(2)
             }
         }
@@ -155,8 +157,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version go to standard output with status 0, errors to standard error with 2.
-            let _ = error.print();
-            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
+            let status = error.exit_code().clamp(0, 2) as u8;
+            return match error.print() {
+                Err(refused) if status == 0 && refused.kind() != ErrorKind::BrokenPipe => {
+                    complain(&format!("error: standard output: {refused}\n"));
+                    ExitCode::from(1)
+                }
+                _ => ExitCode::from(status),
+            };
         }
     };
     let done = match arguments.command {
@@ -173,8 +181,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::P2s(p2s) => p2s::run(&p2s),
     };
     let (status, said) = match done {
-        Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
-        Err(Failure::Said(status)) => return ExitCode::from(status),
+        Ok(()) | Err(Failure::NobodyReads) => {
+            flush();
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Said(status)) => {
+            flush();
+            return ExitCode::from(status);
+        }
         Err(Failure::Work(said)) => (1, said),
         Err(Failure::Usage(said)) => (2, said),
         Err(Failure::System(said)) => (3, said),
@@ -182,10 +196,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A report of the configuration that the gateway sends names its errors itself.
     let said = said.trim_end();
     if said.starts_with("error: ") {
-        eprintln!("{said}");
+        complain(&format!("{said}\n"));
     } else {
-        eprintln!("{} {said}", Style::of_stderr().red("error:"));
+        complain(&format!("{} {said}\n", Style::of_stderr().red("error:")));
     }
+    flush();
     ExitCode::from(status)
 }
 

@@ -1,6 +1,7 @@
 //! Tables, JSON and colour: what the commands print with.
 
 use super::Failure;
+use crate::telemetry::log;
 use comfy_table::{
     Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets,
 };
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 /// How output to one stream looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
-    /// Whether colours and bold may be used: on a terminal, unless NO_COLOR is set (no-color.org).
+    /// Whether colours and bold may be used, see [`log::colour`].
     pub(super) colour: bool,
     /// Whether the stream is a terminal: lines are fitted to its width.
     pub(super) terminal: bool,
@@ -32,10 +33,8 @@ impl Style {
     }
 
     fn of(terminal: bool) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
-            colour: terminal && !set("NO_COLOR") && !dumb,
+            colour: log::colour(terminal),
             terminal,
             wide: false,
         }

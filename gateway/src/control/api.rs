@@ -2,7 +2,8 @@
 //! owner may open.
 //!
 //! One thread serves all clients. Lines, clients and their idle time are bounded, so that no client can
-//! make the gateway hold memory or keep others out; the data path knows nothing of it.
+//! make the gateway hold memory or keep others out: who is silent gives way to who calls. The data path knows
+//! nothing of it.
 
 use super::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, NeighborView, PolicyView,
@@ -11,10 +12,9 @@ use super::view::{
 use crate::device::event::Waker;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use socket::Bound;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +22,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod socket;
+
 /// The longest request, bytes without its newline. The longest there is, `explain`, has 300.
 pub const LONGEST_REQUEST: usize = 4_096;
 /// Clients at a time.
 pub const MOST_CLIENTS: usize = 32;
-/// How long a client may be silent, or not take its answer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may be silent.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may not take its answer.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may be silent while another waits for its place.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What `show` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,7 +232,20 @@ impl std::fmt::Display for BindError {
                 socket.display()
             ),
             Self::System { socket, error } => {
-                write!(formatter, "control socket {}: {error}", socket.display())
+                write!(formatter, "control socket {}: {error}", socket.display())?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                        formatter
+                            .write_str("; set control.socket to a path where this user may write")
+                    }
+                    io::ErrorKind::InvalidFilename => {
+                        formatter.write_str("; a socket's path has at most 107 bytes")
+                    }
+                    io::ErrorKind::NotADirectory => {
+                        formatter.write_str("; set control.socket to a path in a directory")
+                    }
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -241,25 +260,6 @@ pub struct Server {
     socket: Bound,
 }
 
-/// The socket's file; dropped, it is removed, unless another has taken its place.
-#[derive(Debug)]
-struct Bound {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(file: &fs::Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
-}
-
 impl Server {
     /// Binds `path` with mode 0600, makes its directory, and takes the place of a socket that a gateway
     /// left behind.
@@ -267,49 +267,8 @@ impl Server {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let system = |error| BindError::System {
-            socket: path.to_owned(),
-            error,
-        };
-        match fs::symlink_metadata(path) {
-            Ok(file) if !file.file_type().is_socket() => {
-                return Err(BindError::NotASocket(path.to_owned()));
-            }
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(BindError::InUse(path.to_owned()));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(directory) = path.parent() {
-                    fs::create_dir_all(directory).map_err(system)?;
-                }
-            }
-            Err(error) => return Err(system(error)),
-        }
-        // Bound under another name first: the socket appears with its mode, and replaces a stale one in
-        // one step, so there is no moment in which another user could open it.
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let fresh = path.with_file_name(name);
-        let _ = fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).map_err(system)?;
-        let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
-            .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| fs::rename(&fresh, path))
-            .and_then(|()| fs::symlink_metadata(path));
-        match placed {
-            Ok(file) => Ok(Self {
-                listener,
-                socket: Bound {
-                    path: path.to_owned(),
-                    identity: identity(&file),
-                },
-            }),
-            Err(error) => {
-                let _ = fs::remove_file(&fresh);
-                Err(system(error))
-            }
-        }
+        let (listener, socket) = socket::place(path)?;
+        Ok(Self { listener, socket })
     }
 
     /// Serves on a thread of its own, named `api`, until the result is dropped.
@@ -370,21 +329,59 @@ struct Client {
 }
 
 impl Client {
+    fn new(stream: UnixStream, now: Instant) -> Self {
+        Self {
+            stream,
+            request: Vec::new(),
+            answer: Vec::new(),
+            taken: 0,
+            heard: now,
+            last: false,
+        }
+    }
+
     fn has_answer(&self) -> bool {
         self.taken < self.answer.len()
     }
+
+    fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+
+    /// Whether it has been silent for too long.
+    fn is_over(&self, now: Instant) -> bool {
+        let patience = if self.has_answer() {
+            ANSWER_PATIENCE
+        } else {
+            PATIENCE
+        };
+        self.idle(now) >= patience
+    }
+}
+
+/// The client that is silent for longest, if it may have to go for another.
+fn idlest(clients: &[Client], now: Instant) -> Option<usize> {
+    let oldest = clients.iter().enumerate().min_by_key(|(_, c)| c.heard);
+    oldest
+        .filter(|(_, client)| client.idle(now) >= GRACE)
+        .map(|(index, _)| index)
 }
 
 fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bound) {
     let mut clients: Vec<Client> = Vec::new();
+    // While the system has no descriptor for another client, none is accepted: the listener would stay ready.
+    let mut deaf_until: Option<Instant> = None;
+    let mut complained = false;
     while !stop.asked.load(Ordering::Acquire) {
-        let mut set = vec![PollFd::new(&stop.waker, PollFlags::IN)];
+        let now = Instant::now();
+        let deaf = deaf_until.is_some_and(|until| now < until);
         // While there is no room, callers wait in the kernel's backlog.
-        let accepts = clients.len() < MOST_CLIENTS;
-        let listens = if accepts {
-            PollFlags::IN
-        } else {
+        let full = clients.len() >= MOST_CLIENTS && idlest(&clients, now).is_none();
+        let mut set = vec![PollFd::new(&stop.waker, PollFlags::IN)];
+        let listens = if deaf || full {
             PollFlags::empty()
+        } else {
+            PollFlags::IN
         };
         set.push(PollFd::new(listener, listens));
         for client in &clients {
@@ -395,9 +392,10 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
             };
             set.push(PollFd::from_borrowed_fd(client.stream.as_fd(), wants));
         }
-        let timeout = (!clients.is_empty()).then_some(Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
+        let pause = if deaf || full { GRACE / 4 } else { GRACE };
+        let timeout = (deaf || !clients.is_empty()).then_some(Timespec {
+            tv_sec: pause.as_secs().cast_signed(),
+            tv_nsec: pause.subsec_nanos().into(),
         });
         if let Err(error) = poll(&mut set, timeout.as_ref())
             && error != rustix::io::Errno::INTR
@@ -412,20 +410,35 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
         let caller = ready.next().unwrap_or(false);
         clients.retain_mut(|client| {
             let alive = !ready.next().unwrap_or(false) || step(client, now, gateway);
-            alive && now.saturating_duration_since(client.heard) < PATIENCE
+            alive && !client.is_over(now)
         });
-        if caller
-            && let Ok((stream, _)) = listener.accept()
-            && stream.set_nonblocking(true).is_ok()
-        {
-            clients.push(Client {
-                stream,
-                request: Vec::new(),
-                answer: Vec::new(),
-                taken: 0,
-                heard: now,
-                last: false,
-            });
+        if !caller {
+            continue;
+        }
+        match listener.accept() {
+            Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                if clients.len() >= MOST_CLIENTS
+                    && let Some(index) = idlest(&clients, now)
+                {
+                    clients.swap_remove(index);
+                }
+                clients.push(Client::new(stream, now));
+                complained = false;
+            }
+            Ok(_) => {}
+            // It went away again.
+            Err(error) if waits(&error) || error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // EMFILE, ENFILE, ENOMEM: who is silent makes room for who calls.
+            Err(error) => {
+                deaf_until = Some(now + GRACE);
+                if let Some(index) = idlest(&clients, now) {
+                    clients.swap_remove(index);
+                }
+                if !complained {
+                    tracing::warn!(%error, "a caller at the control socket has to wait");
+                    complained = true;
+                }
+            }
         }
     }
 }

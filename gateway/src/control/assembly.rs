@@ -55,6 +55,8 @@ mod private;
 
 /// Flows that a worker remembers the decision of; more only cost a decision each.
 const FLOWS: usize = 65_536;
+/// MTU of a link whose interface is not there, until it is.
+const ETHERNET_MTU: u32 = 1_500;
 /// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
 pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
@@ -65,6 +67,15 @@ pub(crate) struct LinkParts {
     pub(crate) neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
     pub(crate) recipe: LinkRecipe,
     pub(crate) address: Vec<IpNet>,
+}
+
+impl LinkParts {
+    /// Keeps the kernel's own stack out of the link, where that is needed.
+    pub(crate) fn keep_kernel_out(&self, bystander: &mut Bystander) {
+        if self.recipe.mac.is_none() && self.recipe.tags.is_empty() {
+            bystander.keep_out(&self.recipe.interface);
+        }
+    }
 }
 
 /// The words of every path.
@@ -122,7 +133,8 @@ fn underlays(plan: &Plan) -> Vec<OwnerId> {
 }
 
 impl Parts {
-    /// Makes the words of every path of the plan, for workers with these bells; the interfaces must exist.
+    /// Makes the words of every path of the plan, for workers with these bells. A link whose interface does not
+    /// exist is down until control hears of one.
     pub(crate) fn new(
         config: &Config,
         plan: &Plan,
@@ -133,8 +145,15 @@ impl Parts {
             let Some((circuit, link, _)) = link_of(config, path) else {
                 continue;
             };
-            let interface = Interface::query(&link.interface)
-                .map_err(|error| RunError::System(format!("{}: {error}", path.name)))?;
+            let (index, mtu) = match Interface::query(&link.interface) {
+                Ok(interface) => (interface.index, interface.mtu),
+                Err(error @ DeviceError::NoInterface { .. }) => {
+                    let path = &path.name;
+                    tracing::warn!(path, "{error}; the path is down until there is one");
+                    (0, 0)
+                }
+                Err(error) => return Err(RunError::System(format!("{}: {error}", path.name))),
+            };
             let tags = Tags::new(&link.vlan, link.vlan_type)
                 .ok_or_else(|| RunError::Failed(format!("{}: VLAN tags", path.name)))?;
             let own: Vec<IpAddr> = link.address.iter().map(IpNet::addr).collect();
@@ -146,8 +165,8 @@ impl Parts {
             let word = Arc::new(LinkWord::default());
             word.publish(LinkFacts {
                 generation: 1,
-                index: interface.index,
-                mtu: interface.mtu,
+                index,
+                mtu,
                 up: false,
             });
             links.push(LinkParts {
@@ -209,9 +228,7 @@ impl Parts {
     pub(crate) fn keep_kernel_out(&self) -> Bystander {
         let mut bystander = Bystander::default();
         for link in &self.links {
-            if link.recipe.mac.is_none() && link.recipe.tags.is_empty() {
-                bystander.keep_out(&link.recipe.interface);
-            }
+            link.keep_kernel_out(&mut bystander);
         }
         bystander
     }
@@ -257,7 +274,11 @@ impl Parts {
                 Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
             };
             let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
-            let (mtu, warning) = usable_mtu(parts.word.read().mtu, parts.recipe.tags);
+            let mtu = match parts.word.read().mtu {
+                0 => ETHERNET_MTU,
+                mtu => mtu,
+            };
+            let (mtu, warning) = usable_mtu(mtu, parts.recipe.tags);
             if let Some(warning) = warning.filter(|_| mtu < config.vnet.mtu) {
                 tracing::warn!(path = path.name, "{warning}");
             }

@@ -22,6 +22,7 @@ pub mod client;
 pub(crate) mod crew;
 pub mod data_path;
 pub mod describe;
+mod descriptors;
 pub mod discovery;
 pub mod echo;
 pub mod effective;

@@ -2,6 +2,10 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// How long the service manager may take to have room.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends `state` (`READY=1`, `STOPPING=1`, `RELOADING=1`) to the service manager, if there is one.
 pub(crate) fn notify(state: &str) {
@@ -14,9 +18,10 @@ pub(crate) fn notify(state: &str) {
         None => SocketAddr::from_pathname(&path),
     };
     let sent = address.and_then(|address| {
-        UnixDatagram::unbound()?
-            .send_to_addr(state.as_bytes(), &address)
-            .map(|_| ())
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not hold the gateway up.
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.send_to_addr(state.as_bytes(), &address).map(|_| ())
     });
     if let Err(error) = sent {
         tracing::warn!(%error, "the service manager could not be told: {state}");

@@ -52,27 +52,57 @@ const NICE: i32 = -10;
 /// # Errors
 /// What cannot be done without: netlink and epoll. A link that fails is a path that is down.
 pub fn run(setup: ControlSetup) -> Result<(), ControlError> {
-    // Without the capability it runs at the usual priority.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-    let carrier = Carrier::new()?;
-    let netlink = Netlink::open()?;
-    let mut control = Control::new(Instant::now(), setup, &carrier)?;
-    thread::scope(|scope| {
-        let asking = thread::Builder::new()
-            .name("carrier".into())
-            .spawn_scoped(scope, || carrier.ask(netlink))?;
-        let result = control.run();
-        carrier.stop();
-        // It ends by itself only if it cannot wait; then carrier changes are told a second late at worst.
-        if let Ok(Err(error)) = asking.join() {
-            tracing::warn!(%error, "carrier changes were not asked about");
-        }
-        result
-    })
+    Prepared::new(setup)?.run()
 }
 
-struct Control<'a> {
-    carrier: &'a Carrier,
+/// Control with everything open that it needs, in the network namespace of the thread that made it.
+pub struct Prepared {
+    control: Control,
+    /// For the thread that asks about carriers.
+    netlink: Netlink,
+}
+
+impl Prepared {
+    /// Opens what control needs, and looks at every interface.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn new(setup: ControlSetup) -> Result<Self, ControlError> {
+        let carrier = Arc::new(Carrier::new()?);
+        let netlink = Netlink::open()?;
+        let control = Control::new(Instant::now(), setup, carrier)?;
+        Ok(Self { control, netlink })
+    }
+
+    /// Runs control on this thread.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run(self) -> Result<(), ControlError> {
+        let Self {
+            mut control,
+            netlink,
+        } = self;
+        // Without the capability it runs at the usual priority.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        let carrier = Arc::clone(&control.carrier);
+        thread::scope(|scope| {
+            let asking = thread::Builder::new()
+                .name("carrier".into())
+                .spawn_scoped(scope, || carrier.ask(netlink))?;
+            let result = control.run();
+            carrier.stop();
+            // It ends by itself only if it cannot wait; then carrier changes are told a second late at worst.
+            if let Ok(Err(error)) = asking.join() {
+                tracing::warn!(%error, "carrier changes were not asked about");
+            }
+            result
+        })
+    }
+}
+
+struct Control {
+    carrier: Arc<Carrier>,
     started: Instant,
     paths: Vec<PathWatch>,
     hold_down: Duration,
@@ -93,8 +123,8 @@ struct Control<'a> {
     stopped: bool,
 }
 
-impl<'a> Control<'a> {
-    fn new(now: Instant, setup: ControlSetup, carrier: &'a Carrier) -> Result<Self, ControlError> {
+impl Control {
+    fn new(now: Instant, setup: ControlSetup, carrier: Arc<Carrier>) -> Result<Self, ControlError> {
         let mut random = [0; 10];
         SystemRandom::new()
             .fill(&mut random)

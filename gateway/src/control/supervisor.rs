@@ -2,7 +2,8 @@
 //!
 //! 1. read and check the file, make the plan
 //! 2. signals are blocked before the first thread exists, so that only [`Signals`] sees them
-//! 3. devices and sockets; whatever is missing ends the start with one line and its remedy
+//! 3. devices and sockets; whatever is missing ends the start with one line and its remedy, but for the
+//!    interface of a link, whose path is down until there is one
 //! 4. threads: control, workers, the API
 //! 5. `ready`; then SIGHUP reloads, SIGTERM and SIGINT end it
 //! 6. threads end in the opposite order; devices go with their descriptors
@@ -13,22 +14,25 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::Parts;
 use crate::control::board::unix_ms;
+use crate::control::bystander::Bystander;
 use crate::control::data_path::{DataPath, ledger_ports};
+use crate::control::descriptors;
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
-use crate::control::run::{ControlHandle, ControlSetup, Effects};
+use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::control::running::Running;
 use crate::control::view::{Loss, Recreated};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Ledger;
+use crate::telemetry::log;
 use crate::worker::ethernet::usable_mtu;
 use crate::worker::handover::LinkFacts;
 use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
-use std::io::{IsTerminal, Write};
+use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,11 +59,6 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(path: &Path) -> Result<(), RunError> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
     let mut last = None;
     loop {
         last = Some(match live(path, last.as_ref())? {
@@ -93,9 +92,6 @@ impl Departed {
 fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunError> {
     // 1. file and plan
     let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
-    if loaded.report.warnings() > 0 {
-        eprint!("{}", loaded.report.render(false));
-    }
     let config = loaded.config;
     let started = Instant::now();
     // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
@@ -104,8 +100,13 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
 
     // 2. signals
     let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
+    log::start().map_err(|error| system("start a thread", &error))?;
+    if loaded.report.warnings() > 0 {
+        log::complain(&loaded.report.render(false));
+    }
 
     // 3. devices
+    descriptors::allow(&config)?;
     let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
     let control = Arc::new(control);
     let DataPath {
@@ -115,7 +116,6 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         forwarding,
         parts,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
-    let _bystander = parts.keep_kernel_out();
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
@@ -133,12 +133,15 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         ledger: Arc::clone(&control_ledger),
         effects: Box::new(DataPlane {
             forwarding: Arc::clone(&forwarding),
+            bystander: parts.keep_kernel_out(),
             parts: Arc::clone(&parts),
         }),
         handle: Arc::clone(&control),
     };
+    // What it needs is there before the gateway says that it is ready.
+    let prepared = Prepared::new(setup).map_err(|error| RunError::System(error.to_string()))?;
     let control_thread = spawn("control", &ended, move || {
-        crate::control::run::run(setup).map_err(|error| error.to_string())
+        prepared.run().map_err(|error| error.to_string())
     })?;
     let mut worker_threads = Vec::new();
     for (number, worker) in workers.into_iter().enumerate() {
@@ -161,11 +164,12 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .serve(Arc::clone(&running) as _)
         .map_err(|error| system("serve the control socket", &error))?;
 
+    let poller = poller(&signals, &ended).map_err(|error| system("wait for signals", &error))?;
+
     // 5. ready
-    println!("ready");
-    let _ = std::io::stdout().flush();
+    log::announce("ready\n");
     notify("READY=1");
-    wait(&signals, &ended, &running);
+    let waited = wait(poller, &signals, &running);
     // 6. the end; whoever asked for another gateway gets his answer first
     drop(serving);
     let departed = running.leaving().map(|lost| Departed {
@@ -184,36 +188,37 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     control.stop();
     let control = join(control_thread, "control");
     running.report();
-    let all: Result<(), String> = workers.into_iter().chain([control]).collect();
+    let waited = waited.map_err(|error| format!("cannot wait for signals: {error}"));
+    let all: Result<(), String> = workers.into_iter().chain([control, waited]).collect();
     all.map_err(RunError::Failed)?;
     Ok(departed)
 }
 
+const SIGNAL: u64 = 0;
+const ENDED: u64 = 1;
+
+/// What the supervisor waits for.
+fn poller(signals: &Signals, ended: &Waker) -> io::Result<Poller> {
+    let poller = Poller::new()?;
+    poller.add(signals, SIGNAL)?;
+    poller.add(ended, ENDED)?;
+    Ok(poller)
+}
+
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.
-fn wait(signals: &Signals, ended: &Waker, running: &Running) {
-    const SIGNAL: u64 = 0;
-    const ENDED: u64 = 1;
-    let Ok(mut poller) = Poller::new() else {
-        return;
-    };
-    if poller.add(signals, SIGNAL).is_err() || poller.add(ended, ENDED).is_err() {
-        return;
-    }
+fn wait(mut poller: Poller, signals: &Signals, running: &Running) -> io::Result<()> {
     loop {
-        let Ok(ready) = poller.wait(Some(SAMPLE)) else {
-            return;
-        };
-        let mut ready = ready.peekable();
+        let mut ready = poller.wait(Some(SAMPLE))?.peekable();
         if ready.peek().is_none() {
             running.sample(Instant::now());
         }
         for token in ready {
             if token == ENDED {
-                return;
+                return Ok(());
             }
             match signals.read() {
                 Some(Signal::HangUp) => running.reload_by_signal(),
-                Some(Signal::Interrupt | Signal::Terminate) => return,
+                Some(Signal::Interrupt | Signal::Terminate) => return Ok(()),
                 None => {}
             }
         }
@@ -245,7 +250,7 @@ fn join(thread: Thread, name: &str) -> Result<(), String> {
     }
 }
 
-fn system(attempt: &str, error: &std::io::Error) -> RunError {
+fn system(attempt: &str, error: &io::Error) -> RunError {
     RunError::System(format!("cannot {attempt}: {error}"))
 }
 
@@ -253,6 +258,8 @@ fn system(attempt: &str, error: &std::io::Error) -> RunError {
 struct DataPlane {
     forwarding: Arc<ArcSwap<Forwarding>>,
     parts: Arc<Parts>,
+    /// Puts back what was changed when control ends.
+    bystander: Bystander,
 }
 
 impl Effects for DataPlane {
@@ -268,6 +275,10 @@ impl Effects for DataPlane {
         let Some(link) = self.parts.link(path) else {
             return;
         };
+        if facts.index != 0 {
+            // An interface that has come, or come back, has settings of its own.
+            link.keep_kernel_out(&mut self.bystander);
+        }
         if facts.mtu != 0 {
             let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
             let forwarding = self.forwarding.load();

@@ -3,6 +3,7 @@
 
 use routing::reason::DropReason;
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 use std::fmt;
 use std::io;
 
@@ -11,10 +12,14 @@ use std::io;
 pub enum DeviceError {
     /// `/dev/net/tun` does not exist.
     NoTunDriver,
-    /// The process lacks a capability (EPERM, EACCES).
+    /// The system does not permit it (EPERM, EACCES).
     Permission {
         /// What was attempted, such as "create TUN device vng0".
         attempt: String,
+        /// What the kernel said.
+        error: Errno,
+        /// Which capabilities the process lacks. With all of them it is another thing that forbids it.
+        lacking: Vec<&'static str>,
     },
     /// The name is that of a device in use (EBUSY).
     NameInUse {
@@ -52,10 +57,25 @@ impl DeviceError {
     pub(crate) fn of(attempt: impl Into<String>, error: impl Into<io::Error>) -> Self {
         let (attempt, error) = (attempt.into(), error.into());
         match Errno::from_io_error(&error) {
-            Some(Errno::PERM | Errno::ACCESS) => Self::Permission { attempt },
+            Some(error @ (Errno::PERM | Errno::ACCESS)) => Self::Permission {
+                attempt,
+                error,
+                lacking: lacking(),
+            },
             _ => Self::Kernel { attempt, error },
         }
     }
+}
+
+/// Which of the capabilities that devices need this thread does not have.
+fn lacking() -> Vec<&'static str> {
+    let needed = [
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
+    ];
+    let has = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let lacks = needed.iter().filter(|(one, _)| !has.contains(*one));
+    lacks.map(|(_, name)| *name).collect()
 }
 
 impl fmt::Display for DeviceError {
@@ -64,9 +84,23 @@ impl fmt::Display for DeviceError {
             Self::NoTunDriver => f.write_str(
                 "/dev/net/tun does not exist: load the driver (modprobe tun) or give the container the device",
             ),
-            Self::Permission { attempt } => write!(
+            Self::Permission {
+                attempt,
+                error,
+                lacking,
+            } if lacking.is_empty() => write!(
                 f,
-                "not permitted to {attempt}: run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
+                "not permitted to {attempt} ({error}), though this process has CAP_NET_ADMIN and CAP_NET_RAW: \
+                 look at the device rules of the container, at SELinux or AppArmor, and whether the network \
+                 namespace is of its user namespace"
+            ),
+            Self::Permission {
+                attempt, lacking, ..
+            } => write!(
+                f,
+                "not permitted to {attempt}: run as root, or with CAP_NET_ADMIN and CAP_NET_RAW ({} {} lacking)",
+                lacking.join(" and "),
+                if lacking.len() == 1 { "is" } else { "are" },
             ),
             Self::NameInUse { name } => write!(
                 f,
@@ -167,7 +201,8 @@ pub enum ReceiveError {
     /// One packet was taken and cannot be used: truncated, or its virtio-net header cannot be trusted.
     /// Count it as malformed and read on.
     Malformed,
-    /// The interface is down or gone. A packet socket says so once each time; a TUN queue each time.
+    /// The interface is down or gone. A packet socket says so once each time; a TUN queue once it was deleted,
+    /// for ever.
     Down,
     /// Another errno.
     Other(i32),
@@ -232,6 +267,11 @@ mod tests {
         for error in [
             DeviceError::NoTunDriver,
             DeviceError::of("create TUN device vng0", Errno::PERM),
+            DeviceError::Permission {
+                attempt: "create TUN device vng0".into(),
+                error: Errno::ACCESS,
+                lacking: Vec::new(),
+            },
             DeviceError::of("create TUN device vng0", Errno::NOSPC),
             DeviceError::BadName {
                 name: "a\nb".into(),

@@ -51,11 +51,6 @@ impl Interface {
         Requests::new(name)?.set_mtu(mtu)
     }
 
-    /// Sets how many packets may wait in `name` to be sent; for a TUN device: to be read.
-    pub fn set_queue_length(name: &str, packets: u16) -> Result<(), DeviceError> {
-        Requests::new(name)?.set_queue_length(packets)
-    }
-
     /// Takes `name` up or down.
     pub fn set_up(name: &str, up: bool) -> Result<(), DeviceError> {
         Requests::new(name)?.set_up(up)
@@ -144,14 +139,6 @@ impl<'a> Requests<'a> {
         let mut request = self.request;
         request.ifr_ifru.ifru_mtu = c_int::try_from(mtu).unwrap_or(c_int::MAX);
         self.call(libc::SIOCSIFMTU, request, "set the MTU of")
-            .map(drop)
-    }
-
-    fn set_queue_length(&self, packets: u16) -> Result<(), DeviceError> {
-        let mut request = self.request;
-        // `ifr_qlen` is the same int of the union.
-        request.ifr_ifru.ifru_mtu = c_int::from(packets);
-        self.call(libc::SIOCSIFTXQLEN, request, "set the queue length of")
             .map(drop)
     }
 

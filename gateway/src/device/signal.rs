@@ -31,7 +31,9 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks the signals in this thread and all that it starts later, and opens the descriptor. Call it
-    /// before the first thread starts: one that has them unblocked would be killed by them.
+    /// before the first thread starts: one that has them unblocked would be killed by them. SIGXFSZ is
+    /// blocked too, and not read: a log file that has reached the limit of its size (`ulimit -f`) is then a
+    /// write that fails with EFBIG.
     pub fn new() -> io::Result<Self> {
         // SAFETY: `sigset_t` is an array of integers, for which zeros are a value.
         let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -41,9 +43,13 @@ impl Signals {
             // SAFETY: `set` is initialised and lives through the call.
             unsafe { libc::sigaddset(&raw mut set, number) };
         }
-        // SAFETY: `set` is initialised and only read; the old mask is not asked for.
-        let result =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        let mut blocked = set;
+        // SAFETY: `blocked` is initialised and lives through the call.
+        unsafe { libc::sigaddset(&raw mut blocked, libc::SIGXFSZ) };
+        // SAFETY: `blocked` is initialised and only read; the old mask is not asked for.
+        let result = unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, std::ptr::null_mut())
+        };
         if result != 0 {
             return Err(io::Error::from_raw_os_error(result));
         }

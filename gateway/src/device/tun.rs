@@ -9,6 +9,7 @@
 
 use super::error::{DeviceError, ReceiveError, SendError};
 use super::interface::{Interface, request};
+use super::netlink::Netlink;
 use super::offload::{HEADER_LEN, Offload};
 use super::socket::{check, write_parts};
 use super::steering::FlowProgram;
@@ -24,7 +25,7 @@ pub const MAX_PACKET: usize = 65_536;
 
 /// Packets that may wait to be read. The kernel's 500 are 50 ms of 10,000 packets/s, which a worker that
 /// was not scheduled for so long would lose.
-const QUEUE_LENGTH: u16 = 2_000;
+const QUEUE_LENGTH: u32 = 2_000;
 
 /// What TUNSETOFFLOAD knows: checksums and TCP super-packets; UDP's (Linux 6.2).
 const TSO: c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
@@ -95,7 +96,12 @@ impl Tun {
             all.push(TunQueue::open(name, multi, vnet_header, 0)?);
         }
         Interface::set_mtu(name, u32::from(mtu))?;
-        Interface::set_queue_length(name, QUEUE_LENGTH)?;
+        // The kernel's own length loses packets only where a worker is held up: no reason not to start.
+        let length =
+            Netlink::open().and_then(|mut netlink| netlink.set_queue_length(name, QUEUE_LENGTH));
+        if let Err(error) = length {
+            tracing::warn!(device = name, "the queue has the kernel's length: {error}");
+        }
         Interface::set_up(name, true)?;
         Ok(Self {
             name: name.to_owned(),
@@ -137,7 +143,7 @@ impl TunQueue {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = open("/dev/net/tun", flags, Mode::empty()).map_err(|error| match error {
             Errno::NOENT | Errno::NODEV | Errno::NXIO => DeviceError::NoTunDriver,
-            error => DeviceError::of(attempt(), error),
+            error => DeviceError::of("open /dev/net/tun", error),
         })?;
         let mut kind = libc::IFF_TUN | libc::IFF_NO_PI | more;
         if multi {

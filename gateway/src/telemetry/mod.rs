@@ -2,4 +2,5 @@
 
 pub mod hits;
 pub mod ledger;
+pub mod log;
 pub mod sequence;

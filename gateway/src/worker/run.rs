@@ -116,6 +116,8 @@ pub struct Worker<E> {
     /// As [`TOKEN_UDP`] counts.
     tunnel_backlogs: Vec<Backlog>,
     link_backlogs: Vec<Backlog>,
+    /// The device of the virtual network was deleted: the worker ends.
+    vnet_lost: Option<ReceiveError>,
 }
 
 impl<E: Endpoint> Worker<E> {
@@ -158,6 +160,7 @@ impl<E: Endpoint> Worker<E> {
             vnet_backlog: Backlog::default(),
             tunnel_backlogs,
             link_backlogs,
+            vnet_lost: None,
         };
         // What the limits in force need is made now, not with the first packet.
         let forwarding = Arc::clone(worker.forwarding.load());
@@ -171,8 +174,8 @@ impl<E: Endpoint> Worker<E> {
         Ok(worker)
     }
 
-    /// Runs until it is told to stop. Errors are those of epoll itself; a device that fails is a counted
-    /// drop or an event, never the end of the worker.
+    /// Runs until it is told to stop. Errors are those of epoll itself, and the TUN device that was deleted
+    /// under it; any other device that fails is a counted drop or an event, never the end of the worker.
     pub fn run(mut self) -> io::Result<()> {
         let mut timeout = Some(Duration::ZERO);
         let mut ready = [0_u64; 64];
@@ -219,6 +222,9 @@ impl<E: Endpoint> Worker<E> {
             self.show_flows();
             let due = self.run_timers(now, private);
             self.switch.ledger.end();
+            if self.vnet_lost.is_some() {
+                break;
+            }
             timeout = if self.patience.looks_on(now, worked) {
                 if !worked {
                     // Whoever else wants this processor comes first.
@@ -234,7 +240,11 @@ impl<E: Endpoint> Worker<E> {
         self.switch.ledger.begin();
         self.switch.shut_down(Instant::now());
         self.switch.ledger.end();
-        Ok(())
+        self.vnet_lost.map_or(Ok(()), |error| {
+            Err(io::Error::other(format!(
+                "the TUN device of the virtual network is gone ({error}): it was deleted while the gateway ran"
+            )))
+        })
     }
 
     /// From the virtual network: one super-packet or packet a read.
@@ -260,8 +270,14 @@ impl<E: Endpoint> Worker<E> {
                     self.switch.ledger.dropped(DropReason::Malformed, 1, 0);
                     continue;
                 }
-                // A device that is down or gone reads as an error each time.
-                Ok(None) | Err(_) => {
+                Ok(None) => {
+                    emptied = true;
+                    break;
+                }
+                // A device that was deleted (EBADFD) does not come back, and is ready for ever (EPOLLERR). One
+                // that is down reads as empty.
+                Err(error) => {
+                    self.vnet_lost = Some(error);
                     emptied = true;
                     break;
                 }

@@ -15,6 +15,7 @@ use crate::config::key_file;
 use crate::config::pool::{self, Free};
 use crate::config::schema::{Config, PointToSite, Vpn};
 use crate::config::value::HostPort;
+use crate::telemetry::log::complain;
 use clap::Args;
 use crypto::key::{PresharedKey, PrivateKey};
 use ipnet::IpNet;
@@ -134,9 +135,9 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
         Err(failure) => {
             undo(&made);
             if matches!(failure, Failure::Said(_)) {
-                eprintln!(
-                    "nothing was changed: the configuration would not be valid with {name:?}"
-                );
+                complain(&format!(
+                    "nothing was changed: the configuration would not be valid with {name:?}\n"
+                ));
             }
             return Err(failure);
         }

@@ -10,6 +10,7 @@ use super::document::Document;
 use super::{Running, Where, reload};
 use crate::control::api::Request;
 use crate::control::client::ClientError;
+use crate::telemetry::log::complain;
 use clap::Args;
 use serde::Serialize;
 use std::path::Path;
@@ -73,10 +74,10 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
         print(&format!("{name} is revoked; {told}\n"))?;
     }
     if let Running::Refused(why) = running {
-        eprintln!(
-            "the rest of the configuration is not in force:\n{}",
+        complain(&format!(
+            "the rest of the configuration is not in force:\n{}\n",
             why.trim_end()
-        );
+        ));
     }
     Ok(())
 }

@@ -2,7 +2,9 @@ use super::*;
 use crate::control::client::{Client as Caller, ClientError};
 use crate::telemetry::ledger::Totals;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 
 /// A gateway that knows one thing of each kind.
 struct Pretend;
@@ -184,6 +186,19 @@ fn more_clients_than_fit_wait_for_their_turn() {
     };
     idle.clear();
     assert_eq!(waiting.join().unwrap().unwrap(), "pretend");
+}
+
+/// They used to keep everyone out for 30 s, and whoever came with them for longer.
+#[test]
+fn silent_clients_give_way_to_one_that_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let connect = || UnixStream::connect(&socket).unwrap();
+    let _silent: Vec<UnixStream> = (0..2 * MOST_CLIENTS).map(|_| connect()).collect();
+    let called = Instant::now();
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+    let waited = called.elapsed();
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
 }
 
 #[test]

@@ -207,6 +207,15 @@ impl Netlink {
         })
     }
 
+    /// Sets how many packets may wait in a link to be sent; for a TUN device: to be read. Unlike the ioctl
+    /// SIOCSIFTXQLEN, which asks for CAP_NET_ADMIN outside of any user namespace (dev_ioctl), this is allowed to
+    /// whoever may change the link.
+    pub fn set_queue_length(&mut self, name: &str, packets: u32) -> Result<(), Error> {
+        self.set(name, LinkAttribute::TxQueueLen(packets), || {
+            format!("set the queue length of {name} to {packets}")
+        })
+    }
+
     /// Sets a link's MAC address.
     pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), Error> {
         self.set(name, LinkAttribute::Address(mac.to_vec()), || {
