@@ -123,6 +123,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     // 4. threads
     let ended = Waker::new().map_err(|error| system("make an eventfd", &error))?;
     let ended = Arc::new(ended);
+    let poller = poller(&signals, &ended).map_err(|error| system("wait for signals", &error))?;
     let setup = ControlSetup {
         started,
         watch: parts.watch(&config, &plan),
@@ -163,8 +164,6 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     let serving = server
         .serve(Arc::clone(&running) as _)
         .map_err(|error| system("serve the control socket", &error))?;
-
-    let poller = poller(&signals, &ended).map_err(|error| system("wait for signals", &error))?;
 
     // 5. ready
     log::announce("ready\n");

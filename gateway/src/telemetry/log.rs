@@ -55,12 +55,10 @@ pub fn start() -> io::Result<()> {
 /// Says `text`, one line or more, on standard error: through the log if there is one. What cannot be written
 /// is lost; that ends nothing.
 pub fn complain(text: &str) {
-    match LOG.get() {
-        Some(log) => log.say(text.as_bytes()),
-        None => {
-            let mut stream = io::stderr().lock();
-            let _ = stream.write_all(text.as_bytes());
-        }
+    if let Some(log) = LOG.get() {
+        log.say(text.as_bytes());
+    } else {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 }
 
@@ -359,7 +357,7 @@ mod tests {
     #[test]
     fn an_entry_is_cut_where_it_is_too_long() {
         let (log, _, written) = log(None);
-        log.say(&[b'y'; LONGEST + 7]);
+        log.say(&vec![b'y'; LONGEST + 7]);
         log.flush(LONG);
         let text = text(&written);
         assert!(text.ends_with("y [7 bytes more]\n"), "{}", text.len());

@@ -21,7 +21,7 @@ fn full() -> Stdio {
 fn stuffed() -> (Stdio, PipeReader) {
     let (reader, mut writer) = pipe().unwrap();
     // The size of a pipe (pipe(7)).
-    writer.write_all(&[b'.'; 65_536]).unwrap();
+    writer.write_all(&vec![b'.'; 65_536]).unwrap();
     (writer.into(), reader)
 }
 
@@ -105,7 +105,7 @@ fn no_terminal() {
 fn a_reader_that_comes_back() {
     let place = Place::new(VPN, "");
     let (reader, mut writer) = pipe().unwrap();
-    writer.write_all(&[b'.'; 65_536]).unwrap();
+    writer.write_all(&vec![b'.'; 65_536]).unwrap();
     let mut command = place.command(VNG, &["run", "-c", "vng.toml"]);
     command.stdout(Stdio::null()).stderr(writer);
     let running = place.start(command);

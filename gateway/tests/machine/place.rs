@@ -157,6 +157,14 @@ impl Running {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Waits for the line that it writes to standard output once all is there.
+    pub(crate) fn wait_until_ready(&mut self) {
+        let mut line = [0; 6];
+        let out = self.child.stdout.as_mut().unwrap();
+        out.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"ready\n");
+    }
+
     /// Waits until it ends by itself; `None`: it does not.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         let until = Instant::now() + PATIENCE;
@@ -171,7 +179,7 @@ impl Running {
 
     /// Waits for its end: its exit status, and what it wrote.
     pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
-        let status = self.ended().expect("it does not end");
+        let status = self.ended().unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         if let Some(mut stream) = self.child.stdout.take() {
             stream.read_to_string(&mut out).unwrap();

@@ -25,8 +25,9 @@ fn ticks(pid: u32) -> u64 {
 #[test]
 fn a_caller_without_a_descriptor_costs_no_processor_and_is_served_later() {
     let place = Place::new(VPN, "polling = \"sleep\"");
-    let running = place.shell("exec $VNG run -c vng.toml");
-    place.wait_until_served();
+    let mut running = place.shell("exec $VNG run -c vng.toml");
+    running.wait_until_ready();
+    assert!(place.is_served());
     let open = fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap();
     // What the gateway has set its own to.
     let plenty = getrlimit(Resource::Nofile).maximum;
@@ -38,7 +39,7 @@ fn a_caller_without_a_descriptor_costs_no_processor_and_is_served_later() {
     // Whoever asked before has gone, and left a descriptor: the first takes it, the second finds none.
     let _callers = [(); 3].map(|()| UnixStream::connect(place.socket()).unwrap());
     let (start, used) = (Instant::now(), ticks(running.child.id()));
-    std::thread::sleep(Duration::from_millis(1_000));
+    std::thread::sleep(Duration::from_secs(1));
     let elapsed = start.elapsed().as_secs_f64();
     let used = (ticks(running.child.id()) - used) as f64;
     let share = used / rustix::param::clock_ticks_per_second() as f64 / elapsed;
