@@ -18,7 +18,9 @@ pub enum DeviceError {
         attempt: String,
         /// What the kernel said.
         error: Errno,
-        /// Which capabilities the process lacks. With all of them it is another thing that forbids it.
+        /// What it takes.
+        needs: Privilege,
+        /// Which of these the process lacks. With all of them it is another thing that forbids it.
         lacking: Vec<&'static str>,
     },
     /// The name is that of a device in use (EBUSY).
@@ -52,30 +54,68 @@ pub enum DeviceError {
     },
 }
 
+/// Capabilities that something takes (capabilities(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Making and changing links, and packet sockets.
+    Devices,
+    /// A port below 1024 (`ip_unprivileged_port_start`).
+    LowPort,
+    /// An eBPF program (Linux 5.8; before that CAP_SYS_ADMIN).
+    Programs,
+}
+
+impl Privilege {
+    fn needed(self) -> &'static [(CapabilitySet, &'static str)] {
+        match self {
+            Self::Devices => &[
+                (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+                (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
+            ],
+            Self::LowPort => &[(CapabilitySet::NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE")],
+            Self::Programs => &[
+                (CapabilitySet::BPF, "CAP_BPF"),
+                (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+            ],
+        }
+    }
+
+    fn names(self) -> String {
+        let names: Vec<_> = self.needed().iter().map(|(_, name)| *name).collect();
+        names.join(" and ")
+    }
+
+    /// Which of them this thread does not have.
+    fn lacking(self) -> Vec<&'static str> {
+        let has = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        let lacks = self.needed().iter().filter(|(one, _)| !has.contains(*one));
+        lacks.map(|(_, name)| *name).collect()
+    }
+}
+
 impl DeviceError {
     /// What `error` means for `attempt`, an infinitive such as "create TUN device vng0".
     pub(crate) fn of(attempt: impl Into<String>, error: impl Into<io::Error>) -> Self {
+        Self::needing(Privilege::Devices, attempt, error)
+    }
+
+    /// The same for what takes other capabilities.
+    pub(crate) fn needing(
+        needs: Privilege,
+        attempt: impl Into<String>,
+        error: impl Into<io::Error>,
+    ) -> Self {
         let (attempt, error) = (attempt.into(), error.into());
         match Errno::from_io_error(&error) {
             Some(error @ (Errno::PERM | Errno::ACCESS)) => Self::Permission {
                 attempt,
                 error,
-                lacking: lacking(),
+                needs,
+                lacking: needs.lacking(),
             },
             _ => Self::Kernel { attempt, error },
         }
     }
-}
-
-/// Which of the capabilities that devices need this thread does not have.
-fn lacking() -> Vec<&'static str> {
-    let needed = [
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-        (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
-    ];
-    let has = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    let lacks = needed.iter().filter(|(one, _)| !has.contains(*one));
-    lacks.map(|(_, name)| *name).collect()
 }
 
 impl fmt::Display for DeviceError {
@@ -87,18 +127,23 @@ impl fmt::Display for DeviceError {
             Self::Permission {
                 attempt,
                 error,
+                needs,
                 lacking,
             } if lacking.is_empty() => write!(
                 f,
-                "not permitted to {attempt} ({error}), though this process has CAP_NET_ADMIN and CAP_NET_RAW: \
-                 look at the device rules of the container, at SELinux or AppArmor, and whether the network \
-                 namespace is of its user namespace"
+                "not permitted to {attempt} ({error}), though this process has {}: look at the device rules of the \
+                 container, at SELinux or AppArmor, and at the user namespace, which counts for its own things only",
+                needs.names()
             ),
             Self::Permission {
-                attempt, lacking, ..
+                attempt,
+                needs,
+                lacking,
+                ..
             } => write!(
                 f,
-                "not permitted to {attempt}: run as root, or with CAP_NET_ADMIN and CAP_NET_RAW ({} {} lacking)",
+                "not permitted to {attempt}: run as root, or with {} ({} {} lacking)",
+                needs.names(),
                 lacking.join(" and "),
                 if lacking.len() == 1 { "is" } else { "are" },
             ),
@@ -270,6 +315,7 @@ mod tests {
             DeviceError::Permission {
                 attempt: "create TUN device vng0".into(),
                 error: Errno::ACCESS,
+                needs: Privilege::Devices,
                 lacking: Vec::new(),
             },
             DeviceError::of("create TUN device vng0", Errno::NOSPC),

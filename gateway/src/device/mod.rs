@@ -26,5 +26,5 @@ pub mod waker;
 
 mod socket;
 
-pub use error::{DeviceError, ReceiveError, SendError};
+pub use error::{DeviceError, Privilege, ReceiveError, SendError};
 pub use socket::MAX_PARTS;

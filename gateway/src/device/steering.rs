@@ -11,7 +11,7 @@
 //! the other direction is written, which can put two packets of a flow in the wrong order, and its hash is not
 //! that of a packet socket.
 
-use super::error::DeviceError;
+use super::error::{DeviceError, Privilege};
 use super::socket::check;
 use rustix::io::Errno;
 use std::mem::size_of;
@@ -206,8 +206,9 @@ impl FlowProgram {
     /// What the kernel said: without CAP_BPF (or CAP_SYS_ADMIN) there are no such programs, nor in a user
     /// namespace; then the kernel's own rules must do.
     pub fn load(workers: u16, network: NetworkAt) -> Result<Self, DeviceError> {
-        Self::prepare(&flow_program(workers, network))
-            .map_err(|error| DeviceError::of("load a steering program".to_owned(), error))
+        Self::prepare(&flow_program(workers, network)).map_err(|error| {
+            DeviceError::needing(Privilege::Programs, "load a steering program", error)
+        })
     }
 
     fn prepare(instructions: &[Instruction]) -> Result<Self, Errno> {

@@ -19,7 +19,7 @@ mod switch;
 pub use batch::{BUFFER_LEN, MAX_BATCH, ReceiveBatch, ReceivedTrain, TrainPlace};
 pub use switch::TrainSwitch;
 
-use super::error::{DeviceError, SendError};
+use super::error::{DeviceError, Privilege, SendError};
 use super::socket::{ControlRoom, check, set_buffers, set_option};
 use super::steering::by_receiver_index;
 use rustix::io::Errno;
@@ -109,7 +109,11 @@ impl UdpSocket {
                 address,
                 error: error.into(),
             },
-            error => DeviceError::of(format!("open UDP socket {address}"), error),
+            error => DeviceError::needing(
+                Privilege::LowPort,
+                format!("open UDP socket {address}"),
+                error,
+            ),
         })
     }
 
