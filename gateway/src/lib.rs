@@ -1,5 +1,8 @@
 //! vng, the virtual network gateway. All I/O, threads and unsafe code of the project live here.
 
+// They panic where the output takes nothing: `cli::output` and `telemetry::log` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod config;
 pub mod control;

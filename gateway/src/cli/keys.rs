@@ -3,6 +3,7 @@
 use super::Failure;
 use super::output::print;
 use crate::config::key_file;
+use crate::telemetry::log::complain;
 use clap::Args;
 use crypto::key::PrivateKey;
 use std::fs::{self, File};
@@ -41,7 +42,7 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
         && make_directory(directory)
             .map_err(|error| Failure::Work(format!("{}: {error}", directory.display())))?
     {
-        eprintln!("made the directory {}", directory.display());
+        complain(&format!("made the directory {}\n", directory.display()));
     }
     write_private(path, text.as_bytes(), arguments.force).map_err(|error| {
         let shown = path.display();
