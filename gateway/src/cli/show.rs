@@ -224,6 +224,12 @@ fn status(style: Style, status: &Status) -> String {
             style.red("NOT balanced")
         },
     );
+    for problem in &status.host.problems {
+        let _ = writeln!(text, "{} {}", style.red("degraded:"), problem.detail);
+    }
+    if !status.host.problems.is_empty() {
+        text.push('\n');
+    }
     for (port, on) in &status.offloads {
         let on = if on.is_empty() {
             "none".to_owned()

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
 
+/// Metric of kernel routes: better than what DHCP and router advertisements give (100 to 1024), worse than
+/// what people and the kernel set for IPv4 (0).
+pub const HOST_ROUTE_METRIC: u32 = 20;
+
 /// Default socket of the control API.
 pub const DEFAULT_SOCKET: &str = "/run/vng/vng.sock";
 /// Default AS number of both gateways (azure.md section 1).
@@ -93,6 +97,7 @@ impl Vnet {
             mtu: 1_500,
             host_address: Vec::new(),
             host_routes: false,
+            host_route_metric: HOST_ROUTE_METRIC,
             offload: true,
         }
     }
@@ -144,6 +149,10 @@ fn vnet(walk: &mut Walk, section: Section) -> Vnet {
         host_routes: section
             .optional(walk, "host_routes", &Switch)
             .unwrap_or(false),
+        // IPv6 takes 0 for "the default", which is 1024.
+        host_route_metric: section
+            .optional(walk, "host_route_metric", &Whole(1, 0xFFFF_FFFE))
+            .map_or(HOST_ROUTE_METRIC, |metric| metric as u32),
         offload: section.optional(walk, "offload", &Switch).unwrap_or(true),
     };
     section.finish(walk);

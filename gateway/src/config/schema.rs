@@ -46,6 +46,8 @@ pub struct Vnet {
     pub host_address: Vec<IpNet>,
     /// Whether kernel routes to the reachable prefixes are set through the device.
     pub host_routes: bool,
+    /// Metric of those routes: the machine's own to the same prefix with a better one stay in force.
+    pub host_route_metric: u32,
     /// Virtio-net header, TSO and USO on the device; a switch for kernels that have them broken.
     pub offload: bool,
 }

@@ -6,12 +6,13 @@ use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::describe::PathHealth;
+use crate::control::kernel::presence::PresenceView;
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::tunnels::TunnelSet;
 use crate::control::view::{
-    BgpView, CircuitView, ClientView, Event, GatewayStatus, LaneView, LinkView, MemberHealth,
-    NeighborView, PathStatus, ProbeStatus, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Event, GatewayStatus, HostProblem, HostStatus, LaneView,
+    LinkView, MemberHealth, NeighborView, PathStatus, ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
 use crate::telemetry::ledger::{Sum, Totals};
@@ -26,6 +27,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// The kernel's side of the TUN device.
+pub fn host(view: PresenceView) -> HostStatus {
+    let problems = view.problems.into_iter().map(|problem| HostProblem {
+        reason: problem.reason.to_owned(),
+        detail: problem.detail,
+    });
+    let problems: Vec<_> = problems.collect();
+    let state = if problems.is_empty() {
+        "up"
+    } else {
+        "degraded"
+    };
+    HostStatus {
+        state: state.to_owned(),
+        device: view.device,
+        routes: view.routes as u64,
+        problems,
+    }
+}
 
 /// A path's change of state.
 pub fn event(event: &board::Event) -> Event {
@@ -619,6 +640,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     changed(
         "vnet.host_routes",
         old.vnet.host_routes == new.vnet.host_routes,
+    );
+    changed(
+        "vnet.host_route_metric",
+        old.vnet.host_route_metric == new.vnet.host_route_metric,
     );
     let probes = |config: &Config| -> Vec<_> {
         let circuits = circuits_of(config)
