@@ -248,6 +248,9 @@ impl Gateway for Fixed {
                 from: "vnet".into(),
                 path: "onprem".into(),
                 idle_seconds: Some(0.05),
+                previous_mac: None,
+                changed_seconds: None,
+                conflict_mac: None,
                 age_seconds: Some(75.0),
             }],
         }

@@ -593,6 +593,11 @@ fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
     ];
     let row = |neighbor: &NeighborView| {
         let mac = neighbor.mac.clone();
+        let state = match (&neighbor.conflict_mac, &neighbor.previous_mac) {
+            (Some(other), _) => format!("{}, conflict: {other} claims it too", neighbor.state),
+            (None, Some(before)) => format!("{}, was {before}", neighbor.state),
+            (None, None) => neighbor.state.clone(),
+        };
         [
             neighbor.age_seconds.map_or_else(|| "-".to_owned(), span),
             neighbor.path.clone(),
@@ -600,7 +605,7 @@ fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
             neighbor.side.clone(),
             neighbor.address.to_string(),
             mac.unwrap_or_else(|| "Incomplete".to_owned()),
-            neighbor.state.clone(),
+            state,
         ]
     };
     table(style, &header, neighbors.iter().map(row))

@@ -9,7 +9,7 @@ use super::schema::{
 };
 use super::value::{
     Address, Endpoint, File, HostPort, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network,
-    OneOf, PathName, Switch, Text, Time, Whole, Wrong, described,
+    OneOf, PathName, StationMac, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
 use crate::sku::{self, Edition};
@@ -343,6 +343,7 @@ fn link(walk: &mut Walk, section: Section, index: usize) -> Link {
             .unwrap_or(0x88A8),
         address: section.required_list(walk, "address", &InterfaceAddress),
         neighbor: section.required_list(walk, "neighbor", &Address),
+        neighbor_mac: section.list(walk, "neighbor_mac", &StationMac),
         mac: section.optional(walk, "mac", &Mac).unwrap_or(LinkMac::Own),
         offload: section.optional(walk, "offload", &Switch).unwrap_or(true),
         bgp: section

@@ -180,6 +180,8 @@ pub struct Link {
     pub address: Vec<IpNet>,
     /// Next hops, at most one of each family.
     pub neighbor: Vec<IpAddr>,
+    /// MAC addresses of the next hops, never asked for: one for each, or one for all; empty: they are asked for.
+    pub neighbor_mac: Vec<[u8; 6]>,
     /// MAC address in use.
     pub mac: LinkMac,
     /// GSO and checksum offload over the packet socket.
@@ -188,6 +190,17 @@ pub struct Link {
     pub bgp: Option<Bgp>,
     /// BFD session, kept, not yet run.
     pub bfd: Option<Bfd>,
+}
+
+impl Link {
+    /// The given MAC address of each next hop, in their order.
+    pub fn neighbor_macs(&self) -> Vec<Option<[u8; 6]>> {
+        let of = |place: usize| match self.neighbor_mac.as_slice() {
+            [one] => Some(*one),
+            each => each.get(place).copied(),
+        };
+        (0..self.neighbor.len()).map(of).collect()
+    }
 }
 
 /// `bgp = { ... }` of a link.

@@ -65,6 +65,8 @@ pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
 pub(crate) struct LinkParts {
     pub(crate) word: Arc<LinkWord>,
     pub(crate) neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
+    /// Their MAC addresses where they are given, in the same order.
+    pub(crate) neighbor_mac: Vec<Option<[u8; 6]>>,
     pub(crate) recipe: LinkRecipe,
     pub(crate) address: Vec<IpNet>,
 }
@@ -167,6 +169,7 @@ impl Parts {
                     .iter()
                     .map(|&next| (next, Arc::default()))
                     .collect(),
+                neighbor_mac: link.neighbor_macs(),
                 recipe: LinkRecipe {
                     interface: link.interface.clone(),
                     tags,
@@ -363,6 +366,7 @@ impl Parts {
                 mac: parts.recipe.mac,
                 address: parts.address.clone(),
                 neighbors: parts.neighbors.clone(),
+                neighbor_mac: parts.neighbor_mac.clone(),
                 word: Arc::clone(&parts.word),
             });
             let probe = match (link_of(config, path), site_of(config, path)) {

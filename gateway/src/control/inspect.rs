@@ -164,7 +164,7 @@ fn state_of(views: &[PathView], path: &PathPlan) -> (String, Option<String>) {
     (view.state.name().to_owned(), reason)
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
@@ -439,15 +439,27 @@ pub(crate) fn neighbors(plan: &Plan, parts: &Parts, view: &HealthView) -> Vec<Ne
             mac: neighbor.mac.map(mac_text),
             state: neighbor.state.name().to_owned(),
             age_seconds: neighbor.confirmed.map(|at| at.elapsed().as_secs_f64()),
+            previous_mac: neighbor.previous.map(|(mac, _)| mac_text(mac)),
+            changed_seconds: neighbor.previous.map(|(_, at)| at.elapsed().as_secs_f64()),
+            conflict_mac: neighbor.conflict.map(mac_text),
         }));
-        views.extend(link.address.iter().map(|address| NeighborView {
-            path: path.name.clone(),
-            interface: link.recipe.interface.clone(),
-            side: "gateway".to_owned(),
-            address: address.addr(),
-            mac: link.recipe.mac.map(mac_text),
-            state: "own".to_owned(),
-            age_seconds: None,
+        views.extend(link.address.iter().map(|address| {
+            NeighborView {
+                path: path.name.clone(),
+                interface: link.recipe.interface.clone(),
+                side: "gateway".to_owned(),
+                address: address.addr(),
+                mac: link.recipe.mac.map(mac_text),
+                state: "own".to_owned(),
+                age_seconds: None,
+                previous_mac: None,
+                changed_seconds: None,
+                conflict_mac: view
+                    .claims
+                    .iter()
+                    .find(|claim| (&claim.name, claim.address) == (&path.name, address.addr()))
+                    .map(|claim| mac_text(claim.mac)),
+            }
         }));
     }
     views

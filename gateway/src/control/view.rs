@@ -413,10 +413,19 @@ pub struct NeighborView {
     pub address: IpAddr,
     /// MAC address; `null` while it is not resolved.
     pub mac: Option<String>,
-    /// `incomplete`, `reachable`, `probe` or `failed`; `own` for the gateway's side.
+    /// `incomplete`, `reachable`, `probe`, `failed` or `static`; `own` for the gateway's side.
     pub state: String,
     /// Seconds since it was last confirmed.
     pub age_seconds: Option<f64>,
+    /// The MAC address before, for five minutes after a change.
+    #[serde(default)]
+    pub previous_mac: Option<String>,
+    /// Seconds since that change.
+    #[serde(default)]
+    pub changed_seconds: Option<f64>,
+    /// Another MAC address that answers for this address as well, or claims the gateway's own.
+    #[serde(default)]
+    pub conflict_mac: Option<String>,
 }
 
 /// One BGP session (`vng show bgp`).

@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// RTPROT_KERNEL: what the kernel sets by itself for an address.
-const BY_KERNEL: u8 = 2;
+pub(super) const BY_KERNEL: u8 = 2;
 
 /// RTN_UNICAST; the others above it that a table has are blackhole, unreachable and prohibit.
 const UNICAST: u8 = 1;
@@ -77,6 +77,8 @@ impl fmt::Display for Conflict {
 pub(crate) struct Survey {
     /// Routes of the gateway's own, with their metrics, as they stand there.
     pub(crate) present: HashMap<IpNet, u32>,
+    /// Networks of the device's own addresses that the kernel has a route to.
+    pub(crate) networks: HashSet<IpNet>,
     /// The best of the others to a wanted destination.
     others: HashMap<IpNet, TableRoute>,
     /// The best way to each endpoint that is not the gateway's: length of its prefix, and metric.

@@ -171,7 +171,9 @@ fn tell(shown: &mut PresenceView, now: PresenceView, board: &Board) {
     };
     if reasons(shown) != reasons(&now) {
         let (from, to) = (state(shown), state(&now));
-        tracing::info!(device = now.device, from, to, "the device");
+        if from != to {
+            tracing::info!(device = now.device, from, to, "the device has changed");
+        }
         let wall = unix_ms(SystemTime::now());
         board.record(Event {
             detected_unix_ms: wall,

@@ -8,7 +8,7 @@
 //!
 //! Routes have a protocol number and a metric of their own: they replace nobody's, and are known again.
 
-use super::conflict::{Conflict, Survey};
+use super::conflict::{BY_KERNEL, Conflict, Survey};
 use crate::device::netlink::{Error, HostChange, LinkState, Netlink, ROUTE_PROTOCOL, RouteOrder};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -99,6 +99,8 @@ struct Inner {
     /// Routes that are known to be missing or too many.
     to_add: VecDeque<IpNet>,
     to_delete: VecDeque<(IpNet, u32)>,
+    /// Addresses without the route to their network that the kernel adds with them.
+    networks: Vec<IpNet>,
     present: usize,
     conflicts: BTreeMap<IpNet, Conflict>,
     refused: BTreeMap<String, String>,
@@ -161,6 +163,7 @@ impl Presence {
             established: false,
             to_add: VecDeque::new(),
             to_delete: VecDeque::new(),
+            networks: Vec::new(),
             present: 0,
             conflicts: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -186,7 +189,7 @@ impl Presence {
         inner.addresses(true)?;
         let mut look = inner.look(Instant::now(), true)?;
         while look.unfinished {
-            look.unfinished = inner.some_routes(&mut look.done)?;
+            look.unfinished = inner.some_routes()?;
         }
         self.publish(&mut inner);
         for (prefix, conflict) in &inner.conflicts {
@@ -202,7 +205,7 @@ impl Presence {
         let mut look = inner.look(now, forced)?;
         if forced {
             while look.unfinished {
-                look.unfinished = inner.some_routes(&mut look.done)?;
+                look.unfinished = inner.some_routes()?;
             }
         }
         self.publish(&mut inner);
@@ -212,7 +215,7 @@ impl Presence {
     /// Goes on with the routes that the last look has found missing. True if there are more.
     pub(crate) fn go_on(&self) -> Result<bool, Error> {
         let mut inner = self.inner();
-        let more = inner.some_routes(&mut Vec::new())?;
+        let more = inner.some_routes()?;
         self.publish(&mut inner);
         Ok(more)
     }
@@ -252,7 +255,11 @@ impl Presence {
             HostChange::Link(event) => event.index == inner.index || event.name == inner.device,
             HostChange::Address(index) => *index == inner.index,
             HostChange::Route { route, removed } => {
-                let own = route.protocol == ROUTE_PROTOCOL && route.interface == inner.index;
+                let at_device = route.interface == inner.index;
+                let own = route.protocol == ROUTE_PROTOCOL && at_device;
+                if at_device && route.protocol == BY_KERNEL {
+                    return *removed;
+                }
                 // Routes of the gateway's own come by its own hand only.
                 inner.set.contains(&route.destination) && (*removed || !own)
             }
@@ -314,6 +321,11 @@ impl Inner {
                 look.done.push(format!("addresses put back: {names}"));
             }
             let (missing, surplus) = self.survey()?;
+            for address in std::mem::take(&mut self.networks) {
+                let set = self.netlink.add_network_at(self.index, address);
+                let line = format!("route to the network of {address}");
+                self.try_out(&mut look.done, line, set);
+            }
             if missing > 0 {
                 let some: Vec<_> = self
                     .to_add
@@ -334,7 +346,7 @@ impl Inner {
                 look.done
                     .push(format!("kernel routes taken away: {surplus}"));
             }
-            look.unfinished = self.some_routes(&mut look.done)?;
+            look.unfinished = self.some_routes()?;
         }
         if look.done.is_empty() && self.quarrel.until.is_some() {
             // It has rested, and what was put back last has stayed.
@@ -342,12 +354,6 @@ impl Inner {
         }
         if !look.done.is_empty() && !forced && self.quarrel.repaired(now) {
             look.again = self.quarrel.until;
-            tracing::warn!(
-                device = self.device,
-                "another program takes away again and again what the gateway sets on its device: it is left \
-                 alone for {} s; find out who does (ip monitor), then vng reload",
-                self.quarrel.rest.as_secs()
-            );
         }
         Ok(look)
     }
@@ -396,14 +402,26 @@ impl Inner {
         let wanted = Arc::clone(&self.wanted);
         let mut survey = Survey::default();
         // A device that was there before may have routes of a gateway that was killed.
-        if wanted.routes.is_empty() && self.present == 0 && !self.persistent {
+        let none = wanted.routes.is_empty() && wanted.addresses.is_empty();
+        if none && self.present == 0 && !self.persistent {
             return Ok((0, 0));
         }
         let (index, set) = (self.index, &self.set);
         self.netlink.main_table(&mut |route| {
+            if route.interface == index && route.protocol == BY_KERNEL {
+                survey.networks.insert(route.destination);
+                return;
+            }
             let own = route.protocol == ROUTE_PROTOCOL && route.interface == index;
             survey.take(route, own, set, &wanted.endpoints);
         })?;
+        self.networks = wanted
+            .addresses
+            .iter()
+            .filter(|address| address.prefix_len() < address.max_prefix_len())
+            .filter(|address| !survey.networks.contains(&address.trunc()))
+            .copied()
+            .collect();
         let conflicts = survey.conflicts(set, &wanted.endpoints, wanted.metric);
         let is_right = |prefix: &IpNet| {
             survey.present.get(prefix) == Some(&wanted.metric) && !conflicts.contains_key(prefix)
@@ -425,7 +443,7 @@ impl Inner {
     }
 
     /// Sets and takes away a bounded number of routes. True if there are more.
-    fn some_routes(&mut self, _: &mut Vec<String>) -> Result<bool, Error> {
+    fn some_routes(&mut self) -> Result<bool, Error> {
         let metric = self.wanted.metric;
         let mut left = ROUND;
         while left > 0 && !self.to_delete.is_empty() {
@@ -540,7 +558,7 @@ impl Drop for Presence {
             let _ = inner.netlink.delete_address_at(inner.index, *address);
         }
         if inner.survey().is_ok() {
-            while inner.some_routes(&mut Vec::new()).unwrap_or(false) {}
+            while inner.some_routes().unwrap_or(false) {}
         }
     }
 }

@@ -16,6 +16,9 @@ use std::net::IpAddr;
 /// `ip route show proto 118` lists them.
 pub const ROUTE_PROTOCOL: u8 = 118;
 
+/// Metric of the routes that the kernel adds with an IPv6 address (IP6_RT_PRIO_ADDRCONF).
+const CONNECTED_METRIC: u32 = 256;
+
 /// The main table.
 pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
@@ -82,6 +85,25 @@ impl Netlink {
             RouteOrder::Delete => 0,
         };
         self.change_all(messages, flags)
+    }
+
+    /// Adds the route to an address's network, as the kernel does with the address: who flushes the routes
+    /// of an interface takes it away too.
+    pub fn add_network_at(&mut self, interface: u32, address: IpNet) -> Result<(), Error> {
+        let mut message = own_route(address, interface, CONNECTED_METRIC);
+        message.header.protocol = RouteProtocol::Kernel;
+        if address.addr().is_ipv4() {
+            // None (0), and the address as the source.
+            message.attributes.pop();
+            message
+                .attributes
+                .push(RouteAttribute::PrefSource(address.addr().into()));
+        }
+        self.change(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            || format!("add the route to the network of {address}"),
+        )
     }
 
     /// The addresses of the interface of this index.
