@@ -199,6 +199,9 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     if departed.is_none() {
         notify("STOPPING=1");
     }
+    // The device goes with the workers: that is nobody else's doing.
+    keeper_stop.stop();
+    let keeper = join(keeper_thread, "keeper");
     running.stop_workers();
     let workers: Vec<_> = worker_threads
         .into_iter()
@@ -206,8 +209,6 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .collect();
     control.stop();
     let control = join(control_thread, "control");
-    keeper_stop.stop();
-    let keeper = join(keeper_thread, "keeper");
     running.report();
     let waited = waited.map_err(|error| format!("cannot wait for signals: {error}"));
     let ended = [control, keeper, waited];

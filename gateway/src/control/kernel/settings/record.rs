@@ -369,22 +369,18 @@ mod tests {
     }
 
     #[test]
-    fn the_living_are_left_alone_and_two_share_an_interface() {
+    fn the_living_are_left_alone_and_of_two_on_one_interface_the_last_restores() {
         on_a_machine(|directory, _| {
             let before = state();
             let first = Settings::apply(vec![need(false)], directory);
             recover(directory);
-            assert_eq!(value("ipv6/conf/a0/accept_ra"), "0");
-            // Another process would have another name; the same one needs another directory.
-            let second_directory = directory.join("second");
-            let (path, file) = open(&second_directory).unwrap();
-            let second = Record {
-                beside: directory.to_owned(),
-                file: Some((path, file)),
-                lines: Vec::new(),
-            };
-            drop(second);
+            assert_eq!(state()[0], "0", "a living gateway's");
+            // In another process it would lie beside the first; a lock is told apart within one too.
+            let beside = directory.join("second");
+            let second = Settings::apply(vec![need(false)], &beside);
             drop(first);
+            assert_eq!(state()[0], "0", "the second needs it");
+            drop(second);
             assert_eq!(state(), before);
         });
     }
