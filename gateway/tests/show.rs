@@ -212,6 +212,9 @@ impl Gateway for Fixed {
             mac: None,
             state: "incomplete".into(),
             age_seconds: None,
+            previous_mac: None,
+            changed_seconds: None,
+            conflict_mac: None,
         }]
     }
 
@@ -248,9 +251,6 @@ impl Gateway for Fixed {
                 from: "vnet".into(),
                 path: "onprem".into(),
                 idle_seconds: Some(0.05),
-                previous_mac: None,
-                changed_seconds: None,
-                conflict_mac: None,
                 age_seconds: Some(75.0),
             }],
         }

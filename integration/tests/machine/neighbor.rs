@@ -1,7 +1,7 @@
 //! A neighbour whose MAC address has changed without a word: how long until it is found again, beside the
 //! kernel's own neighbour cache in the gateway's place; what is told of it, and of two that claim one.
 
-use crate::stage::{Stage, ip, send, wait_for};
+use crate::stage::{PATIENCE, Stage, ip, send, wait_for};
 use integration::host::Host;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ fn pings(host: &Host, target: &str) -> bool {
     status.unwrap().unwrap().status.success()
 }
 
-/// How long the kernel's cache takes in the gateway's place, with traffic all the time.
+/// How long the kernel's cache takes in the gateway's place, with traffic all the time; it is not waited for
+/// longer than [`PATIENCE`]. It takes 30 to 60 s.
 fn kernels_time() -> Duration {
     let stage = Stage::new();
     stage
@@ -52,7 +53,7 @@ fn kernels_time() -> Duration {
     });
     exchange(&stage, "02:00:00:00:00:77");
     let begun = Instant::now();
-    while !pings(&stage.near, "172.16.0.2") && begun.elapsed() < Duration::from_secs(60) {}
+    while !pings(&stage.near, "172.16.0.2") && begun.elapsed() < PATIENCE {}
     begun.elapsed()
 }
 

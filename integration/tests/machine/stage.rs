@@ -161,7 +161,9 @@ pub(crate) fn routes(host: &Host) -> Vec<String> {
         .into_iter()
         .flat_map(|family| {
             let text = ip(host, &format!("{family} route show table main"));
+            // The kernel makes a link-local address up as it likes.
             text.lines()
+                .filter(|line| !line.contains("fe80::"))
                 .map(|line| format!("{family} {}", line.trim_end()))
                 .collect::<Vec<_>>()
         })

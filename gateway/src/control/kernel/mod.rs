@@ -8,4 +8,5 @@
 mod conflict;
 pub(crate) mod keeper;
 pub mod presence;
+mod quarrel;
 pub(crate) mod settings;

@@ -9,25 +9,19 @@
 //! Routes have a protocol number and a metric of their own: they replace nobody's, and are known again.
 
 use super::conflict::{BY_KERNEL, Conflict, Survey};
+use super::quarrel::Quarrel;
 use crate::device::netlink::{Error, HostChange, LinkState, Netlink, ROUTE_PROTOCOL, RouteOrder};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Routes set or taken away at a time, after which others get the lock and the processor: some 20 ms.
 const ROUND: usize = 2_048;
 
 /// Routes in one request: their answers fit into the socket's buffer.
 const BATCH: usize = 64;
-
-/// How often something may be put back within [`PERIOD`]. More is a quarrel with another program.
-const REPAIRS: u32 = 12;
-const PERIOD: Duration = Duration::from_secs(60);
-
-/// How long a quarrel rests until it is tried again; it doubles from the first to the second.
-const REST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 
 /// Prefixes named one by one in a message.
 const NAMED: usize = 8;
@@ -105,46 +99,6 @@ struct Inner {
     conflicts: BTreeMap<IpNet, Conflict>,
     refused: BTreeMap<String, String>,
     quarrel: Quarrel,
-}
-
-/// Bounds how often the same thing is put back.
-#[derive(Debug, Default)]
-struct Quarrel {
-    begun: Option<Instant>,
-    repairs: u32,
-    rest: Duration,
-    until: Option<Instant>,
-}
-
-impl Quarrel {
-    /// Whether something may be put back now.
-    fn allows(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| now >= until)
-    }
-
-    /// Something was put back. True if that was once too often.
-    fn repaired(&mut self, now: Instant) -> bool {
-        if self
-            .begun
-            .is_none_or(|begun| now.saturating_duration_since(begun) > PERIOD)
-        {
-            (self.begun, self.repairs) = (Some(now), 0);
-        }
-        self.repairs += 1;
-        let rested = self.until.take().is_some();
-        if !rested && self.repairs < REPAIRS {
-            return false;
-        }
-        let [first, longest] = REST;
-        self.rest = if rested {
-            (self.rest * 2).min(longest)
-        } else {
-            first
-        };
-        self.until = Some(now + self.rest);
-        (self.begun, self.repairs) = (None, 0);
-        true
-    }
 }
 
 impl Presence {
@@ -559,38 +513,6 @@ impl Drop for Presence {
         }
         if inner.survey().is_ok() {
             while inner.some_routes().unwrap_or(false) {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quarrel_ends_in_longer_and_longer_rests() {
-        let mut quarrel = Quarrel::default();
-        let mut now = Instant::now();
-        let repairs = (0..100).take_while(|_| !quarrel.repaired(now)).count();
-        assert_eq!(repairs as u32 + 1, REPAIRS);
-        let mut rests = Vec::new();
-        for _ in 0..6 {
-            assert!(!quarrel.allows(now));
-            let until = quarrel.until.unwrap();
-            rests.push((until - now).as_secs());
-            now = until;
-            assert!(quarrel.allows(now));
-            assert!(quarrel.repaired(now), "it goes on at once");
-        }
-        assert_eq!(rests, [60, 120, 240, 480, 600, 600]);
-    }
-
-    #[test]
-    fn what_is_put_back_now_and_then_is_no_quarrel() {
-        let mut quarrel = Quarrel::default();
-        let now = Instant::now();
-        for minute in 0..100 {
-            assert!(!quarrel.repaired(now + PERIOD * 2 * minute));
         }
     }
 }

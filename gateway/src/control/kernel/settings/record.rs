@@ -375,9 +375,8 @@ mod tests {
             let first = Settings::apply(vec![need(false)], directory);
             recover(directory);
             assert_eq!(state()[0], "0", "a living gateway's");
-            // In another process it would lie beside the first; a lock is told apart within one too.
-            let beside = directory.join("second");
-            let second = Settings::apply(vec![need(false)], &beside);
+            // One process has one record in a directory: this one's lies beside the socket.
+            let second = Settings::apply(vec![need(false)], directory);
             drop(first);
             assert_eq!(state()[0], "0", "the second needs it");
             drop(second);
