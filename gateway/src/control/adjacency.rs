@@ -19,7 +19,7 @@ const OUTBOX: usize = 64;
 const NEWS: usize = 16;
 
 /// How long a claim to an own address is remembered, and not told anew.
-const CLAIM: Duration = Duration::from_secs(300);
+const CLAIM: Duration = Duration::from_mins(5);
 
 /// Something about an address of the link that somebody should know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

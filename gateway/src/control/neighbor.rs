@@ -50,10 +50,10 @@ const DOUBT: [Duration; 3] = [
 ];
 
 /// How long it is remembered that two have answered for one address, and that the address was another.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// A change back within so long: both are alive.
-const FLAP: Duration = Duration::from_secs(60);
+const FLAP: Duration = Duration::from_mins(1);
 
 /// The longest wait between two requests to a neighbour that does not answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);

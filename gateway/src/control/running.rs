@@ -78,14 +78,8 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(
-        (path, started): (&Path, Instant),
-        (config, plan, parts, offloads, presence): (
-            Config,
-            Plan,
-            Arc<Parts>,
-            BTreeMap<String, Vec<String>>,
-            Arc<Presence>,
-        ),
+        (path, started, presence): (&Path, Instant, Arc<Presence>),
+        (config, plan, parts, offloads): (Config, Plan, Arc<Parts>, BTreeMap<String, Vec<String>>),
         forwarding: Arc<ArcSwap<Forwarding>>,
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,

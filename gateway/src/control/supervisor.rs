@@ -171,8 +171,8 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     let incarnation = last.map_or(0, |last| last.incarnation + 1);
     let recreated = last.map(Departed::followed);
     let running = Arc::new(Running::new(
-        (path, started),
-        (config, plan, parts, offloads, presence),
+        (path, started, presence),
+        (config, plan, parts, offloads),
         forwarding,
         Arc::clone(&control),
         handles,

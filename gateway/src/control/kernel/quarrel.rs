@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 /// How often something may be put back within [`PERIOD`]. More is a quarrel with another program.
 const REPAIRS: u32 = 12;
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// How long a quarrel rests until it is tried again; it doubles from the first to the second.
-const REST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
+const REST: [Duration; 2] = [Duration::from_mins(1), Duration::from_mins(10)];
 
 /// Bounds how often the same thing is put back.
 #[derive(Debug, Default)]

@@ -123,7 +123,7 @@ impl Settings {
             match written {
                 Ok(()) if before == value => {}
                 Ok(()) => {
-                    tracing::info!("net/{setting}: {before} to {value} while the gateway runs")
+                    tracing::info!("net/{setting}: {before} to {value} while the gateway runs");
                 }
                 Err(error) => tracing::warn!(
                     "net/{setting} could not be set from {before} to {value}: {error}; {}",

@@ -87,14 +87,16 @@ impl Netlink {
         self.change(
             RouteNetlinkMessage::NewAddress(address_message(index, address)),
             NLM_F_CREATE | NLM_F_EXCL,
-            || format!("add address {address}"),
+            || format!("add address {address} to interface {index}"),
         )
     }
 
     /// Takes an address from the link of this index.
     pub fn delete_address_at(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-        self.change(message, 0, || format!("delete address {address}"))
+        self.change(message, 0, || {
+            format!("delete address {address} from interface {index}")
+        })
     }
 
     /// Takes an address from a link.
