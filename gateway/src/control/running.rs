@@ -22,6 +22,7 @@ use crate::control::view::{
     TunnelView,
 };
 use crate::device::event::Waker;
+use crate::device::netlink::Netlink;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::{Ledger, Totals};
 use arc_swap::ArcSwap;

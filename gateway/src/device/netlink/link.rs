@@ -136,14 +136,15 @@ impl Netlink {
         message
             .attributes
             .push(LinkAttribute::IfName(checked(name)?));
-        self.look_for(message, || format!("look for {name}"))
+        self.look_for(message, read, || format!("look for {name}"))
     }
 
-    fn look_for(
+    fn look_for<T>(
         &mut self,
         message: LinkMessage,
+        read: impl Fn(&LinkMessage) -> Option<T>,
         describe: impl FnOnce() -> String,
-    ) -> Result<Option<LinkState>, Error> {
+    ) -> Result<Option<T>, Error> {
         let mut found = None;
         let outcome = self.ask(RouteNetlinkMessage::GetLink(message), &mut |answer| {
             if let RouteNetlinkMessage::NewLink(message) = answer {
@@ -166,7 +167,9 @@ impl Netlink {
     pub fn link_at(&mut self, index: u32) -> Result<Option<LinkState>, Error> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        self.look_for(message, || format!("look for interface {index}"))
+        self.look_for(message, LinkState::of, || {
+            format!("look for interface {index}")
+        })
     }
 
     /// The index of the link called `name`.
