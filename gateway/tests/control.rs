@@ -201,6 +201,7 @@ impl Gateway {
                     mac: Some(end.mac),
                     address: nets(end.own).to_vec(),
                     neighbors: neighbors.to_vec(),
+                    neighbor_mac: Vec::new(),
                     word: Arc::clone(&word),
                 }),
                 tunnel: None,

@@ -6,9 +6,9 @@ use gateway::control::api::{Gateway, Refusal, Server, Serving};
 use gateway::control::mistagged::Seen;
 use gateway::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, ExplainedRoute, Explanation, FlowCount,
-    FlowView, Flows, GatewayStatus, LimitUse, LinkView, NeighborView, PathStatus, PolicyView,
-    ProbeStatus, Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status,
-    TunnelView,
+    FlowView, Flows, GatewayStatus, HostStatus, LimitUse, LinkView, NeighborView, PathStatus,
+    PolicyView, ProbeStatus, Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView,
+    Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde_json::Value;
@@ -41,6 +41,7 @@ impl Gateway for Fixed {
                 ("vnet".into(), vec!["checksum".into(), "TSO".into()]),
                 ("er-sydney/primary".into(), Vec::new()),
             ]),
+            host: HostStatus::default(),
             gateways: vec![GatewayStatus {
                 kind: "ExpressRoute".into(),
                 sku: "ErGw1Az".into(),
@@ -211,6 +212,9 @@ impl Gateway for Fixed {
             mac: None,
             state: "incomplete".into(),
             age_seconds: None,
+            previous_mac: None,
+            changed_seconds: None,
+            conflict_mac: None,
         }]
     }
 

@@ -12,6 +12,7 @@ use super::handshake::{Pattern, Responder};
 use super::local::Local;
 use super::mac::mac2_holds;
 use super::message::{self, COOKIE_NONCE_LEN, Kind, MAC_LEN, Macs};
+use super::noise::Known;
 use super::remote::{Opened, Remote};
 use super::timer::earlier;
 use super::timestamp::Epoch;
@@ -126,9 +127,13 @@ impl Endpoint {
             return Err(Refusal::Malformed);
         };
         let local = &mut self.local;
-        let (responder, call) =
-            Responder::read_initiation(&local.pattern, &local.private_key, noise)
-                .map_err(|_| Refusal::Handshake)?;
+        let known = Known {
+            public: local.public_key.0,
+            agreed: None,
+        };
+        let own = (&local.private_key, Some(known));
+        let (responder, call) = Responder::read_initiation(&local.pattern, own, noise)
+            .map_err(|_| Refusal::Handshake)?;
         let peer = *self.by_key.get(&call.from).ok_or(Refusal::UnknownPeer)?;
         let remote = place(&mut self.remotes, peer).ok_or(Refusal::UnknownPeer)?;
         remote.answer(local, now, source, (remote_index, responder, call), out)?;

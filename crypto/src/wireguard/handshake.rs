@@ -12,7 +12,7 @@
 //! of zeros over the finished one. What the compiler moved over the stack is out of reach.
 
 use super::message::{NOISE_INITIATION_LEN, NOISE_RESPONSE_LEN};
-use super::noise::Primitives;
+use super::noise::{Known, Primitives};
 use super::timestamp::{TIMESTAMP_LEN, Timestamp};
 use crate::key::{KEY_LEN, PrivateKey, PublicKey};
 use snow::params::{
@@ -85,8 +85,8 @@ impl Pattern {
         }
     }
 
-    fn builder(&self) -> Builder<'_> {
-        Builder::with_resolver(self.handshake.clone(), Box::new(Primitives))
+    fn builder(&self, known: Option<Known>) -> Builder<'_> {
+        Builder::with_resolver(self.handshake.clone(), Box::new(Primitives { known }))
     }
 }
 
@@ -97,13 +97,13 @@ impl Initiator {
     /// Begins a handshake with the owner of `remote`: the state to keep and the message to send.
     pub(super) fn write_initiation(
         pattern: &Pattern,
-        local: &PrivateKey,
+        (local, known): (&PrivateKey, Option<Known>),
         remote: &PublicKey,
         preshared_key: &[u8; KEY_LEN],
         timestamp: &Timestamp,
     ) -> Result<(Self, [u8; NOISE_INITIATION_LEN]), HandshakeFailed> {
         let state = pattern
-            .builder()
+            .builder(known)
             .local_private_key(local.as_bytes())?
             .remote_public_key(&remote.0)?
             .psk(PSK_PLACE, preshared_key)?
@@ -147,11 +147,11 @@ impl Responder {
     /// Reads an initiation.
     pub(super) fn read_initiation(
         pattern: &Pattern,
-        local: &PrivateKey,
+        (local, known): (&PrivateKey, Option<Known>),
         message: &[u8],
     ) -> Result<(Self, Call), HandshakeFailed> {
         let state = pattern
-            .builder()
+            .builder(known)
             .local_private_key(local.as_bytes())?
             .prologue(&pattern.prologue)?
             .build_responder()?;
@@ -213,7 +213,7 @@ impl Wiped {
 impl Drop for Wiped {
     fn drop(&mut self) {
         let zeros = [0; KEY_LEN];
-        let blank = Builder::with_resolver(self.blank.clone(), Box::new(Primitives))
+        let blank = Builder::with_resolver(self.blank.clone(), Box::new(Primitives::default()))
             .psk(PSK_PLACE, &zeros)
             .and_then(Builder::build_responder);
         if let Ok(blank) = blank {
@@ -226,6 +226,7 @@ impl Drop for Wiped {
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise::Agreed;
     use super::*;
 
     #[test]
@@ -250,8 +251,9 @@ mod tests {
         let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
-            Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
-        let (responder, call) = Responder::read_initiation(&pattern, &bob, &first).unwrap();
+            Initiator::write_initiation(&pattern, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                .unwrap();
+        let (responder, call) = Responder::read_initiation(&pattern, (&bob, None), &first).unwrap();
         assert_eq!(call.from, alice.public_key());
         assert_eq!(call.timestamp, TIME);
         let (theirs, second) = responder.write_response(&PSK).unwrap();
@@ -261,13 +263,45 @@ mod tests {
         assert_ne!(ours.initiator_to_responder, ours.responder_to_initiator);
     }
 
+    /// What is known before spares arithmetic and changes nothing.
+    #[test]
+    fn both_ends_derive_the_same_keys_from_what_was_known_before() {
+        let pattern = Pattern::new(0);
+        let (alice, bob) = keys();
+        let known = |own: &PrivateKey, other: &PrivateKey| {
+            let (public, other) = (own.public_key().0, other.public_key().0);
+            let agreed = Agreed::between(own.as_bytes(), &other);
+            Some(Known { public, agreed })
+        };
+        let (mut initiator, first) = Initiator::write_initiation(
+            &pattern,
+            (&alice, known(&alice, &bob)),
+            &bob.public_key(),
+            &PSK,
+            &TIME,
+        )
+        .unwrap();
+        // The other end knows nothing.
+        let (responder, call) = Responder::read_initiation(&pattern, (&bob, None), &first).unwrap();
+        assert_eq!(call.from, alice.public_key());
+        let (theirs, second) = responder.write_response(&PSK).unwrap();
+        let ours = initiator.read_response(&second).unwrap();
+        assert_eq!(ours.initiator_to_responder, theirs.initiator_to_responder);
+        let (_, first) =
+            Initiator::write_initiation(&pattern, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                .unwrap();
+        let known = known(&bob, &alice);
+        assert!(Responder::read_initiation(&pattern, (&bob, known), &first).is_ok());
+    }
+
     #[test]
     fn a_forged_response_does_not_end_the_handshake() {
         let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
-            Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
-        let (responder, _) = Responder::read_initiation(&pattern, &bob, &first).unwrap();
+            Initiator::write_initiation(&pattern, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                .unwrap();
+        let (responder, _) = Responder::read_initiation(&pattern, (&bob, None), &first).unwrap();
         let (_, second) = responder.write_response(&PSK).unwrap();
         for bit in (0..second.len() * 8).step_by(7) {
             let mut forged = second;
@@ -284,9 +318,10 @@ mod tests {
         for lane in [0, 1, 2] {
             let own = Pattern::new(lane);
             let (_, first) =
-                Initiator::write_initiation(&own, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
+                Initiator::write_initiation(&own, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                    .unwrap();
             for other in [0, 1, 2] {
-                let read = Responder::read_initiation(&Pattern::new(other), &bob, &first);
+                let read = Responder::read_initiation(&Pattern::new(other), (&bob, None), &first);
                 assert_eq!(read.is_ok(), lane == other, "{lane} read by {other}");
             }
         }
@@ -297,8 +332,9 @@ mod tests {
         let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (mut initiator, first) =
-            Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
-        let (responder, _) = Responder::read_initiation(&pattern, &bob, &first).unwrap();
+            Initiator::write_initiation(&pattern, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                .unwrap();
+        let (responder, _) = Responder::read_initiation(&pattern, (&bob, None), &first).unwrap();
         let (_, second) = responder.write_response(&[0; 32]).unwrap();
         assert!(initiator.read_response(&second).is_err());
     }
@@ -308,12 +344,13 @@ mod tests {
         let pattern = Pattern::new(0);
         let (alice, bob) = keys();
         let (_, first) =
-            Initiator::write_initiation(&pattern, &alice, &bob.public_key(), &PSK, &TIME).unwrap();
+            Initiator::write_initiation(&pattern, (&alice, None), &bob.public_key(), &PSK, &TIME)
+                .unwrap();
         for bit in (0..first.len() * 8).step_by(7) {
             let mut forged = first;
             forged[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                Responder::read_initiation(&pattern, &bob, &forged).is_err(),
+                Responder::read_initiation(&pattern, (&bob, None), &forged).is_err(),
                 "bit {bit}"
             );
         }

@@ -8,11 +8,42 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, RingResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Gives snow the primitives of `25519_ChaChaPoly_BLAKE2s` and no others.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Primitives;
+#[derive(Clone, Default)]
+pub(super) struct Primitives {
+    /// Spares what was computed before.
+    pub(super) known: Option<Known>,
+}
+
+/// What is known of a static key pair before the handshake begins. Each spares a multiplication on the curve,
+/// of four that an initiation takes: a gateway whose thousand sites do not answer writes 200 a second.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct Known {
+    /// The public half.
+    pub(super) public: [u8; KEY_LEN],
+    /// What it agrees on with a peer's static key.
+    pub(super) agreed: Option<Agreed>,
+}
+
+/// What two static keys agree on.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct Agreed {
+    with: [u8; KEY_LEN],
+    shared: [u8; KEY_LEN],
+}
+
+impl Agreed {
+    /// Between a private key and a peer's public one; `None` if that says nothing (RFC 7748, 6.1).
+    pub(super) fn between(private: &[u8; KEY_LEN], public: &[u8; KEY_LEN]) -> Option<Self> {
+        let shared = StaticSecret::from(*private).diffie_hellman(&PublicKey::from(*public));
+        shared.was_contributory().then(|| Self {
+            with: *public,
+            shared: shared.to_bytes(),
+        })
+    }
+}
 
 impl CryptoResolver for Primitives {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
@@ -21,7 +52,7 @@ impl CryptoResolver for Primitives {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            DHChoice::Curve25519 => Some(Box::new(X25519::new())),
+            DHChoice::Curve25519 => Some(Box::new(X25519::new(self.known.clone()))),
             DHChoice::Curve448 => None,
         }
     }
@@ -42,13 +73,16 @@ impl CryptoResolver for Primitives {
 struct X25519 {
     private: StaticSecret,
     public: [u8; KEY_LEN],
+    /// Of the key pair that is set; one that is generated is another.
+    known: Option<Known>,
 }
 
 impl X25519 {
-    fn new() -> Self {
+    fn new(known: Option<Known>) -> Self {
         Self {
             private: StaticSecret::from([0; KEY_LEN]),
             public: [0; KEY_LEN],
+            known,
         }
     }
 }
@@ -70,11 +104,15 @@ impl Dh for X25519 {
         if let Ok(bytes) = <[u8; KEY_LEN]>::try_from(private) {
             // The old key is wiped where it stands.
             self.private = StaticSecret::from(bytes);
-            self.public = PublicKey::from(&self.private).to_bytes();
+            self.public = match &self.known {
+                Some(known) => known.public,
+                None => PublicKey::from(&self.private).to_bytes(),
+            };
         }
     }
 
     fn generate(&mut self, random: &mut dyn Random) -> Result<(), Error> {
+        self.known = None;
         let mut private = [0; KEY_LEN];
         let filled = random.try_fill_bytes(&mut private);
         if filled.is_ok() {
@@ -96,6 +134,11 @@ impl Dh for X25519 {
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let public: &[u8; KEY_LEN] = public.first_chunk().ok_or(Error::Dh)?;
         let out = out.first_chunk_mut().ok_or(Error::Dh)?;
+        let agreed = self.known.as_ref().and_then(|known| known.agreed.as_ref());
+        if let Some(agreed) = agreed.filter(|agreed| agreed.with == *public) {
+            *out = agreed.shared;
+            return Ok(());
+        }
         let shared = self.private.diffie_hellman(&PublicKey::from(*public));
         if !shared.was_contributory() {
             return Err(Error::Dh);
@@ -163,7 +206,7 @@ mod tests {
             hex("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b");
         let responder_public =
             hex("31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62");
-        let mut initiator = Builder::with_resolver(pattern(), Box::new(Primitives))
+        let mut initiator = Builder::with_resolver(pattern(), Box::new(Primitives::default()))
             .local_private_key(&initiator_static)
             .unwrap()
             .remote_public_key(&responder_public)
@@ -175,7 +218,7 @@ mod tests {
             .fixed_ephemeral_key_for_testing_only(&initiator_ephemeral)
             .build_initiator()
             .unwrap();
-        let mut responder = Builder::with_resolver(pattern(), Box::new(Primitives))
+        let mut responder = Builder::with_resolver(pattern(), Box::new(Primitives::default()))
             .local_private_key(&responder_static)
             .unwrap()
             .prologue(b"John Galt")

@@ -5,6 +5,7 @@ use super::keyring::{Gone, Keyring, Waiting};
 use super::local::Local;
 use super::mac::MacKeys;
 use super::message::{self, DATA_OVERHEAD};
+use super::noise::{Agreed, Known};
 use super::session::{Agreement, Session};
 use super::timer::{
     CALL_INTERVAL, COOKIE_USE_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, Timers, earlier, is_due,
@@ -23,6 +24,8 @@ pub(super) struct Remote {
     id: PeerId,
     pub(super) public_key: PublicKey,
     preshared_key: Zeroizing<[u8; KEY_LEN]>,
+    /// What both static keys agree on; known from the first initiation on.
+    agreed: Option<Agreed>,
     /// What we write into our handshake messages, and open its cookies with.
     macs: MacKeys,
     endpoint: Option<SocketAddr>,
@@ -69,6 +72,7 @@ impl Remote {
             id,
             public_key,
             preshared_key: peer.preshared_key.clone(),
+            agreed: None,
             macs: MacKeys::of(&public_key),
             endpoint: peer.endpoint,
             keyring: Keyring::default(),
@@ -233,9 +237,16 @@ impl Remote {
     ) -> Option<[u8; message::INITIATION_LEN]> {
         self.drop_pending(local);
         let timestamp = local.calendar.timestamp(now);
+        if self.agreed.is_none() {
+            self.agreed = Agreed::between(local.private_key.as_bytes(), &self.public_key.0);
+        }
+        let known = Known {
+            public: local.public_key.0,
+            agreed: self.agreed.clone(),
+        };
         let (initiator, noise) = Initiator::write_initiation(
             &local.pattern,
-            &local.private_key,
+            (&local.private_key, Some(known)),
             &self.public_key,
             &self.preshared_key,
             &timestamp,

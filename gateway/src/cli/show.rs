@@ -224,6 +224,12 @@ fn status(style: Style, status: &Status) -> String {
             style.red("NOT balanced")
         },
     );
+    for problem in &status.host.problems {
+        let _ = writeln!(text, "{} {}", style.red("degraded:"), problem.detail);
+    }
+    if !status.host.problems.is_empty() {
+        text.push('\n');
+    }
     for (port, on) in &status.offloads {
         let on = if on.is_empty() {
             "none".to_owned()
@@ -587,6 +593,11 @@ fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
     ];
     let row = |neighbor: &NeighborView| {
         let mac = neighbor.mac.clone();
+        let state = match (&neighbor.conflict_mac, &neighbor.previous_mac) {
+            (Some(other), _) => format!("{}, conflict: {other} claims it too", neighbor.state),
+            (None, Some(before)) => format!("{}, was {before}", neighbor.state),
+            (None, None) => neighbor.state.clone(),
+        };
         [
             neighbor.age_seconds.map_or_else(|| "-".to_owned(), span),
             neighbor.path.clone(),
@@ -594,7 +605,7 @@ fn neighbors(style: Style, neighbors: &[NeighborView]) -> String {
             neighbor.side.clone(),
             neighbor.address.to_string(),
             mac.unwrap_or_else(|| "Incomplete".to_owned()),
-            neighbor.state.clone(),
+            state,
         ]
     };
     table(style, &header, neighbors.iter().map(row))

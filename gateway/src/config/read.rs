@@ -9,13 +9,17 @@ use super::schema::{
 };
 use super::value::{
     Address, Endpoint, File, HostPort, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network,
-    OneOf, PathName, Switch, Text, Time, Whole, Wrong, described,
+    OneOf, PathName, StationMac, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
 use crate::sku::{self, Edition};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
+
+/// Metric of kernel routes: better than what DHCP and router advertisements give (100 to 1024), worse than
+/// what people and the kernel set for IPv4 (0).
+pub const HOST_ROUTE_METRIC: u32 = 20;
 
 /// Default socket of the control API.
 pub const DEFAULT_SOCKET: &str = "/run/vng/vng.sock";
@@ -93,6 +97,7 @@ impl Vnet {
             mtu: 1_500,
             host_address: Vec::new(),
             host_routes: false,
+            host_route_metric: HOST_ROUTE_METRIC,
             offload: true,
         }
     }
@@ -144,6 +149,10 @@ fn vnet(walk: &mut Walk, section: Section) -> Vnet {
         host_routes: section
             .optional(walk, "host_routes", &Switch)
             .unwrap_or(false),
+        // IPv6 takes 0 for "the default", which is 1024.
+        host_route_metric: section
+            .optional(walk, "host_route_metric", &Whole(1, 0xFFFF_FFFE))
+            .map_or(HOST_ROUTE_METRIC, |metric| metric as u32),
         offload: section.optional(walk, "offload", &Switch).unwrap_or(true),
     };
     section.finish(walk);
@@ -334,6 +343,7 @@ fn link(walk: &mut Walk, section: Section, index: usize) -> Link {
             .unwrap_or(0x88A8),
         address: section.required_list(walk, "address", &InterfaceAddress),
         neighbor: section.required_list(walk, "neighbor", &Address),
+        neighbor_mac: section.list(walk, "neighbor_mac", &StationMac),
         mac: section.optional(walk, "mac", &Mac).unwrap_or(LinkMac::Own),
         offload: section.optional(walk, "offload", &Switch).unwrap_or(true),
         bgp: section

@@ -46,6 +46,8 @@ pub struct Vnet {
     pub host_address: Vec<IpNet>,
     /// Whether kernel routes to the reachable prefixes are set through the device.
     pub host_routes: bool,
+    /// Metric of those routes: the machine's own to the same prefix with a better one stay in force.
+    pub host_route_metric: u32,
     /// Virtio-net header, TSO and USO on the device; a switch for kernels that have them broken.
     pub offload: bool,
 }
@@ -178,6 +180,8 @@ pub struct Link {
     pub address: Vec<IpNet>,
     /// Next hops, at most one of each family.
     pub neighbor: Vec<IpAddr>,
+    /// MAC addresses of the next hops, never asked for: one for each, or one for all; empty: they are asked for.
+    pub neighbor_mac: Vec<[u8; 6]>,
     /// MAC address in use.
     pub mac: LinkMac,
     /// GSO and checksum offload over the packet socket.
@@ -186,6 +190,17 @@ pub struct Link {
     pub bgp: Option<Bgp>,
     /// BFD session, kept, not yet run.
     pub bfd: Option<Bfd>,
+}
+
+impl Link {
+    /// The given MAC address of each next hop, in their order.
+    pub fn neighbor_macs(&self) -> Vec<Option<[u8; 6]>> {
+        let of = |place: usize| match self.neighbor_mac.as_slice() {
+            [one] => Some(*one),
+            each => each.get(place).copied(),
+        };
+        (0..self.neighbor.len()).map(of).collect()
+    }
 }
 
 /// `bgp = { ... }` of a link.

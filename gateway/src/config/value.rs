@@ -607,5 +607,22 @@ impl Kind for Mac {
     }
 }
 
+/// The MAC address of another station.
+pub(super) struct StationMac;
+
+impl Kind for StationMac {
+    type Value = [u8; 6];
+
+    fn allowed(&self) -> String {
+        "a station's address such as \"02:00:00:00:00:01\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<Self::Value, Wrong> {
+        let text = text(value)?;
+        mac(text)
+            .ok_or_else(|| Wrong::new("is not a MAC address", format!("found {}", quoted(text))))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,15 +5,30 @@
 //! of [`Adjacency::poll`] and [`Adjacency::deadline`].
 
 use super::discovery::{self, Frame, Message, Refusal};
-use super::neighbor::{Heard, Mac, Neighbor};
+use super::neighbor::{Heard, Mac, Neighbor, News};
 use routing::health::Reachability;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Answers that wait to be sent. More than a burst of questions needs; the rest is dropped, and who
 /// asked asks again.
 const OUTBOX: usize = 64;
+
+/// News that wait to be told; more only say the same again.
+const NEWS: usize = 16;
+
+/// How long a claim to an own address is remembered, and not told anew.
+const CLAIM: Duration = Duration::from_mins(5);
+
+/// Something about an address of the link that somebody should know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkNews {
+    /// About a next hop.
+    Neighbor(IpAddr, News),
+    /// Another station, of this MAC address, claims an address of the gateway's own.
+    Claimed(IpAddr, Mac),
+}
 
 /// What came in, by what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,21 +55,41 @@ pub struct Adjacency {
     neighbors: Vec<(IpAddr, Neighbor)>,
     outbox: VecDeque<Frame>,
     count: AdjacencyCount,
+    /// Who claims which of the own addresses, and since when that was last said.
+    claims: Vec<(IpAddr, Mac, Instant)>,
+    news: Vec<LinkNews>,
 }
 
 impl Adjacency {
     /// A link whose end has `mac` and the addresses `own`, and that has these next hops; they are asked
     /// for `now`. A next hop without an own address of its IP version is never asked for.
     pub fn new(now: Instant, mac: Mac, own: Vec<IpAddr>, neighbors: Vec<IpAddr>) -> Self {
+        let neighbors = neighbors.into_iter().map(|address| (address, None));
+        Self::with_fixed(now, mac, own, neighbors)
+    }
+
+    /// The same, where some next hops have a MAC address that is given and never asked for.
+    pub fn with_fixed(
+        now: Instant,
+        mac: Mac,
+        own: Vec<IpAddr>,
+        neighbors: impl IntoIterator<Item = (IpAddr, Option<Mac>)>,
+    ) -> Self {
+        let entry = |fixed: Option<Mac>| match fixed {
+            Some(mac) => Neighbor::fixed(now, mac),
+            None => Neighbor::new(now),
+        };
         Self {
             mac,
             own,
             neighbors: neighbors
                 .into_iter()
-                .map(|address| (address, Neighbor::new(now)))
+                .map(|(address, fixed)| (address, entry(fixed)))
                 .collect(),
             outbox: VecDeque::new(),
             count: AdjacencyCount::default(),
+            claims: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -67,9 +102,7 @@ impl Adjacency {
                 target,
                 ..
             }) => {
-                if self.is_conflict(sender, mac) {
-                    self.count.conflicts += 1;
-                }
+                self.claimed(now, sender, mac);
                 if let (Some(sender), Some(_)) = (sender, mac) {
                     let heard = Heard {
                         mac,
@@ -92,8 +125,7 @@ impl Adjacency {
                 answers,
                 replaces,
             }) => {
-                if self.is_conflict(Some(about), mac) {
-                    self.count.conflicts += 1;
+                if self.claimed(now, Some(about), mac) {
                     return;
                 }
                 let heard = Heard {
@@ -114,7 +146,7 @@ impl Adjacency {
             return Some(frame);
         }
         for (target, neighbor) in &mut self.neighbors {
-            while neighbor.deadline() <= now {
+            while neighbor.deadline().is_some_and(|next| next <= now) {
                 let Some(to) = neighbor.poll(now) else {
                     continue;
                 };
@@ -131,7 +163,8 @@ impl Adjacency {
 
     /// When [`Adjacency::poll`] has something to do; `None`: only after a frame has come in.
     pub fn deadline(&self) -> Option<Instant> {
-        self.neighbors.iter().map(|(_, n)| n.deadline()).min()
+        let deadlines = self.neighbors.iter().filter_map(|(_, n)| n.deadline());
+        deadlines.min()
     }
 
     /// The link has come up, or its MAC address is another one: tells the gateway's addresses to
@@ -152,6 +185,26 @@ impl Adjacency {
         if let Some(neighbor) = self.entry(address) {
             neighbor.confirmed(now);
         }
+    }
+
+    /// A probe by way of this link went unanswered: its next hops may have other addresses by now.
+    pub fn doubted(&mut self, now: Instant) {
+        for (_, neighbor) in &mut self.neighbors {
+            neighbor.doubted(now);
+        }
+    }
+
+    /// What has happened since the last call that somebody should know of.
+    pub fn take_news(&mut self) -> Vec<LinkNews> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Who lately claimed this address of the gateway's own.
+    pub fn claimant(&self, now: Instant, own: IpAddr) -> Option<Mac> {
+        let mut claims = self.claims.iter().rev();
+        let claim =
+            claims.find(|(a, _, at)| *a == own && now.saturating_duration_since(*at) < CLAIM);
+        claim.map(|(_, mac, _)| *mac)
     }
 
     /// A worker has packets that wait for this next hop.
@@ -201,8 +254,11 @@ impl Adjacency {
         match self.entry(about) {
             // Our own MAC comes back where a frame was mirrored to us; nobody lives there but us.
             Some(neighbor) if !own => {
-                neighbor.heard(now, heard);
+                let news = neighbor.heard(now, heard);
                 self.count.heard += 1;
+                if let Some(news) = news {
+                    self.tell(LinkNews::Neighbor(about, news));
+                }
             }
             _ => self.count.strangers += 1,
         }
@@ -213,9 +269,29 @@ impl Adjacency {
         all.find(|(a, _)| *a == address).map(|(_, n)| n)
     }
 
-    fn is_conflict(&self, claimed: Option<IpAddr>, mac: Option<Mac>) -> bool {
-        claimed.is_some_and(|address| self.own.contains(&address))
-            && mac.is_some_and(|mac| mac != self.mac)
+    /// Whether another station speaks as one of the gateway's own addresses; that is counted and told.
+    fn claimed(&mut self, now: Instant, claimed: Option<IpAddr>, mac: Option<Mac>) -> bool {
+        let own = claimed.filter(|address| self.own.contains(address));
+        let (Some(address), Some(mac)) = (own, mac.filter(|mac| *mac != self.mac)) else {
+            return false;
+        };
+        self.count.conflicts += 1;
+        let known = self.claims.iter().any(|(a, m, at)| {
+            (*a, *m) == (address, mac) && now.saturating_duration_since(*at) < CLAIM
+        });
+        if !known {
+            self.claims
+                .retain(|(a, _, at)| *a != address && now.saturating_duration_since(*at) < CLAIM);
+            self.claims.push((address, mac, now));
+            self.tell(LinkNews::Claimed(address, mac));
+        }
+        true
+    }
+
+    fn tell(&mut self, news: LinkNews) {
+        if self.news.len() < NEWS {
+            self.news.push(news);
+        }
     }
 
     fn send(&mut self, frame: Frame) {

@@ -7,8 +7,9 @@
 
 use crate::config::key_file;
 use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
-use crate::control::bystander::Bystander;
 use crate::control::crew::Seat;
+use crate::control::kernel::presence::{Presence, Wanted};
+use crate::control::kernel::settings::LinkNeeds;
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
@@ -18,7 +19,6 @@ use crate::control::watch::{PathSetup, ProbeSetup};
 use crate::device::DeviceError;
 use crate::device::event::Waker;
 use crate::device::interface::Interface;
-use crate::device::netlink::{Netlink, Route, Via};
 use crate::device::steering::{FlowProgram, NetworkAt};
 use crate::device::tun::{Tun, TunQueue};
 use crate::device::udp::{UdpOptions, UdpSocket};
@@ -65,17 +65,10 @@ pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
 pub(crate) struct LinkParts {
     pub(crate) word: Arc<LinkWord>,
     pub(crate) neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
+    /// Their MAC addresses where they are given, in the same order.
+    pub(crate) neighbor_mac: Vec<Option<[u8; 6]>>,
     pub(crate) recipe: LinkRecipe,
     pub(crate) address: Vec<IpNet>,
-}
-
-impl LinkParts {
-    /// Keeps the kernel's own stack out of the link, where that is needed.
-    pub(crate) fn keep_kernel_out(&self, bystander: &mut Bystander) {
-        if self.recipe.mac.is_none() && self.recipe.tags.is_empty() {
-            bystander.keep_out(&self.recipe.interface);
-        }
-    }
 }
 
 /// The words of every path.
@@ -176,6 +169,7 @@ impl Parts {
                     .iter()
                     .map(|&next| (next, Arc::default()))
                     .collect(),
+                neighbor_mac: link.neighbor_macs(),
                 recipe: LinkRecipe {
                     interface: link.interface.clone(),
                     tags,
@@ -223,14 +217,16 @@ impl Parts {
         (0..workers).map(steps).collect()
     }
 
-    /// Keeps the kernel's own stack out of untagged links that use the interface's MAC address, until the
-    /// answer is dropped.
-    pub(crate) fn keep_kernel_out(&self) -> Bystander {
-        let mut bystander = Bystander::default();
-        for link in &self.links {
-            link.keep_kernel_out(&mut bystander);
-        }
-        bystander
+    /// What untagged links need of the kernel.
+    pub(crate) fn needs(&self) -> Vec<LinkNeeds> {
+        let links = self.links.iter().map(|link| &link.recipe);
+        let untagged = links.filter(|recipe| recipe.tags.is_empty());
+        untagged
+            .map(|recipe| LinkNeeds {
+                interface: recipe.interface.clone(),
+                shares_mac: recipe.mac.is_none(),
+            })
+            .collect()
     }
 
     /// The parts of a link.
@@ -370,6 +366,7 @@ impl Parts {
                 mac: parts.recipe.mac,
                 address: parts.address.clone(),
                 neighbors: parts.neighbors.clone(),
+                neighbor_mac: parts.neighbor_mac.clone(),
                 word: Arc::clone(&parts.word),
             });
             let probe = match (link_of(config, path), site_of(config, path)) {
@@ -460,8 +457,11 @@ fn random() -> Result<u64, RunError> {
     Ok(u64::from_ne_bytes(seed))
 }
 
-/// Makes the TUN device with the kernel's side of it; one queue a worker.
-pub(crate) fn vnet_ports(config: &Config, plan: &Plan) -> Result<Vec<VnetPort>, RunError> {
+/// Makes the TUN device, one queue a worker, and its kernel's side, on which nothing is set yet.
+pub(crate) fn vnet_ports(
+    config: &Config,
+    plan: &Plan,
+) -> Result<(Vec<VnetPort>, Presence), RunError> {
     let workers = usize::from(config.control.workers);
     let vnet = &config.vnet;
     let system = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
@@ -473,39 +473,33 @@ pub(crate) fn vnet_ports(config: &Config, plan: &Plan) -> Result<Vec<VnetPort>, 
     {
         tracing::warn!("the kernel shares flows out over workers by rules of its own: {error}");
     }
-    let mut netlink = Netlink::open().map_err(|error| system(&error))?;
-    for &address in &vnet.host_address {
-        netlink
-            .add_address(&tun.name, address)
-            .map_err(|error| system(&error))?;
-    }
-    set_host_routes(&mut netlink, &tun.name, &[], &plan.host_routes)?;
+    let presence = Presence::new(&tun.name, tun.index, tun.persistent, wanted(config, plan))
+        .map_err(|error| system(&error))?;
     let port = |queue: TunQueue| VnetPort {
         queue,
         offload: tun.vnet_header,
         uso: tun.uso,
     };
-    Ok(tun.queues.into_iter().map(port).collect())
+    Ok((tun.queues.into_iter().map(port).collect(), presence))
 }
 
-/// Sets kernel routes through `device` to `wanted` and takes away those of `old` that are not wanted.
-pub(crate) fn set_host_routes(
-    netlink: &mut Netlink,
-    device: &str,
-    old: &[IpNet],
-    wanted: &[IpNet],
-) -> Result<(), RunError> {
-    for prefix in wanted.iter().filter(|prefix| !old.contains(prefix)) {
-        netlink
-            .replace_route(&Route::new(*prefix, Via::Link(device)))
-            .map_err(|error| RunError::System(error.to_string()))?;
+/// What the kernel's side of the device is to be.
+pub(crate) fn wanted(config: &Config, plan: &Plan) -> Wanted {
+    // The kernel has nothing to do with a tunnel over a circuit.
+    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let by_kernel = sites.filter(|site| site.over.is_none());
+    let mut endpoints: Vec<_> = by_kernel
+        .filter_map(|site| site.endpoint.map(|endpoint| endpoint.ip()))
+        .collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    Wanted {
+        mtu: config.vnet.mtu,
+        addresses: config.vnet.host_address.clone(),
+        routes: plan.host_routes.clone(),
+        metric: config.vnet.host_route_metric,
+        endpoints,
     }
-    for prefix in old.iter().filter(|prefix| !wanted.contains(prefix)) {
-        if let Err(error) = netlink.delete_route(&Route::new(*prefix, Via::Link(device))) {
-            tracing::warn!(%error, "kernel route not taken away");
-        }
-    }
-    Ok(())
 }
 
 /// One worker's tunnels on the base port, on the port of each lane that it owns, and over each circuit that

@@ -23,6 +23,8 @@ pub struct HealthView {
     pub paths: Vec<PathView>,
     /// Every configured next hop, in path order.
     pub neighbors: Vec<NeighborView>,
+    /// Own addresses that others claim.
+    pub claims: Vec<Claim>,
 }
 
 /// One path.
@@ -86,6 +88,21 @@ pub struct NeighborView {
     pub state: NeighborState,
     /// When it last proved that it is there.
     pub confirmed: Option<Instant>,
+    /// The MAC address before, and when it changed, if that is not long ago.
+    pub previous: Option<(Mac, Instant)>,
+    /// Another MAC address that answers for it as well.
+    pub conflict: Option<Mac>,
+}
+
+/// Another station speaks as an address of the gateway's own on a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The link's name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The other's MAC address.
+    pub mac: Mac,
 }
 
 /// A path's change of state.

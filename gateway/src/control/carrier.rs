@@ -5,9 +5,15 @@
 //! net/core/link_watch.c). The second of two links that are cut together would be found a second late.
 //! A question about a link (RTM_GETLINK) has its pending change carried out first
 //! (`linkwatch_sync_dev`, Linux 3.12), and the notification goes out with it. So a thread of its own asks
-//! about every link all the time and throws the answers away: what matters is the notification, which
-//! control hears where it hears all others. It is a thread of its own because a question waits for the
-//! kernel's configuration lock (rtnl), which others may hold for long; control itself never waits for it.
+//! about every link for as long as the kernel may hold something back, and throws the answers away: what
+//! matters is the notification, which control hears where it hears all others. It asks
+//!
+//! - after a change of any link that control hears of: all the time, until the kernel holds back no more
+//! - after a lost probe: once. A change that nobody here saw (in another network namespace) may have the
+//!   kernel hold back this one's carrier
+//!
+//! and sleeps otherwise. It is a thread of its own because a question waits for the kernel's configuration
+//! lock (rtnl), which others may hold for long; control itself never waits for it.
 
 use crate::device::event::{Poller, Waker};
 use crate::device::netlink::Netlink;
@@ -17,12 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time between two rounds of questions while nothing has happened: the longest that a carrier change
-/// stays unnoticed after one that was not seen from here. One question costs about 10 us.
-const ROUND: Duration = Duration::from_millis(20);
-
-/// And after something has happened: the kernel is likely to hold back what happens next.
-const QUICK_ROUND: Duration = Duration::from_millis(2);
+/// Time between two rounds of questions after something has happened. One question costs about 10 us.
+const ROUND: Duration = Duration::from_millis(2);
 
 /// How long the kernel holds it back (HZ jiffies), with the time that a round may take.
 const HELD_BACK: Duration = Duration::from_millis(1100);
@@ -56,7 +58,12 @@ impl Carrier {
         self.waker.wake();
     }
 
-    /// Something has happened to an interface: asks more often for as long as the kernel holds back.
+    /// Asks once.
+    pub(crate) fn nudge(&self) {
+        self.waker.wake();
+    }
+
+    /// Something has happened to an interface: asks for as long as the kernel holds back.
     pub(crate) fn hurry(&self, now: Instant) {
         self.wanted().quick_until = Some(now + HELD_BACK);
         self.waker.wake();
@@ -84,8 +91,7 @@ impl Carrier {
                 let _ = netlink.link(name);
             }
             let quick = quick_until.is_some_and(|until| Instant::now() < until);
-            let round = if quick { QUICK_ROUND } else { ROUND };
-            let pause = (!names.is_empty()).then_some(round);
+            let pause = (quick && !names.is_empty()).then_some(ROUND);
             if poller.wait(pause)?.count() > 0 {
                 self.waker.clear();
             }

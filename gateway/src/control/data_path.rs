@@ -4,6 +4,7 @@
 use crate::config::schema::Config;
 use crate::control::assembly::{self, Parts};
 use crate::control::crew;
+use crate::control::kernel::presence::Presence;
 use crate::control::limit;
 use crate::control::plan::Plan;
 use crate::control::supervisor::RunError;
@@ -53,11 +54,13 @@ pub struct DataPath {
     pub offloads: BTreeMap<String, Vec<String>>,
     /// The forwarding state, which all of them read.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
+    /// The kernel's side of the TUN device: [`Presence::establish`] sets it up.
+    pub presence: Arc<Presence>,
     pub(crate) parts: Arc<Parts>,
 }
 
 impl DataPath {
-    /// Opens all devices in the calling thread's network namespace. `started` is time zero of what tunnels
+    /// Opens all devices in the calling thread's network namespace, and changes nothing else of the machine. `started` is time zero of what tunnels
     /// tell of themselves; workers wake `control` for what only it can do.
     ///
     /// # Errors
@@ -91,7 +94,7 @@ impl DataPath {
         let forwarding = parts.forwarding(config, plan, (limits, flows), hits);
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
-        let vnets = assembly::vnet_ports(config, plan)?;
+        let (vnets, presence) = assembly::vnet_ports(config, plan)?;
         let useless = tunnels::useless_keys(config).map_err(RunError::System)?;
         if !useless.is_empty() {
             let why = "no handshake can use their public keys";
@@ -139,6 +142,7 @@ impl DataPath {
             handles,
             offloads,
             forwarding,
+            presence: Arc::new(presence),
             parts,
         })
     }

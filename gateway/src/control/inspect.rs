@@ -6,12 +6,13 @@ use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::describe::PathHealth;
+use crate::control::kernel::presence::PresenceView;
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::tunnels::TunnelSet;
 use crate::control::view::{
-    BgpView, CircuitView, ClientView, Event, GatewayStatus, LaneView, LinkView, MemberHealth,
-    NeighborView, PathStatus, ProbeStatus, Status, TunnelView,
+    BgpView, CircuitView, ClientView, Event, GatewayStatus, HostProblem, HostStatus, LaneView,
+    LinkView, MemberHealth, NeighborView, PathStatus, ProbeStatus, Status, TunnelView,
 };
 use crate::pipeline::shape::Rates;
 use crate::telemetry::ledger::{Sum, Totals};
@@ -26,6 +27,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// The kernel's side of the TUN device.
+pub fn host(view: PresenceView) -> HostStatus {
+    let problems = view.problems.into_iter().map(|problem| HostProblem {
+        reason: problem.reason.to_owned(),
+        detail: problem.detail,
+    });
+    let problems: Vec<_> = problems.collect();
+    let state = if problems.is_empty() {
+        "up"
+    } else {
+        "degraded"
+    };
+    HostStatus {
+        state: state.to_owned(),
+        device: view.device,
+        routes: view.routes as u64,
+        problems,
+    }
+}
 
 /// A path's change of state.
 pub fn event(event: &board::Event) -> Event {
@@ -143,7 +164,7 @@ fn state_of(views: &[PathView], path: &PathPlan) -> (String, Option<String>) {
     (view.state.name().to_owned(), reason)
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
@@ -418,15 +439,27 @@ pub(crate) fn neighbors(plan: &Plan, parts: &Parts, view: &HealthView) -> Vec<Ne
             mac: neighbor.mac.map(mac_text),
             state: neighbor.state.name().to_owned(),
             age_seconds: neighbor.confirmed.map(|at| at.elapsed().as_secs_f64()),
+            previous_mac: neighbor.previous.map(|(mac, _)| mac_text(mac)),
+            changed_seconds: neighbor.previous.map(|(_, at)| at.elapsed().as_secs_f64()),
+            conflict_mac: neighbor.conflict.map(mac_text),
         }));
-        views.extend(link.address.iter().map(|address| NeighborView {
-            path: path.name.clone(),
-            interface: link.recipe.interface.clone(),
-            side: "gateway".to_owned(),
-            address: address.addr(),
-            mac: link.recipe.mac.map(mac_text),
-            state: "own".to_owned(),
-            age_seconds: None,
+        views.extend(link.address.iter().map(|address| {
+            NeighborView {
+                path: path.name.clone(),
+                interface: link.recipe.interface.clone(),
+                side: "gateway".to_owned(),
+                address: address.addr(),
+                mac: link.recipe.mac.map(mac_text),
+                state: "own".to_owned(),
+                age_seconds: None,
+                previous_mac: None,
+                changed_seconds: None,
+                conflict_mac: view
+                    .claims
+                    .iter()
+                    .find(|claim| (&claim.name, claim.address) == (&path.name, address.addr()))
+                    .map(|claim| mac_text(claim.mac)),
+            }
         }));
     }
     views
@@ -619,6 +652,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     changed(
         "vnet.host_routes",
         old.vnet.host_routes == new.vnet.host_routes,
+    );
+    changed(
+        "vnet.host_route_metric",
+        old.vnet.host_route_metric == new.vnet.host_route_metric,
     );
     let probes = |config: &Config| -> Vec<_> {
         let circuits = circuits_of(config)

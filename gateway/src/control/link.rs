@@ -6,7 +6,7 @@
 //! 3. [`ControlLink::send_due`]: what is to be said to them
 //! 4. [`ControlLink::publish`]: next hops' MAC addresses, for the workers
 
-use super::adjacency::Adjacency;
+use super::adjacency::{Adjacency, LinkNews};
 use super::discovery::solicited_node;
 use super::discovery::{Frame, multicast_mac};
 use super::mistagged::{Mistagged, Seen};
@@ -51,6 +51,8 @@ pub struct LinkSetup {
     pub address: Vec<IpNet>,
     /// Next hops, each with the word that tells the workers its MAC address.
     pub neighbors: Vec<(IpAddr, Arc<NeighborWord>)>,
+    /// The MAC addresses of next hops that are given, in their order; the rest is asked for.
+    pub neighbor_mac: Vec<Option<Mac>>,
     /// Tells the workers of the interface.
     pub word: Arc<LinkWord>,
 }
@@ -73,6 +75,7 @@ impl LinkSetup {
         };
         (&self.interface, self.tags, self.mac, &self.address)
             == (&other.interface, other.tags, other.mac, &other.address)
+            && self.neighbor_mac == other.neighbor_mac
             && words(self) == words(other)
             && Arc::ptr_eq(&self.word, &other.word)
     }
@@ -100,8 +103,14 @@ impl ControlLink {
     /// A link of whose interface nothing is known yet; its socket will be waited for under `token`.
     pub fn new(now: Instant, setup: LinkSetup, token: u64) -> Self {
         let mac = setup.mac.unwrap_or_default();
+        let fixed = setup
+            .neighbor_mac
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(None));
+        let hops: Vec<_> = setup.next_hops().into_iter().zip(fixed).collect();
         Self {
-            adjacency: Adjacency::new(now, mac, setup.own(), setup.next_hops()),
+            adjacency: Adjacency::with_fixed(now, mac, setup.own(), hops),
             facts: setup.word.read(),
             setup,
             interface_mac: None,
@@ -311,6 +320,16 @@ impl ControlLink {
                 self.adjacency.confirmed(now, *address);
             }
         }
+    }
+
+    /// A probe went unanswered: the next hops may have other addresses by now.
+    pub fn doubted(&mut self, now: Instant) {
+        self.adjacency.doubted(now);
+    }
+
+    /// What has happened since the last call that somebody should know of.
+    pub fn take_news(&mut self) -> Vec<LinkNews> {
+        self.adjacency.take_news()
     }
 
     /// Whether the next hop of this IP version can be sent to.

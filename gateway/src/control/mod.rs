@@ -10,13 +10,13 @@
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them; [`sources`]: who may use which source
 //! - [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
+//! - `kernel`: what is set in the machine's kernel: the device's side, routes, parameters of interfaces
 //! - [`api`], [`client`]: the control socket
 
 pub mod adjacency;
 pub mod api;
 mod assembly;
 pub mod board;
-mod bystander;
 mod carrier;
 pub mod client;
 pub(crate) mod crew;
@@ -30,6 +30,7 @@ mod foresee;
 pub mod handle;
 pub mod host;
 pub mod inspect;
+pub mod kernel;
 mod limit;
 pub mod link;
 pub mod mistagged;

@@ -15,6 +15,9 @@
 //! each IP version of a link, and the health of a path hangs on it:
 //! - It does not wait for traffic: an entry that has grown old is probed at once, so STALE and DELAY of
 //!   the RFC pass in no time, and a neighbour that is gone is found without a packet to lose.
+//! - A probe that goes unanswered puts a known address in doubt: the neighbour may have another one, as after
+//!   a change of equipment that nobody announced. It is asked at once, the known address first and everybody
+//!   100 ms later, so that the new one is in use before a path is given up.
 //! - A resolution begins with requests after 0, 100 and 400 ms and fails after 1.4 s, not after 3 s.
 //! - It never ends: a failed entry asks again after 1, 2, 4, 5, 5 ... s.
 //!
@@ -37,6 +40,20 @@ const QUICK: [Duration; 3] = [
 
 /// Waits after the requests to an address that has grown old (RETRANS_TIMER, RFC 4861 section 10).
 const CALM: [Duration; 3] = [Duration::from_secs(1); 3];
+
+/// Waits after the requests of an address that is in doubt. The second goes to everybody. It fails no sooner
+/// than one that has grown old: one lost probe is no reason to give a neighbour up.
+const DOUBT: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(900),
+    Duration::from_secs(2),
+];
+
+/// How long it is remembered that two have answered for one address, and that the address was another.
+const REMEMBERED: Duration = Duration::from_mins(5);
+
+/// A change back within so long: both are alive.
+const FLAP: Duration = Duration::from_mins(1);
 
 /// The longest wait between two requests to a neighbour that does not answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -64,6 +81,25 @@ pub struct Heard {
     pub replaces: bool,
 }
 
+/// What a message has told that somebody should know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The neighbour has another address now.
+    Changed {
+        /// Before.
+        from: Mac,
+        /// Now.
+        to: Mac,
+    },
+    /// Two answer for the neighbour's address.
+    Conflict {
+        /// The one in use.
+        used: Mac,
+        /// The other.
+        other: Mac,
+    },
+}
+
 /// State of the entry, as `vng show neighbors` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeighborState {
@@ -75,6 +111,8 @@ pub enum NeighborState {
     Probe,
     /// Did not answer; asked again now and then.
     Failed,
+    /// Given by the configuration, and never asked for.
+    Static,
 }
 
 impl NeighborState {
@@ -85,6 +123,7 @@ impl NeighborState {
             Self::Reachable => "reachable",
             Self::Probe => "probe",
             Self::Failed => "failed",
+            Self::Static => "static",
         }
     }
 }
@@ -103,6 +142,12 @@ pub struct Neighbor {
     /// When the next request is due, or the state ends.
     next: Instant,
     waits: [Duration; 3],
+    /// The address before, and when it changed.
+    previous: Option<(Mac, Instant)>,
+    /// Another that answers for the same, and when it last did.
+    rival: Option<(Mac, Instant)>,
+    /// When the address in use has last answered a question.
+    answered: Option<Instant>,
 }
 
 impl Neighbor {
@@ -117,12 +162,25 @@ impl Neighbor {
             asked: None,
             next: now,
             waits: QUICK,
+            previous: None,
+            rival: None,
+            answered: None,
+        }
+    }
+
+    /// An entry whose address is given, and holds whatever anybody says.
+    pub fn fixed(now: Instant, mac: Mac) -> Self {
+        Self {
+            state: NeighborState::Static,
+            mac: Some(mac),
+            proven: true,
+            ..Self::new(now)
         }
     }
 
     /// Gives the request that is due, if one is, and moves the entry on.
     pub fn poll(&mut self, now: Instant) -> Option<Solicit> {
-        if now < self.next {
+        if self.deadline().is_none_or(|next| now < next) {
             return None;
         }
         match self.state {
@@ -131,6 +189,10 @@ impl Neighbor {
                 if self.requests as usize >= self.waits.len() =>
             {
                 self.state = NeighborState::Failed;
+                if let Some(mac) = self.mac {
+                    // Who answers next may be somebody else.
+                    self.previous = Some((mac, now));
+                }
                 (self.mac, self.proven, self.requests) = (None, false, 0);
             }
             _ => {}
@@ -148,50 +210,105 @@ impl Neighbor {
             return None;
         }
         self.asked = Some(now);
-        let last = self.requests as usize >= self.waits.len();
+        // Twice the known address, then everybody; in doubt, once.
+        let alone = if self.waits == DOUBT { 1 } else { 2 };
         Some(match self.mac {
-            Some(mac) if !last => Solicit::Known(mac),
+            Some(mac) if self.requests <= alone => Solicit::Known(mac),
             _ => Solicit::Everybody,
         })
     }
 
     /// Takes what the neighbour told (RFC 4861, 7.2.3 for requests, 7.2.5 for advertisements). The caller
     /// has checked that it is the configured neighbour's and well-formed.
-    pub fn heard(&mut self, now: Instant, heard: Heard) {
+    pub fn heard(&mut self, now: Instant, heard: Heard) -> Option<News> {
         // An answer to a question that nobody asked proves nothing.
         let solicited = heard.solicited && self.is_asking(now);
         let Some(known) = self.mac else {
-            let Some(mac) = heard.mac else { return };
+            let mac = heard.mac?;
+            let before = self.previous.filter(|(before, _)| *before != mac);
             self.mac = Some(mac);
             if solicited {
+                self.answered = Some(now);
                 self.confirm(now);
             } else {
                 self.begin_probe(now, QUICK);
             }
-            return;
+            return before.map(|(from, _)| News::Changed { from, to: mac });
         };
         let other = heard.mac.filter(|&mac| mac != known);
+        if let Some(mac) = other
+            && self.state == NeighborState::Static
+        {
+            return self.rivalled(now, known, mac);
+        }
         if other.is_some() && !heard.replaces {
             // 7.2.5: what is known stays, and is doubted.
             if self.state == NeighborState::Reachable {
                 self.begin_probe(now, QUICK);
             }
-            return;
+            return None;
         }
+        // Two answers to one question: the first holds, as with the kernel (locktime), or traffic would
+        // change over with each question.
+        let both = self.answered.is_some() && self.answered >= self.asked;
+        if let Some(mac) = other
+            && solicited
+            && both
+        {
+            return self.rivalled(now, known, mac);
+        }
+        let mut news = None;
         if let Some(mac) = other {
+            let back = self
+                .previous
+                .is_some_and(|(before, at)| before == mac && now.duration_since(at) < FLAP);
             self.mac = Some(mac);
+            self.previous = Some((known, now));
+            self.answered = None;
+            news = Some(News::Changed {
+                from: known,
+                to: mac,
+            });
+            if back {
+                news = self.rivalled(now, mac, known).or(news);
+            }
         }
         if solicited {
+            self.answered = Some(now);
             self.confirm(now);
         } else if other.is_some() {
             self.begin_probe(now, QUICK);
+        }
+        news
+    }
+
+    /// Another answers for the same address; news if that is not known yet.
+    fn rivalled(&mut self, now: Instant, used: Mac, other: Mac) -> Option<News> {
+        let known = self.rival(now) == Some(other);
+        self.rival = Some((other, now));
+        (!known).then_some(News::Conflict { used, other })
+    }
+
+    /// A probe by way of the neighbour went unanswered: a known address is asked at once whether it is still
+    /// the neighbour's, and one that is not known is asked for; neither more than once a second.
+    pub fn doubted(&mut self, now: Instant) {
+        let lately = self
+            .asked
+            .is_some_and(|asked| now.saturating_duration_since(asked) < SHORTEST_RETRY);
+        match self.state {
+            NeighborState::Reachable if !lately => self.begin_probe(now, DOUBT),
+            NeighborState::Probe if self.waits == CALM => self.begin_probe(now, DOUBT),
+            NeighborState::Failed => self.wanted(now),
+            _ => {}
         }
     }
 
     /// Something sent to the neighbour has just come back from beyond it (RFC 4861, 7.3.1): its address
     /// is good for a while without asking. Nothing if no address is known.
     pub fn confirmed(&mut self, now: Instant) {
-        if self.mac.is_some() {
+        if self.state == NeighborState::Static {
+            self.confirmed = Some(now);
+        } else if self.mac.is_some() {
             self.confirm(now);
         }
     }
@@ -207,6 +324,9 @@ impl Neighbor {
 
     /// The link has come back or is another one: what is known may be used, and must be confirmed.
     pub fn restart(&mut self, now: Instant) {
+        if self.state == NeighborState::Static {
+            return;
+        }
         self.proven = false;
         if self.mac.is_some() {
             self.begin_probe(now, QUICK);
@@ -216,9 +336,25 @@ impl Neighbor {
         }
     }
 
-    /// When [`Neighbor::poll`] has something to do.
-    pub fn deadline(&self) -> Instant {
-        self.next
+    /// When [`Neighbor::poll`] has something to do; `None`: never.
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.state != NeighborState::Static).then_some(self.next)
+    }
+
+    /// The address before, and when it changed, if that is not long ago.
+    pub fn previous(&self, now: Instant) -> Option<(Mac, Instant)> {
+        let recent = |at: Instant| now.saturating_duration_since(at) < REMEMBERED;
+        self.previous
+            .filter(|&(before, at)| recent(at) && Some(before) != self.mac)
+    }
+
+    /// Another that answers for the same address, if it has lately.
+    pub fn rival(&self, now: Instant) -> Option<Mac> {
+        let recent = |at: Instant| now.saturating_duration_since(at) < REMEMBERED;
+        let rival = self.rival.filter(|&(_, at)| recent(at));
+        rival
+            .map(|(mac, _)| mac)
+            .filter(|mac| self.mac != Some(*mac))
     }
 
     /// State.
@@ -267,224 +403,4 @@ impl Neighbor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const A: Mac = [2, 0, 0, 0, 0, 0xa];
-    const B: Mac = [2, 0, 0, 0, 0, 0xb];
-    const MS: Duration = Duration::from_millis(1);
-    const ANSWER: Heard = Heard {
-        mac: Some(A),
-        solicited: true,
-        replaces: true,
-    };
-
-    /// Runs from deadline to deadline until `end` without an answer.
-    fn silence(neighbor: &mut Neighbor, start: Instant, end: Instant) -> Vec<(Duration, Solicit)> {
-        let mut asked = Vec::new();
-        while neighbor.deadline() < end {
-            let now = neighbor.deadline();
-            asked.extend(neighbor.poll(now).map(|s| (now - start, s)));
-            assert!(neighbor.deadline() > now);
-        }
-        asked
-    }
-
-    fn resolved(now: Instant) -> Neighbor {
-        let mut neighbor = Neighbor::new(now);
-        assert_eq!(neighbor.poll(now), Some(Solicit::Everybody));
-        neighbor.heard(now, ANSWER);
-        neighbor
-    }
-
-    #[test]
-    fn a_resolution_asks_quickly_fails_and_goes_on_asking() {
-        let now = Instant::now();
-        let mut neighbor = Neighbor::new(now);
-        let asked = silence(&mut neighbor, now, now + MS * 20_000);
-        let times: Vec<_> = asked.iter().map(|a| a.0.as_millis()).collect();
-        assert_eq!(times, [0, 100, 400, 2400, 4400, 8400, 13400, 18400]);
-        assert!(asked.iter().all(|a| a.1 == Solicit::Everybody));
-        assert!(neighbor.is_failed() && !neighbor.is_resolved());
-    }
-
-    #[test]
-    fn an_answer_resolves_and_holds_for_thirty_seconds() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        assert_eq!(neighbor.state(), NeighborState::Reachable);
-        assert_eq!(neighbor.mac(), Some(A));
-        assert_eq!(neighbor.deadline(), now + REACHABLE);
-        assert_eq!(neighbor.poll(now + REACHABLE), Some(Solicit::Known(A)));
-        assert_eq!(neighbor.state(), NeighborState::Probe);
-        assert!(neighbor.is_resolved(), "in use while it is confirmed");
-        neighbor.heard(now + REACHABLE, ANSWER);
-        assert_eq!(neighbor.state(), NeighborState::Reachable);
-    }
-
-    #[test]
-    fn an_old_address_is_asked_twice_then_everybody_then_it_fails() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        let asked = silence(&mut neighbor, now, now + REACHABLE + MS * 3001);
-        let expected = [
-            (MS * 30_000, Solicit::Known(A)),
-            (MS * 31_000, Solicit::Known(A)),
-            (MS * 32_000, Solicit::Everybody),
-        ];
-        assert_eq!(asked, expected);
-        assert!(neighbor.is_failed());
-        assert_eq!(neighbor.mac(), None);
-    }
-
-    #[test]
-    fn an_unsolicited_address_is_used_but_proves_nothing() {
-        let now = Instant::now();
-        let mut neighbor = Neighbor::new(now);
-        neighbor.heard(
-            now,
-            Heard {
-                solicited: false,
-                ..ANSWER
-            },
-        );
-        assert_eq!(neighbor.mac(), Some(A));
-        assert!(!neighbor.is_resolved());
-        assert_eq!(neighbor.poll(now), Some(Solicit::Known(A)));
-        neighbor.heard(now + MS, ANSWER);
-        assert!(neighbor.is_resolved());
-    }
-
-    #[test]
-    fn an_answer_that_nobody_asked_for_proves_nothing() {
-        let now = Instant::now();
-        let mut neighbor = Neighbor::new(now);
-        neighbor.heard(now, ANSWER);
-        assert!(!neighbor.is_resolved());
-        let later = now + MS * 20_000;
-        let mut neighbor = resolved(now);
-        neighbor.heard(
-            later,
-            Heard {
-                mac: Some(B),
-                ..ANSWER
-            },
-        );
-        assert_eq!(neighbor.state(), NeighborState::Probe);
-        assert_eq!(neighbor.last_confirmed(), Some(now));
-    }
-
-    #[test]
-    fn without_the_override_flag_a_known_address_stays_and_is_doubted() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        let meek = Heard {
-            mac: Some(B),
-            solicited: true,
-            replaces: false,
-        };
-        neighbor.heard(now, meek);
-        assert_eq!(neighbor.mac(), Some(A));
-        assert_eq!(neighbor.poll(now), Some(Solicit::Known(A)));
-    }
-
-    #[test]
-    fn with_the_override_flag_a_new_address_is_taken_and_confirmed() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        let gratuitous = Heard {
-            mac: Some(B),
-            solicited: false,
-            replaces: true,
-        };
-        neighbor.heard(now + MS, gratuitous);
-        assert_eq!(neighbor.mac(), Some(B));
-        assert_eq!(neighbor.poll(now + MS), Some(Solicit::Known(B)));
-        assert!(neighbor.is_resolved(), "it had answered before");
-    }
-
-    #[test]
-    fn an_advertisement_without_an_address_confirms_the_known_one_only() {
-        let now = Instant::now();
-        let bare = Heard {
-            mac: None,
-            ..ANSWER
-        };
-        let mut neighbor = Neighbor::new(now);
-        neighbor.poll(now);
-        neighbor.heard(now, bare);
-        assert_eq!(neighbor.state(), NeighborState::Incomplete);
-        let mut neighbor = resolved(now);
-        neighbor.poll(now + REACHABLE);
-        neighbor.heard(now + REACHABLE, bare);
-        assert_eq!(neighbor.state(), NeighborState::Reachable);
-    }
-
-    #[test]
-    fn a_waiting_packet_makes_a_failed_entry_ask_but_once_a_second() {
-        let now = Instant::now();
-        let mut neighbor = Neighbor::new(now);
-        let end = now + MS * 9000;
-        silence(&mut neighbor, now, end);
-        neighbor.wanted(end);
-        assert_eq!(neighbor.deadline(), now + MS * 9400);
-        assert!(neighbor.poll(now + MS * 9400).is_some());
-        neighbor.wanted(now + MS * 9401);
-        assert_eq!(neighbor.deadline(), now + MS * 10_400);
-    }
-
-    #[test]
-    fn a_restart_asks_the_known_address_first_and_wants_proof() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        neighbor.restart(now + MS);
-        assert!(!neighbor.is_resolved());
-        let asked = silence(&mut neighbor, now + MS, now + MS * 1400);
-        let expected = [
-            (Duration::ZERO, Solicit::Known(A)),
-            (MS * 100, Solicit::Known(A)),
-            (MS * 400, Solicit::Everybody),
-        ];
-        assert_eq!(asked, expected);
-    }
-
-    #[test]
-    fn traffic_that_comes_back_spares_the_question() {
-        let now = Instant::now();
-        let mut neighbor = resolved(now);
-        neighbor.confirmed(now + MS * 20_000);
-        assert_eq!(neighbor.deadline(), now + MS * 20_000 + REACHABLE);
-        let mut unknown = Neighbor::new(now);
-        unknown.confirmed(now);
-        assert_eq!(unknown.state(), NeighborState::Incomplete);
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_heard_the_clock_moves_on_and_proof_needs_a_question(
-            steps in prop::collection::vec(
-                (0_u32..40_000, any::<bool>(), any::<bool>(), prop::option::of(any::<bool>())),
-                0..100,
-            )
-        ) {
-            let mut now = Instant::now();
-            let mut neighbor = Neighbor::new(now);
-            let mut asked = None;
-            for (wait, solicited, replaces, mac) in steps {
-                now += MS * wait;
-                if neighbor.poll(now).is_some() {
-                    asked = Some(now);
-                }
-                prop_assert!(neighbor.deadline() > now);
-                let before = neighbor.last_confirmed();
-                let mac = mac.map(|b| if b { A } else { B });
-                neighbor.heard(now, Heard { mac, solicited, replaces });
-                if neighbor.last_confirmed() != before {
-                    prop_assert!(solicited);
-                    prop_assert!(asked.is_some_and(|at| now - at <= LONGEST_RETRY));
-                }
-            }
-        }
-    }
-}
+mod tests;

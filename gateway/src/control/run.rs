@@ -14,13 +14,16 @@
 //! books `release(1)`, and what becomes of it. If the queue is full control books `received(LOCAL)` and
 //! a drop for `LocalQueueFull`.
 
+use super::adjacency::LinkNews;
 use super::board::{Event, HealthView, unix_ms};
 use super::carrier::Carrier;
 use super::echo;
 use super::handle::Order;
 pub use super::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
 use super::host::Host;
-use super::link::MAX_FRAME;
+use super::inspect::mac_text;
+use super::link::{ControlLink, MAX_FRAME};
+use super::neighbor::News;
 use super::prober::Secret;
 use super::watch::PathWatch;
 use crate::device::event::Poller;
@@ -302,6 +305,38 @@ impl Control {
                 link.receive(now, buffer);
             }
         }
+        self.tell_news();
+    }
+
+    /// Addresses that have changed or that two claim: a line in the log each.
+    fn tell_news(&mut self) {
+        for path in &mut self.paths {
+            let (name, link) = (&path.setup.name, path.link.as_mut());
+            for news in link.into_iter().flat_map(ControlLink::take_news) {
+                match news {
+                    LinkNews::Neighbor(address, News::Changed { from, to }) => tracing::warn!(
+                        path = name,
+                        neighbor = %address,
+                        from = mac_text(from),
+                        to = mac_text(to),
+                        "the neighbor's MAC address has changed"
+                    ),
+                    LinkNews::Neighbor(address, News::Conflict { used, other }) => tracing::warn!(
+                        path = name,
+                        neighbor = %address,
+                        used = mac_text(used),
+                        other = mac_text(other),
+                        "two stations answer for the neighbor's address; neighbor_mac says which is the right one"
+                    ),
+                    LinkNews::Claimed(address, mac) => tracing::warn!(
+                        path = name,
+                        address = %address,
+                        by = mac_text(mac),
+                        "another station claims an address of the gateway's own"
+                    ),
+                }
+            }
+        }
     }
 
     // ---- the gateway's own packets ------------------------------------------------------------
@@ -361,7 +396,7 @@ impl Control {
     // ---- what is due --------------------------------------------------------------------------
 
     fn send_due(&mut self, now: Instant) {
-        let mut resolved = false;
+        let (mut resolved, mut lost) = (false, false);
         for path in &mut self.paths {
             if let Some(link) = &mut path.link {
                 link.take_wanted(now);
@@ -375,6 +410,11 @@ impl Control {
                 give(&self.ledger, port, Some(path.setup.path), packet);
                 port.bell.ring();
             }
+            lost |= path.take_lost();
+        }
+        if lost {
+            // A lost carrier that the kernel has not told of yet would look the same.
+            self.carrier.nudge();
         }
         if resolved {
             // Packets may wait for the address.
@@ -499,7 +539,12 @@ impl Control {
             neighbors: self
                 .paths
                 .iter()
-                .flat_map(PathWatch::neighbor_views)
+                .flat_map(|path| path.neighbor_views(now))
+                .collect(),
+            claims: self
+                .paths
+                .iter()
+                .flat_map(|path| path.claims(now))
                 .collect(),
         });
     }

@@ -9,6 +9,7 @@ use crate::control::data_path::{SPARE_PATHS, WorkerHandle, ledger_ports};
 use crate::control::describe;
 use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
+use crate::control::kernel::presence::Presence;
 use crate::control::limit;
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::resize;
@@ -55,6 +56,8 @@ pub(crate) struct Running {
     started: Instant,
     current: Mutex<Current>,
     offloads: BTreeMap<String, Vec<String>>,
+    /// The kernel's side of the TUN device.
+    presence: Arc<Presence>,
     /// Ports that every ledger has room for.
     ledger_ports: usize,
     forwarding: Arc<ArcSwap<Forwarding>>,
@@ -76,7 +79,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(
-        (path, started): (&Path, Instant),
+        (path, started, presence): (&Path, Instant, Arc<Presence>),
         (config, plan, parts, offloads): (Config, Plan, Arc<Parts>, BTreeMap<String, Vec<String>>),
         forwarding: Arc<ArcSwap<Forwarding>>,
         control: Arc<ControlHandle>,
@@ -96,6 +99,7 @@ impl Running {
                 generation,
             }),
             offloads,
+            presence,
             ledger_ports,
             forwarding,
             control,
@@ -277,6 +281,7 @@ impl Gateway for Running {
         (status.incarnation, status.recreated) = (self.incarnation, self.recreated);
         status.workers = self.workers.len() as u16;
         status.offloads.clone_from(&self.offloads);
+        status.host = inspect::host(self.presence.view());
         status.ledger_balanced = totals.imbalance() == 0;
         status.events = self
             .control
@@ -510,7 +515,6 @@ impl Running {
         // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
         // forwarding state does not know. New tunnels are there before routes lead to them, and those that
         // are gone stay as long as routes do.
-        let mut netlink = Netlink::open().map_err(|error| Refusal::failed(error.to_string()))?;
         tunnels::carry_out(&self.workers, before).map_err(Refusal::failed)?;
         let old = self.forwarding.load_full();
         let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
@@ -519,10 +523,13 @@ impl Running {
         let forwarding = parts.forwarding(&new, &plan, (limits, flows), hits);
         let replaced = self.forwarding.swap(Arc::new(forwarding));
         self.retired().push(replaced);
-        let device = &new.vnet.device;
-        let (old, wanted) = (&current.plan.host_routes, &plan.host_routes);
-        if let Err(error) = assembly::set_host_routes(&mut netlink, device, old, wanted) {
-            report.warnings.push(format!("kernel routes: {error:?}"));
+        // What others have changed on the device is put right as well, and said.
+        match self.presence.want(assembly::wanted(&new, &plan)) {
+            Ok((done, conflicts)) => {
+                report.changed.extend(done);
+                report.warnings.extend(conflicts);
+            }
+            Err(error) => report.warnings.push(format!("kernel routes: {error}")),
         }
         // Control may have judged a path between the plan and the store: it looks at all of them anew.
         if !self.control.watch(parts.watch(&new, &plan)) {

@@ -14,9 +14,10 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Server;
 use crate::control::assembly::Parts;
 use crate::control::board::unix_ms;
-use crate::control::bystander::Bystander;
 use crate::control::data_path::{DataPath, ledger_ports};
 use crate::control::descriptors;
+use crate::control::kernel::keeper::Keeper;
+use crate::control::kernel::settings::{self, Settings};
 use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
@@ -114,6 +115,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         handles,
         offloads,
         forwarding,
+        presence,
         parts,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
@@ -134,13 +136,21 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         ledger: Arc::clone(&control_ledger),
         effects: Box::new(DataPlane {
             forwarding: Arc::clone(&forwarding),
-            bystander: parts.keep_kernel_out(),
             parts: Arc::clone(&parts),
         }),
         handle: Arc::clone(&control),
     };
     // What it needs is there before the gateway says that it is ready.
     let prepared = Prepared::new(setup).map_err(|error| RunError::System(error.to_string()))?;
+    // Only now is anything of the machine touched: an instance that cannot start disturbs no other.
+    let beside = config.control.socket.parent().unwrap_or(Path::new("."));
+    settings::recover(beside);
+    let settings = Settings::apply(parts.needs(), beside);
+    let keeper = Keeper::new(&presence, settings);
+    let keeper = keeper.map_err(|error| RunError::System(error.to_string()))?;
+    presence
+        .establish()
+        .map_err(|error| RunError::System(error.to_string()))?;
     let control_thread = spawn("control", &ended, move || {
         prepared.run().map_err(|error| error.to_string())
     })?;
@@ -150,10 +160,19 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
             worker.run().map_err(|error| error.to_string())
         })?);
     }
+    let keeper_stop = keeper.handle();
+    let keeper_thread = {
+        let control = Arc::clone(&control);
+        spawn("keeper", &ended, move || {
+            keeper
+                .run(&control.board)
+                .map_err(|error| error.to_string())
+        })?
+    };
     let incarnation = last.map_or(0, |last| last.incarnation + 1);
     let recreated = last.map(Departed::followed);
     let running = Arc::new(Running::new(
-        (path, started),
+        (path, started, presence),
         (config, plan, parts, offloads),
         forwarding,
         Arc::clone(&control),
@@ -179,6 +198,9 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     if departed.is_none() {
         notify("STOPPING=1");
     }
+    // The device goes with the workers: that is nobody else's doing.
+    keeper_stop.stop();
+    let keeper = join(keeper_thread, "keeper");
     running.stop_workers();
     let workers: Vec<_> = worker_threads
         .into_iter()
@@ -188,7 +210,8 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     let control = join(control_thread, "control");
     running.report();
     let waited = waited.map_err(|error| format!("cannot wait for signals: {error}"));
-    let all: Result<(), String> = workers.into_iter().chain([control, waited]).collect();
+    let ended = [control, keeper, waited];
+    let all: Result<(), String> = workers.into_iter().chain(ended).collect();
     all.map_err(RunError::Failed)?;
     Ok(departed)
 }
@@ -257,8 +280,6 @@ fn system(attempt: &str, error: &io::Error) -> RunError {
 struct DataPlane {
     forwarding: Arc<ArcSwap<Forwarding>>,
     parts: Arc<Parts>,
-    /// Puts back what was changed when control ends.
-    bystander: Bystander,
 }
 
 impl Effects for DataPlane {
@@ -274,10 +295,6 @@ impl Effects for DataPlane {
         let Some(link) = self.parts.link(path) else {
             return;
         };
-        if facts.index != 0 {
-            // An interface that has come, or come back, has settings of its own.
-            link.keep_kernel_out(&mut self.bystander);
-        }
         if facts.mtu != 0 {
             let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
             let forwarding = self.forwarding.load();

@@ -40,6 +40,9 @@ pub struct Status {
     /// they have refused since stands in the counters.
     #[serde(default)]
     pub offloads: BTreeMap<String, Vec<String>>,
+    /// The kernel's side of the TUN device.
+    #[serde(default)]
+    pub host: HostStatus,
     /// The gateways: at most one ExpressRoute, at most one Vpn.
     pub gateways: Vec<GatewayStatus>,
     /// Every path in the gateway's order.
@@ -49,6 +52,28 @@ pub struct Status {
     /// What has happened to the paths, oldest first.
     #[serde(default)]
     pub events: Vec<Event>,
+}
+
+/// The kernel's side of the TUN device: whether all that the gateway has set there is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// `up`, or `degraded`: see `problems`.
+    pub state: String,
+    /// Name of the device now; another than `device` of the whole if it was renamed.
+    pub device: String,
+    /// Kernel routes that are set.
+    pub routes: u64,
+    /// What is not as it should be.
+    pub problems: Vec<HostProblem>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostProblem {
+    /// `device_gone`, `device_down`, `device_renamed`, `contested`, `refused` or `route_conflict`.
+    pub reason: String,
+    /// What it is and what cures it.
+    pub detail: String,
 }
 
 /// A path's change of state.
@@ -388,10 +413,19 @@ pub struct NeighborView {
     pub address: IpAddr,
     /// MAC address; `null` while it is not resolved.
     pub mac: Option<String>,
-    /// `incomplete`, `reachable`, `probe` or `failed`; `own` for the gateway's side.
+    /// `incomplete`, `reachable`, `probe`, `failed` or `static`; `own` for the gateway's side.
     pub state: String,
     /// Seconds since it was last confirmed.
     pub age_seconds: Option<f64>,
+    /// The MAC address before, for five minutes after a change.
+    #[serde(default)]
+    pub previous_mac: Option<String>,
+    /// Seconds since that change.
+    #[serde(default)]
+    pub changed_seconds: Option<f64>,
+    /// Another MAC address that answers for this address as well, or claims the gateway's own.
+    #[serde(default)]
+    pub conflict_mac: Option<String>,
 }
 
 /// One BGP session (`vng show bgp`).

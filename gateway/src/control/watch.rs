@@ -1,6 +1,6 @@
 //! Everything that watches one path, and what it says: evidence for [`Health`].
 
-use super::board::{NeighborView, PathView, ProbeView};
+use super::board::{Claim, NeighborView, PathView, ProbeView};
 use super::link::{ControlLink, LinkSetup};
 use super::prober::{PathProbe, Secret, source_for};
 use crate::worker::handover::TunnelWord;
@@ -64,6 +64,8 @@ pub struct PathWatch {
     pub(crate) probe: Option<PathProbe>,
     started: Instant,
     was_reachable: bool,
+    /// A probe was lost since this was last asked.
+    lost: bool,
 }
 
 impl PathWatch {
@@ -114,7 +116,13 @@ impl PathWatch {
             setup,
             started,
             was_reachable: false,
+            lost: false,
         }
+    }
+
+    /// Whether a probe over a link was lost since the last call.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost) && self.link.is_some()
     }
 
     /// Goes on watching the path as it stands in a reloaded configuration: its state, its timers and what
@@ -131,8 +139,17 @@ impl PathWatch {
     /// is lost all the same: no worker holds it for a next hop that may come.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Box<[u8]>> {
         let reachable = self.is_reachable();
-        let packet = self.probe.as_mut()?.poll(now)?;
-        reachable.then_some(packet)
+        let probe = self.probe.as_mut()?;
+        let before = probe.prober().count().lost;
+        let packet = probe.poll(now);
+        if probe.prober().count().lost > before {
+            // Before it is taken for the path's fault: is the next hop still where it was, and the carrier?
+            self.lost = true;
+            if let Some(link) = &mut self.link {
+                link.doubted(now);
+            }
+        }
+        packet.filter(|_| reachable)
     }
 
     /// Has a probe sent at once if the path has just come into reach.
@@ -259,12 +276,12 @@ impl PathWatch {
     }
 
     /// What is shown of its next hops.
-    pub fn neighbor_views(&self) -> impl Iterator<Item = NeighborView> {
+    pub fn neighbor_views(&self, now: Instant) -> impl Iterator<Item = NeighborView> {
         let entries = self.link.iter().flat_map(|link| {
             let interface = &link.setup().interface;
             link.adjacency().entries().map(move |e| (interface, e))
         });
-        entries.map(|(interface, (address, entry))| NeighborView {
+        entries.map(move |(interface, (address, entry))| NeighborView {
             path: self.setup.path,
             name: self.setup.name.clone(),
             interface: interface.clone(),
@@ -272,6 +289,21 @@ impl PathWatch {
             mac: entry.mac(),
             state: entry.state(),
             confirmed: entry.last_confirmed(),
+            previous: entry.previous(now),
+            conflict: entry.rival(now),
+        })
+    }
+
+    /// Who lately claimed which of the gateway's own addresses on the link.
+    pub fn claims(&self, now: Instant) -> impl Iterator<Item = Claim> {
+        let links = self.link.iter().flat_map(move |link| {
+            let own = link.setup().own().into_iter();
+            own.filter_map(move |own| Some((own, link.adjacency().claimant(now, own)?)))
+        });
+        links.map(|(address, mac)| Claim {
+            name: self.setup.name.clone(),
+            address,
+            mac,
         })
     }
 }

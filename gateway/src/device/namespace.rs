@@ -4,13 +4,16 @@
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
 /// The calling thread's network namespace. `thread-self` (Linux 3.17), because `self` is the main
 /// thread's, and namespaces are a thread's own.
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// From asm-generic/socket.h; libc does not have it for every target.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// A network namespace.
 #[derive(Debug)]
@@ -63,6 +66,41 @@ impl Namespace {
             self.enter()?;
             Ok(work())
         })
+    }
+
+    /// The kernel's number of the calling thread's own, which no other has until the machine starts anew
+    /// (SO_NETNS_COOKIE, Linux 5.14).
+    ///
+    /// # Errors
+    /// ENOPROTOOPT on an older kernel.
+    pub fn cookie() -> io::Result<u64> {
+        let socket = rustix::net::socket(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::DGRAM,
+            None,
+        )?;
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: both pointers are to locals of the sizes given, which live through the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                std::ptr::from_mut(&mut cookie).cast(),
+                std::ptr::from_mut(&mut length),
+            )
+        };
+        if result == 0 {
+            Ok(cookie)
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// The number of its file, which another may have once this one is gone.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.0)?.st_ino)
     }
 
     /// A second descriptor of the same namespace.

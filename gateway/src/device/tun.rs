@@ -41,6 +41,8 @@ pub struct Tun {
     /// One per worker. Unless a program steers them ([`Tun::steer`]), the kernel spreads flows over them by
     /// hash, and moves a flow to the queue that has last written its other direction.
     pub queues: Vec<TunQueue>,
+    /// It was there before and stays when its queues are closed.
+    pub persistent: bool,
     /// Whether packets carry the virtio-net header, so that super-packets and partial checksums pass.
     pub vnet_header: bool,
     /// Whether TCP super-packets are on.
@@ -66,6 +68,7 @@ impl Tun {
     /// `NoTunDriver`, `Permission`, `NameInUse`, `BadName`, or what the kernel said.
     pub fn create(name: &str, mtu: u16, queues: usize, offload: bool) -> Result<Self, DeviceError> {
         let queues = queues.max(1);
+        let persistent = Interface::query(name).is_ok();
         let multi = queues > 1;
         // A second program could join the queues of a multi-queue device: such a one must be new.
         let exclusive = if multi { libc::IFF_TUN_EXCL } else { 0 };
@@ -107,6 +110,7 @@ impl Tun {
             name: name.to_owned(),
             index: Interface::query(name)?.index,
             queues: all,
+            persistent,
             vnet_header,
             tso,
             uso,

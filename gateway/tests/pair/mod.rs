@@ -444,5 +444,6 @@ fn assemble(text: &str, directory: &Path, settings: Settings) -> (DataPath, Vec<
         Ok(path) => path,
         Err(error) => panic!("{error:?}"),
     };
+    path.presence.establish().unwrap();
     (path, plan.ports)
 }

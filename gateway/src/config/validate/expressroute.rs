@@ -263,6 +263,7 @@ fn link(rules: &mut Rules, key: &str, link: &Link) {
         for (index, neighbor) in link.neighbor.iter().enumerate() {
             self::neighbor(rules, key, link, index, *neighbor);
         }
+        neighbor_mac(rules, key, link);
         for (index, address) in link.address.iter().enumerate() {
             let family = address.addr().is_ipv4();
             if !link.neighbor.iter().any(|n| n.is_ipv4() == family) {
@@ -271,6 +272,17 @@ fn link(rules: &mut Rules, key: &str, link: &Link) {
                 rules.warning(&format!("{addresses}[{index}]"), "has no neighbor", words);
             }
         }
+    }
+}
+
+/// Given MAC addresses: one for each next hop, or one for all of them.
+fn neighbor_mac(rules: &mut Rules, key: &str, link: &Link) {
+    let macs = format!("{key}.neighbor_mac");
+    let (given, hops) = (link.neighbor_mac.len(), link.neighbor.len());
+    if given > 1 && given != hops && rules.sound(&macs) {
+        let words = found(format!("{given} MAC addresses for {hops} neighbors"))
+            .allowed("one for each neighbor, in their order, or one for all");
+        rules.error(&macs, "does not fit the neighbors", words);
     }
 }
 

@@ -195,13 +195,13 @@ fn tunnels_go_around_the_device(rules: &mut Rules) {
         if let Some((key, prefix)) = around {
             let words = found(format!("{} is inside {prefix}", endpoint.ip()))
                 .help(
-                    "host_routes leads that prefix into the device: give the kernel a more \
-                     specific route to the endpoint, or turn host_routes off",
+                    "host_routes sets no route to that prefix unless the machine has a more specific \
+                     one to the endpoint: ip route add ENDPOINT via GATEWAY dev INTERFACE",
                 )
                 .also(key, "reached through the gateway");
             rules.warning(
                 &format!("vpn.site[{index}].endpoint"),
-                "may be routed back into the gateway",
+                "may be led back into the gateway",
                 words,
             );
         }

@@ -136,6 +136,15 @@ impl Netlink {
         message
             .attributes
             .push(LinkAttribute::IfName(checked(name)?));
+        self.look_for(message, read, || format!("look for {name}"))
+    }
+
+    fn look_for<T>(
+        &mut self,
+        message: LinkMessage,
+        read: impl Fn(&LinkMessage) -> Option<T>,
+        describe: impl FnOnce() -> String,
+    ) -> Result<Option<T>, Error> {
         let mut found = None;
         let outcome = self.ask(RouteNetlinkMessage::GetLink(message), &mut |answer| {
             if let RouteNetlinkMessage::NewLink(message) = answer {
@@ -148,10 +157,19 @@ impl Netlink {
                 Ok(None)
             }
             Err(source) => Err(Error::Refused {
-                request: format!("look for {name}"),
+                request: describe(),
                 source,
             }),
         }
+    }
+
+    /// The link of this index, if there is one.
+    pub fn link_at(&mut self, index: u32) -> Result<Option<LinkState>, Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.look_for(message, LinkState::of, || {
+            format!("look for interface {index}")
+        })
     }
 
     /// The index of the link called `name`.
@@ -187,17 +205,34 @@ impl Netlink {
 
     /// Sets a link up or down administratively.
     pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), Error> {
+        let index = self.index(name)?;
+        self.set_flags(index, up, || {
+            format!("set {name} {}", if up { "up" } else { "down" })
+        })
+    }
+
+    /// The same for the link of this index.
+    pub fn set_up_at(&mut self, index: u32, up: bool) -> Result<(), Error> {
+        self.set_flags(index, up, || {
+            format!("set it {}", if up { "up" } else { "down" })
+        })
+    }
+
+    fn set_flags(
+        &mut self,
+        index: u32,
+        up: bool,
+        describe: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
         let mut message = LinkMessage::default();
-        message.header.index = self.index(name)?;
+        message.header.index = index;
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if up {
             LinkFlags::Up
         } else {
             LinkFlags::empty()
         };
-        self.change(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("set {name} {}", if up { "up" } else { "down" })
-        })
+        self.change(RouteNetlinkMessage::SetLink(message), 0, describe)
     }
 
     /// Sets a link's MTU, bytes of the layer 3 packet.
@@ -216,6 +251,13 @@ impl Netlink {
         })
     }
 
+    /// Sets the MTU of the link of this index.
+    pub fn set_mtu_at(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        self.set_at(index, LinkAttribute::Mtu(mtu), || {
+            format!("set the MTU to {mtu}")
+        })
+    }
+
     /// Sets a link's MAC address.
     pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), Error> {
         self.set(name, LinkAttribute::Address(mac.to_vec()), || {
@@ -228,6 +270,12 @@ impl Netlink {
     pub fn rename(&mut self, name: &str, new: &str) -> Result<(), Error> {
         let attribute = LinkAttribute::IfName(checked(new)?);
         self.set(name, attribute, || format!("rename {name} to {new}"))
+    }
+
+    /// Renames the link of this index; it must be down (up, it may be from Linux 6.2 on).
+    pub fn rename_at(&mut self, index: u32, new: &str) -> Result<(), Error> {
+        let attribute = LinkAttribute::IfName(checked(new)?);
+        self.set_at(index, attribute, || format!("rename it to {new}"))
     }
 
     /// Moves a link into another network namespace; it arrives there down and without addresses.
@@ -244,8 +292,18 @@ impl Netlink {
         attribute: LinkAttribute,
         describe: impl FnOnce() -> String,
     ) -> Result<(), Error> {
+        let index = self.index(name)?;
+        self.set_at(index, attribute, describe)
+    }
+
+    fn set_at(
+        &mut self,
+        index: u32,
+        attribute: LinkAttribute,
+        describe: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
         let mut message = LinkMessage::default();
-        message.header.index = self.index(name)?;
+        message.header.index = index;
         message.attributes.push(attribute);
         self.change(RouteNetlinkMessage::SetLink(message), 0, describe)
     }

@@ -101,7 +101,7 @@ impl AsFd for Monitor {
     }
 }
 
-fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
+pub(super) fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     let own = |link: &&LinkMessage| link.header.interface_family == AddressFamily::Unspec;
     let (state, removed) = match message {
         // A bridge tells of its ports with the same message types and the family AF_BRIDGE, and IPv6 of

@@ -82,6 +82,23 @@ impl Netlink {
         )
     }
 
+    /// The same for the link of this index.
+    pub fn add_address_at(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        self.change(
+            RouteNetlinkMessage::NewAddress(address_message(index, address)),
+            NLM_F_CREATE | NLM_F_EXCL,
+            || format!("add address {address} to interface {index}"),
+        )
+    }
+
+    /// Takes an address from the link of this index.
+    pub fn delete_address_at(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
+        self.change(message, 0, || {
+            format!("delete address {address} from interface {index}")
+        })
+    }
+
     /// Takes an address from a link.
     pub fn delete_address(&mut self, link: &str, address: IpNet) -> Result<(), Error> {
         let message = self.address(link, address)?;
@@ -119,22 +136,7 @@ impl Netlink {
     }
 
     fn address(&mut self, link: &str, address: IpNet) -> Result<AddressMessage, Error> {
-        let mut message = AddressMessage::default();
-        message.header.family = family(address.addr());
-        message.header.prefix_len = address.prefix_len();
-        message.header.scope = AddressScope::Universe;
-        message.header.index = self.index(link)?;
-        if address.addr().is_ipv6() {
-            message.header.flags = AddressHeaderFlags::Nodad;
-        }
-        // For IPv4, LOCAL is the address and ADDRESS the far end of a point-to-point link, the same here.
-        message
-            .attributes
-            .push(AddressAttribute::Local(address.addr()));
-        message
-            .attributes
-            .push(AddressAttribute::Address(address.addr()));
-        Ok(message)
+        Ok(address_message(self.index(link)?, address))
     }
 
     fn route(&mut self, route: &Route<'_>) -> Result<RouteMessage, Error> {
@@ -176,7 +178,24 @@ impl Netlink {
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    if address.addr().is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    // For IPv4, LOCAL is the address and ADDRESS the far end of a point-to-point link, the same here.
+    message.attributes = vec![
+        AddressAttribute::Local(address.addr()),
+        AddressAttribute::Address(address.addr()),
+    ];
+    message
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     match address {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,

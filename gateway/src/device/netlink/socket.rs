@@ -1,5 +1,6 @@
 //! One rtnetlink socket: a request goes out, its answer or acknowledgement comes back.
 
+use super::raw::{self, Raw};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -170,17 +171,88 @@ impl Netlink {
         })
     }
 
+    /// The same with the answers as they lie there, of whatever kind.
+    pub(super) fn dump_raw(
+        &mut self,
+        message: RouteNetlinkMessage,
+        request: &'static str,
+        each: &mut dyn FnMut(Raw<'_>),
+    ) -> Result<(), Error> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        loop {
+            receive(&self.socket, &mut self.buffer)?;
+            for message in raw::messages(&self.buffer) {
+                let message = message.ok_or_else(cut_off)?;
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match message.kind {
+                    raw::DONE => return Ok(()),
+                    raw::ERROR => {
+                        return match raw::refusal(message.payload) {
+                            None => Ok(()),
+                            Some(source) => Err(Error::Refused {
+                                request: request.to_owned(),
+                                source,
+                            }),
+                        };
+                    }
+                    raw::OVERRUN => return Err(Error::Overrun),
+                    _ => each(message),
+                }
+            }
+        }
+    }
+
+    /// Sends requests that change something all at once and waits for their acknowledgements: what the
+    /// kernel refused, in the requests' order. No more than its buffer has room for answers to.
+    pub(super) fn change_all(
+        &mut self,
+        requests: impl Iterator<Item = RouteNetlinkMessage>,
+        flags: u16,
+    ) -> Result<Vec<Option<io::Error>>, Error> {
+        let (first, mut bytes) = (self.sequence.wrapping_add(1), Vec::new());
+        let mut answers = Vec::new();
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            append(
+                &mut bytes,
+                request,
+                NLM_F_REQUEST | NLM_F_ACK | flags,
+                self.sequence,
+            );
+            answers.push(None);
+        }
+        let mut missing = answers.len();
+        if missing > 0 {
+            self.send_bytes(&bytes)?;
+        }
+        while missing > 0 {
+            receive(&self.socket, &mut self.buffer)?;
+            for message in raw::messages(&self.buffer) {
+                let message = message.ok_or_else(cut_off)?;
+                let place = message.sequence.wrapping_sub(first) as usize;
+                if message.kind == raw::ERROR
+                    && let Some(answer) = answers.get_mut(place)
+                {
+                    *answer = raw::refusal(message.payload);
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(answers)
+    }
+
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let mut bytes = Vec::new();
+        append(&mut bytes, message, flags, self.sequence);
+        self.send_bytes(&bytes)
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.socket
-            .send(&bytes, 0)
+            .send(bytes, 0)
             .map(drop)
             .map_err(|source| Error::Socket {
                 action: "send a request",
@@ -212,6 +284,27 @@ impl Netlink {
                 }
             }
         }
+    }
+}
+
+/// Puts a message behind those in `bytes`.
+fn append(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let begin = bytes.len().next_multiple_of(4);
+    bytes.resize(begin + message.buffer_len(), 0);
+    if let Some(room) = bytes.get_mut(begin..) {
+        message.serialize(room);
+    }
+}
+
+fn cut_off() -> Error {
+    Error::Malformed {
+        expected: "an rtnetlink message",
+        found: "one that is cut off".to_owned(),
     }
 }
 
