@@ -289,16 +289,9 @@ fn the_recipe_for_plain_linux_keeps_every_probe_on_its_path_and_fails_over_both_
     }
     // The tunnel is known to work, and both directions have moved to it.
     lab.wait_for_ping("after both links went silent");
-    let onprem = lab
-        .paths()
-        .into_iter()
-        .find(|path| path["name"] == "onprem")
-        .unwrap();
-    assert_eq!(
-        (&onprem["state"], &onprem["in_use"]),
-        (&"up".into(), &true.into()),
-        "{onprem:#}"
-    );
+    lab.wait("onprem", "up and in use", |path| {
+        path["state"] == "up" && path["in_use"] == true
+    });
 }
 
 #[test]
