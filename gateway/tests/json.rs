@@ -97,7 +97,7 @@ impl Printed {
         }
     }
 
-    fn view(&mut self, command: &str, value: impl Serialize) {
+    fn view(&mut self, command: &str, value: &impl Serialize) {
         self.add(command, &serde_json::to_value(value).unwrap());
     }
 
@@ -137,7 +137,7 @@ fn running(printed: &mut Printed) {
     };
     printed.view(
         "vng show status",
-        Status {
+        &Status {
             recreated: Some(recreated),
             offloads: BTreeMap::from([("vnet".to_owned(), Vec::new())]),
             gateways: vec![GatewayStatus {
@@ -154,7 +154,7 @@ fn running(printed: &mut Printed) {
     );
     printed.view(
         "vng show circuits",
-        [CircuitView {
+        &[CircuitView {
             links: vec![LinkView::default()],
             ..CircuitView::default()
         }],
@@ -170,15 +170,19 @@ fn running(printed: &mut Printed) {
     };
     printed.view(
         "vng show tunnels",
-        [TunnelView {
+        &[TunnelView {
             lanes: vec![lane],
             ..TunnelView::default()
         }],
     );
-    printed.view("vng show clients", [ClientView::default()]);
+    running_peers(printed);
+}
+
+fn running_peers(printed: &mut Printed) {
+    printed.view("vng show clients", &[ClientView::default()]);
     printed.view(
         "vng show neighbors",
-        [NeighborView {
+        &[NeighborView {
             path: String::new(),
             interface: String::new(),
             side: String::new(),
@@ -190,7 +194,7 @@ fn running(printed: &mut Printed) {
     );
     printed.view(
         "vng show bgp",
-        [BgpView {
+        &[BgpView {
             path: String::new(),
             neighbor: "172.16.0.1".parse().unwrap(),
             asn: 65_020,
@@ -201,7 +205,7 @@ fn running(printed: &mut Printed) {
     );
     printed.view(
         "vng show flows",
-        Flows {
+        &Flows {
             gateways: vec![FlowCount::default()],
             flows: vec![FlowView {
                 protocol: String::new(),
@@ -223,11 +227,11 @@ fn running(printed: &mut Printed) {
     totals.dropped.insert("no_route".into(), SUM);
     totals.offload_refused.insert("onprem".into(), 3);
     let drops = BTreeMap::from([("eth1".to_owned(), 9)]);
-    printed.view("vng show counters", Counters::new(totals, drops));
-    printed.view("vng reload", ReloadReport::default());
+    printed.view("vng show counters", &Counters::new(totals, drops));
+    printed.view("vng reload", &ReloadReport::default());
     printed.view(
         "vng resize",
-        ResizeReport {
+        &ResizeReport {
             lost: Some(Loss::default()),
             ..ResizeReport::default()
         },

@@ -498,3 +498,38 @@ fn a_filter_of_routes_reaches_the_gateway() {
     let of_bgp = lab.json(&["show", "routes", "--source", "bgp"]);
     assert_eq!(of_bgp.as_array().unwrap().len(), 0);
 }
+
+/// A terminal of 80 columns wraps no row of any view by itself.
+#[test]
+fn every_view_fits_80_columns_of_a_terminal() {
+    let lab = Lab::new();
+    for what in [
+        "status",
+        "routes",
+        "policy",
+        "circuits",
+        "tunnels",
+        "clients",
+        "neighbors",
+        "bgp",
+        "flows",
+        "counters",
+    ] {
+        let (vng, socket) = (env!("CARGO_BIN_EXE_vng"), lab.socket());
+        let command = format!(
+            "stty cols 80; '{vng}' show {what} -s '{}'",
+            socket.display()
+        );
+        let shown = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.lines().count() > 1, "{what}: {shown}");
+        for line in shown.lines() {
+            let width = line.trim_end().chars().count();
+            assert!(width <= 80, "{what}: {width}\n{line}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub(super) struct Init {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Made {
+struct Report {
     /// The configuration file.
     config: PathBuf,
     /// The private key's file.
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
         Err(error) => return Err(cannot(&config, &error)),
     }
     if arguments.json {
-        return print_json(&Made {
+        return print_json(&Report {
             config,
             private_key_file: key_file,
             public_key,

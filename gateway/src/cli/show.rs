@@ -292,8 +292,8 @@ fn status(style: Style, status: &Status) -> String {
         {
             let _ = writeln!(
                 text,
-                "{}: answers to its probes come back over {by}, so they say nothing of its own way back; the far \
-                 end should answer each address over the path that asked (docs/far-end.md)",
+                "{}: answers to its probes come back over {by}:\n  they say nothing of its own way back; \
+                 docs/far-end.md says what cures it",
                 path.name
             );
         }
@@ -723,7 +723,7 @@ fn counters(style: Style, counters: &Counters) -> String {
     for (port, refused) in &totals.offload_refused {
         let _ = writeln!(
             text,
-            "the kernel refused {} super-packets or trains at {port}; they were sent packet by packet",
+            "the kernel refused {} super-packets or trains at {port}:\n  they were sent packet by packet",
             thousands(*refused)
         );
     }

@@ -77,8 +77,12 @@ pub(super) fn text(style: Style, routes: &[RouteView]) -> String {
         "next hop",
         "+weight",
         "+AS path",
-        "carried by",
-        "why",
+        if style.wide {
+            "carried by"
+        } else {
+            "carried by, or why not"
+        },
+        "+why",
     ];
     let row = |route: &RouteView| {
         [
@@ -96,7 +100,11 @@ pub(super) fn text(style: Style, routes: &[RouteView]) -> String {
                 "bgp" => route.as_path_length.to_string(),
                 _ => "-".to_owned(),
             },
-            carriers(style, route),
+            match &route.why {
+                // A route on standby carries once its turn has come.
+                Some(why) if !style.wide && route.paths.is_empty() => why.clone(),
+                _ => carriers(style, route),
+            },
             route.why.clone().unwrap_or_default(),
         ]
     };

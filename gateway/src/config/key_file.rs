@@ -28,7 +28,11 @@ pub enum KeyFileError {
 impl fmt::Display for KeyFileError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(error) => write!(formatter, "{error}"),
+            Self::Unreadable(error) => match error.kind() {
+                io::ErrorKind::NotFound => formatter.write_str("there is no such file"),
+                io::ErrorKind::PermissionDenied => formatter.write_str("this user may not read it"),
+                _ => write!(formatter, "{error}"),
+            },
             Self::NotAFile => write!(formatter, "not a regular file"),
             Self::Open(mode) => write!(formatter, "mode {mode:04o}"),
             Self::NotAKey(error) => write!(formatter, "{error}"),

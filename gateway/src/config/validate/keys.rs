@@ -56,10 +56,14 @@ fn wrong(rules: &mut Rules, key: &str, path: &Path, error: &KeyFileError) {
         KeyFileError::Unreadable(error) => {
             let words = words.allowed("a key file that vng can read");
             let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let words = if missing && key == "vpn.private_key_file" {
-                words.help(format!("make one: vng keygen -o {shown}"))
-            } else {
-                words
+            let words = match missing {
+                true if key == "vpn.private_key_file" => {
+                    words.help(format!("make one: vng keygen -o {shown}"))
+                }
+                true => words.help(format!(
+                    "both ends share it; make one: (umask 077; wg genpsk >{shown})"
+                )),
+                false => words,
             };
             ("cannot be read", words)
         }
