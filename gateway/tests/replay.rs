@@ -7,7 +7,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const EXAMPLE: &str = "../docs/examples/coexist.toml";
 
@@ -69,9 +69,10 @@ impl Lab {
 }
 
 fn udp(from: [u8; 4], to: [u8; 4], port: u16, payload: usize) -> Vec<u8> {
-    let length = (28 + payload) as u16;
+    let length = 28 + payload;
+    let said = length as u16;
     let mut packet = vec![0x45, 0];
-    packet.extend(length.to_be_bytes());
+    packet.extend(said.to_be_bytes());
     packet.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
     packet.extend(from);
     packet.extend(to);
@@ -83,8 +84,8 @@ fn udp(from: [u8; 4], to: [u8; 4], port: u16, payload: usize) -> Vec<u8> {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet.extend(40_000_u16.to_be_bytes());
     packet.extend(port.to_be_bytes());
-    packet.extend((length - 20).to_be_bytes());
-    packet.resize(usize::from(length), 0);
+    packet.extend(said.wrapping_sub(20).to_be_bytes());
+    packet.resize(length, 0);
     packet
 }
 
@@ -165,6 +166,57 @@ fn decisions_are_shown_and_their_hash_is_that_of_the_lines() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(report["hash"]["value"], Value::from(again.concat()));
+}
+
+/// One interface of 802.11, one of bare packets; a packet of TCP that is longer than its header can say.
+#[test]
+fn standard_input_is_read_unknown_links_are_counted_and_big_packets_are_their_segments() {
+    let block = |kind: u32, body: &[u8]| {
+        let length = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes(), &length[..], body, &length].concat()
+    };
+    let packet = |interface: u32, data: &[u8]| {
+        let length = data.len() as u32;
+        let words = [interface, 0, 1, length, length];
+        let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        body.extend(data);
+        body.resize(body.len().next_multiple_of(4), 0);
+        block(6, &body)
+    };
+    let mut big = udp(VNET, ONPREM, 443, 100_000 - 28);
+    big[2..4].copy_from_slice(&[0, 0]);
+    big[9] = 6;
+    // A TCP header of 20 bytes, of which the ports are there.
+    big[32] = 0x50;
+    let mut section = 0x1a2b_3c4d_u32.to_le_bytes().to_vec();
+    section.extend([1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    let file = [
+        block(0x0a0d_0d0a, &section),
+        block(1, &[105, 0, 0, 0, 0, 0, 0, 0]),
+        block(1, &[12, 0, 0, 0, 0, 0, 0, 0]),
+        packet(0, &[1, 2, 3, 4]),
+        packet(1, &udp(VNET, ONPREM, 443, 100)),
+        packet(1, &big),
+        packet(0, &[1, 2, 3, 4]),
+    ]
+    .concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vng"))
+        .args(["replay", "-", "-c", EXAMPLE, "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, &file).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["unread_link_types"], serde_json::json!({ "105": 2 }));
+    assert_eq!(report["super_packets"], 1);
+    // 99,960 bytes of payload in segments of 1,460, or less where the way in has a smaller MTU.
+    let segments = report["packets"].as_u64().unwrap() - 3;
+    assert!((69..=75).contains(&segments), "{report:#}");
 }
 
 #[test]

@@ -151,20 +151,19 @@ fn content(mut frame: Frame) -> Content {
     let cut = frame.original as usize - frame.data.len();
     let on_link = captured + cut;
     let mut bytes = ip.to_vec();
+    // What the header says, and the header that it does not count.
     let said = match ip {
-        [first, _, high, low, ..] if first >> 4 == 4 => {
-            Some(usize::from(u16::from_be_bytes([*high, *low])))
-        }
-        [first, _, _, _, high, low, ..] if first >> 4 == 6 => {
-            Some(40 + usize::from(u16::from_be_bytes([*high, *low])))
-        }
+        [first, _, high, low, ..] if first >> 4 == 4 => Some(([*high, *low], 0)),
+        [first, _, _, _, high, low, ..] if first >> 4 == 6 => Some(([*high, *low], 40)),
         _ => None,
     };
-    if matches!(said, Some(0 | 40)) && on_link > SHORTEST {
+    if said.is_some_and(|(said, _)| said == [0, 0]) && on_link > SHORTEST {
         return merged(bytes, on_link);
     }
     if cut > 0 {
-        let length = said.unwrap_or(captured);
+        let length = said.map_or(captured, |(said, header)| {
+            usize::from(u16::from_be_bytes(said)) + header
+        });
         bytes.resize(length.clamp(captured, LONGEST.max(captured)), 0);
     }
     Content::Ip {

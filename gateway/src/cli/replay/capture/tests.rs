@@ -225,6 +225,8 @@ fn a_packet_that_says_no_length_is_as_long_as_its_frame() {
     let mut v4 = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0xaa, 0xaa];
     v4.extend([10, 1, 0, 4, 10, 2, 0, 9]);
     v4.resize(3_000, 7);
+    // A TCP header of 20 bytes.
+    v4[32] = 0x50;
     let mut v6 = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
     v6.resize(100_040, 7);
     let mut jumbo = vec![0x60, 0, 0, 0, 0, 0, 0, 64];
