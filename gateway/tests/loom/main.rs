@@ -89,7 +89,12 @@ fn main() {
 
 /// Runs `model` in every order.
 fn explore(model: impl Fn() + Sync + Send + 'static) {
+    explore_within(PREEMPTIONS, model);
+}
+
+/// The same with at most so many preemptions.
+fn explore_within(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }

@@ -549,7 +549,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     /// Super-packets of several flows through a limit: each flow's segments come out in order, byte by
-    /// byte those that a sender without offload would have built, but for those dropped at the tail.
+    /// byte those that a sender without offload would have built, but for marks, and for those that were dropped.
     #[test]
     fn what_is_cut_is_byte_equal_and_in_order(
         headers in prop::collection::vec(any_header(0xff), 1..4),
@@ -606,13 +606,25 @@ proptest! {
         for (expected, found) in expected.iter().zip(&found) {
             let mut rest = expected.iter();
             for segment in found {
-                let skipped = rest.by_ref().take_while(|&e| e != segment).count();
-                missing += skipped;
+                let is_other = |&e: &&Vec<u8>| unmarked(e) != unmarked(segment);
+                missing += rest.by_ref().take_while(is_other).count();
             }
             missing += rest.count();
         }
         prop_assert_eq!(missing as u64, dropped);
     }
+}
+
+/// The packet without what a mark changes: ECN and the header's checksum.
+fn unmarked(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[0] >> 4 == 4 {
+        packet[1] &= !3;
+        packet[10..12].fill(0);
+    } else {
+        packet[1] &= !0x30;
+    }
+    packet
 }
 
 /// A TCP flow of a long transfer as a shaper sees it: a window that grows by a segment a round trip and shrinks to 0.7
@@ -648,8 +660,8 @@ impl Transfer {
     }
 }
 
-/// Lets a TCP flow fill a gateway of this rate for three seconds. The share of the rate that got through, and how long
-/// packets waited in the median, milliseconds; without the first second.
+/// Lets a TCP flow fill a gateway of this rate for a second and a half. The share of the rate that got through, and how
+/// long packets waited in the median, milliseconds; without the first half second.
 fn transfer(mbps: u64) -> (f64, f64) {
     let rate = rates(mbps, None);
     let limits = limits(1, rate, Rates::default(), 1);
@@ -661,7 +673,9 @@ fn transfer(mbps: u64) -> (f64, f64) {
         news: std::collections::BinaryHeap::new(),
         deaf_until: 0,
     };
-    let (step, warm, end) = (50_000, 1_000_000_000, 3_000_000_000);
+    let (step, warm, end) = (50_000, 500_000_000, 1_500_000_000);
+    let mut samples = std::collections::HashMap::new();
+    let mut known = 0;
     let mut waiting = std::collections::VecDeque::new();
     let (mut waits, mut through) = (Vec::new(), 0);
     let dropped = |worker: &Worker| {
@@ -681,15 +695,18 @@ fn transfer(mbps: u64) -> (f64, f64) {
             if segments < most.min(2) {
                 break;
             }
-            let (bytes, offload) =
-                Spec::tcp((segments * SEGMENT) as usize).build_partial(SEGMENT as u16);
-            let packet = Sample::new(bytes, offload);
+            let packet = samples.entry(segments).or_insert_with(|| {
+                let spec = Spec::tcp((segments * SEGMENT) as usize);
+                let (bytes, offload) = spec.build_partial(SEGMENT as u16);
+                Sample::new(bytes, offload)
+            });
             let payload = segments * SEGMENT;
             flow.in_flight += payload;
-            let before = dropped(&worker);
-            let went = worker.offer(Ingress::Vnet, Egress::Path(path), &packet);
+            let went = worker.offer(Ingress::Vnet, Egress::Path(path), packet);
             let each = packet.tally.bytes / segments;
-            let lost = (dropped(&worker) - before) / each;
+            let now_known = if went { known } else { dropped(&worker) };
+            let lost = (now_known - known) / each;
+            known = now_known;
             if lost > 0 {
                 let heard = now + ROUND_TRIP + 5_000_000;
                 flow.news
@@ -704,10 +721,11 @@ fn transfer(mbps: u64) -> (f64, f64) {
                 waiting.push_back((now, segments - lost));
             }
         }
-        let before = dropped(&worker);
         let mut sent = 0;
         worker.drain(|release| sent += release.tally.packets);
-        let told = (dropped(&worker) - before).div_ceil(SEGMENT + 100);
+        let now_known = dropped(&worker);
+        let told = (now_known - known).div_ceil(SEGMENT + 100);
+        known = now_known;
         if told > 0 {
             flow.news
                 .push(std::cmp::Reverse((now + ROUND_TRIP, told * SEGMENT, true)));
@@ -744,7 +762,7 @@ fn transfer(mbps: u64) -> (f64, f64) {
 
 #[test]
 fn tcp_fills_the_rate_and_leaves_the_queue_short() {
-    for mbps in [500, 1_000, 2_000, 10_000] {
+    for mbps in [500, 1_000, 2_000] {
         let (share, wait) = transfer(mbps);
         println!(
             "{mbps} Mbps: {:.1} % of it, {wait:.2} ms in the median",
