@@ -93,8 +93,34 @@ fn wait_for(child: &mut Child, text: &str) {
     std::thread::spawn(move || lines.for_each(drop));
 }
 
+/// When Ctrl-C is pressed.
+#[derive(Clone, Copy)]
+enum When {
+    /// A step of this name has ended.
+    After(&'static str),
+    /// A program runs whose command line has this.
+    During(&'static str),
+}
+
+/// Waits until the command line of a descendant has this, reading what is said in the background.
+fn wait_for_program(child: &mut Child, name: &str) {
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || errors.lines().for_each(drop));
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let is_it = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace(['\0', '/'], " ");
+        words.contains(name)
+    };
+    while !descendants(child.id()).iter().any(is_it) {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Presses Ctrl-C, as a terminal does: for the whole foreground process group.
-fn interrupt(arguments: &[&str], file: &str, when: &str) {
+fn interrupt(arguments: &[&str], file: &str, when: When) {
     let directory = tempfile::tempdir().unwrap();
     let mut child = lab(arguments)
         .arg(file)
@@ -105,13 +131,22 @@ fn interrupt(arguments: &[&str], file: &str, when: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for(&mut child, when);
+    match when {
+        When::After(step) => wait_for(&mut child, step),
+        When::During(program) => wait_for_program(&mut child, program),
+    }
     let children = descendants(child.id());
-    assert!(!children.is_empty());
+    if matches!(when, When::During(_)) {
+        assert!(!children.is_empty());
+    }
     let pressed = Instant::now();
     kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     let took = pressed.elapsed();
+    println!(
+        "{arguments:?}: ended within {took:?}, {} programs",
+        children.len()
+    );
     assert!(took < SOON, "{arguments:?}: {took:?}");
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -125,34 +160,29 @@ fn interrupt(arguments: &[&str], file: &str, when: &str) {
 /// for the signal: a comparison went on for 18 s.
 #[test]
 fn ctrl_c_ends_a_demo_and_a_comparison_at_once_whatever_they_do() {
+    let compare = |seconds, measure, only| {
+        let words = ["compare", "--rounds", "2", "--seconds", seconds];
+        [&words[..], &["--measure", measure, "--only", only]].concat()
+    };
+    let demo = || vec!["demo", "--quick"];
+    let mut cases = vec![
+        // In the middle of TCP in bulk, and where it waits for paths.
+        (demo(), "--report", When::After("traceroute")),
+        (demo(), "--report", When::After("start three gateways")),
+        // Where no program runs, and where iperf3 does.
+        (
+            compare("1", "rtt", "vng,kernel-forwarding"),
+            "--output",
+            When::After("round 1 of 2, vng"),
+        ),
+    ];
+    if integration::program::find("iperf3").is_some() {
+        let tcp = compare("30", "tcp", "vng");
+        cases.push((tcp, "--output", When::During("iperf3 -J")));
+    }
     std::thread::scope(|scope| {
-        for (arguments, file, when) in [
-            // In the middle of TCP in bulk, and of packets without programs.
-            (&["demo", "--quick"][..], "--report", "traceroute"),
-            (&["demo", "--quick"], "--report", "start three gateways"),
-            (
-                &[
-                    "compare",
-                    "--only",
-                    "kernel-forwarding,vng",
-                    "--rounds",
-                    "2",
-                ],
-                "--output",
-                "round 1 of 2, vng",
-            ),
-        ] {
-            let run = move || interrupt(arguments, file, when);
-            // They share two processors: the comparison's first turn is a short one.
-            let run = move || {
-                if arguments.first() == Some(&"compare") {
-                    let short = [arguments, &["--seconds", "1", "--measure", "rtt"]].concat();
-                    interrupt(&short, file, when);
-                } else {
-                    run();
-                }
-            };
-            scope.spawn(run);
+        for (arguments, file, when) in cases {
+            scope.spawn(move || interrupt(&arguments, file, when));
         }
     });
 }
@@ -393,4 +423,87 @@ fn a_lab_that_was_killed_leaves_what_the_next_one_removes_and_says() {
         }
         wait_until_gone(&children);
     }
+}
+
+/// A test binary as libtest's, of shell: what it prints, and what each test does when it is run alone.
+const BINARY: &str = r#"#!/bin/sh
+if [ "$2" = --exact ]; then
+  echo "$3" >> "$0.again"
+  [ "$3" != twice ]
+  exit
+fi
+cat <<END
+running 4 tests
+test twice ... FAILED
+test starved ... a line of a child
+FAILED
+test books ... FAILED
+test good ... ok
+
+failures:
+
+---- twice stdout ----
+thread 'twice' (1) panicked at tests/x.rs:1:1:
+always
+
+---- starved stdout ----
+thread 'starved' (2) panicked at tests/x.rs:2:1:
+the generator was late
+note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+
+---- books stdout ----
+thread 'books' (3) panicked at tests/x.rs:3:1:
+gateway: BOOKS
+
+
+failures:
+    twice
+    starved
+    books
+
+test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s
+END
+exit 101
+"#;
+
+/// A binary that failed was run up to three times: a defect of one half passed seven times in eight.
+#[test]
+fn a_test_that_fails_is_run_once_more_and_its_reason_decides() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let run = |text: &str| {
+        let binary = place.path().join("binary");
+        fs::write(&binary, text).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        let again = place.path().join("binary.again");
+        let _ = fs::remove_file(&again);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/run-each");
+        let named = format!("lab={}", binary.display());
+        let output = Command::new(script).arg(named).output().unwrap();
+        let again = fs::read_to_string(again).unwrap_or_default();
+        (output.status.success(), said(&output), again)
+    };
+    let (passed, told, again) = run(BINARY);
+    assert!(!passed, "{told}");
+    assert_eq!(again, "twice\nstarved\nbooks\n", "once each");
+    assert!(told.contains("FAILED:\n  lab: twice"), "{told}");
+    // One that passes alone is listed with what it had said, and fails nothing...
+    let without = BINARY.replace("    twice\n", "");
+    let flaked = without.replace("BOOKS", "no answer");
+    let (passed, told, _) = run(&flaked);
+    assert!(passed, "{told}");
+    let table = told.split("passed when run alone:").nth(1).unwrap();
+    assert!(
+        table.contains("flaked") && table.contains("the generator was late"),
+        "{table}"
+    );
+    assert!(!table.contains("RUST_BACKTRACE"), "{table}");
+    // ... but where the gateway's own books said it.
+    let (passed, told, _) = run(&without.replace("BOOKS", "Counters { balanced: false }"));
+    assert!(!passed, "{told}");
+    assert!(told.contains("FAILED (ledger)"), "{told}");
+    // A binary that dies is not run again.
+    let (passed, told, again) = run("#!/bin/sh\necho 'test one ... '\nkill -ABRT $$\n");
+    assert!(!passed && again.is_empty(), "{told}");
+    assert!(run("#!/bin/sh\nexit 0\n").0);
 }

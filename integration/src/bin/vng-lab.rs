@@ -35,9 +35,11 @@ enum Commands {
     Demo(Demo),
     /// Measure vng beside wireguard-go, boringtun-cli, the kernel's forwarding and others, in turns.
     Compare(Compare),
-    /// Build the lab and leave it standing.
+    /// Build the lab and leave it standing; VNG_LAB_STATE names a directory for its files, in place of /run or
+    /// the user's own.
     Up(Shape),
-    /// Run a command on a host of the standing lab; `vng` is there without being installed.
+    /// Run a command on a host of the standing lab; `vng` is there without being installed, in shells too, and
+    /// speaks to the host's gateway.
     Exec {
         /// Name of the host: vnet, gateway, pe1, pe2, internet, onprem-edge, onprem, branch-edge, branch.
         host: String,

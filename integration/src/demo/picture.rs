@@ -16,8 +16,8 @@ impl Page<'_> {
         )?;
         writeln!(
             self.to,
-            "<p class=\"soft\">Each end decides for the direction it sends in. Detection is nearly all of \
-             it: once a path is judged down, every route moves with one store.</p>"
+            "<p class=\"soft\">Each end decides for the direction it sends in. Once a path is judged down, \
+             every route moves with one store.</p>"
         )?;
         let f = &self.outcome.failover;
         let ends = [

@@ -122,11 +122,11 @@ impl Chart<'_> {
     fn element(&self, frame: Frame, attributes: &str, style: &str) -> String {
         // A stacked legend and marks that do not fit beside each other take rows of their own.
         let mut frame = frame;
-        if frame.stacked {
-            let rows = self.lines.len() + self.mark_rows(frame).max(2) - 2;
-            frame.top += rows as f64 * ROW;
-            frame.height += rows as f64 * ROW;
-        }
+        let legend = if frame.stacked { self.lines.len() } else { 0 };
+        // There is room for two rows of marks.
+        let rows = (legend + self.mark_rows(frame).saturating_sub(2)) as f64;
+        frame.top += rows * ROW;
+        frame.height += rows * ROW;
         let mut svg = String::new();
         // Writing to a string does not fail.
         let _ = Drawing { chart: self, frame }.write(&mut svg, attributes, style);
@@ -559,7 +559,7 @@ mod tests {
             shade: None,
         };
         let svg = chart.svg();
-        assert!(svg.contains(r#"class="chart wide" viewBox="0 0 960 310""#));
+        assert!(svg.contains(r#"class="chart wide" viewBox="0 0 960 326""#));
         // Two rows of the legend, and a third one of marks.
         assert!(
             svg.contains(r#"class="chart narrow" viewBox="0 0 350 348""#),

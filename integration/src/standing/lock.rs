@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The process that holds the lock: its id, unless it is of another process namespace and has none here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,18 @@ impl fmt::Display for Holder {
     }
 }
 
+impl Holder {
+    /// Whether it has not ended; of one without an id nothing is known.
+    fn lives(self) -> bool {
+        self.0.is_none_or(|id| super::start_time(id).is_some())
+    }
+}
+
+/// How long a process that is ending may take to let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// The lock, held until this value is dropped; then its file is gone.
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -36,6 +49,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Takes the lock at `path`; the inner error is the process that has it.
     pub(super) fn take(path: &Path) -> io::Result<Result<Self, Holder>> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -47,7 +61,14 @@ impl Lock {
             match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN | Errno::ACCESS) => match holder_of(&file)? {
-                    Some(holder) => return Ok(Err(holder)),
+                    Some(holder) if holder.lives() || Instant::now() > deadline => {
+                        return Ok(Err(holder));
+                    }
+                    // It is on its way out: the lock goes with its last thread.
+                    Some(_) => {
+                        std::thread::sleep(PAUSE);
+                        continue;
+                    }
                     // It went between the two questions.
                     None => continue,
                 },
@@ -74,10 +95,10 @@ impl Drop for Lock {
     }
 }
 
-/// Who holds the lock at `path`, if anybody does.
+/// Who holds the lock at `path`, if anybody does. One that is ending keeps nothing any more.
 pub(super) fn holder(path: &Path) -> io::Result<Option<Holder>> {
     match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => holder_of(&file),
+        Ok(file) => Ok(holder_of(&file)?.filter(|holder| holder.lives())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
