@@ -24,7 +24,7 @@ use crate::pipeline::ecn;
 use crate::pipeline::process::Egress;
 use crate::telemetry::ledger::Port;
 use crate::worker::crossing::Cargo;
-use crate::worker::link::Tally;
+use crate::worker::link::{MAX_SEGMENT, Tally};
 use crate::worker::switch::{Packet, Round, Switch};
 use crate::worker::tunnels::{Arrival, Tunnels};
 use crypto::tunnel::Endpoint;
@@ -50,13 +50,24 @@ const UDP_HEADER: usize = 8;
 const UDP_CHECKSUM: u16 = 6;
 
 /// A train on its way into a circuit: an IP packet, or a super-packet of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outer {
     bytes: Vec<u8>,
     offload: Offload,
 }
 
-#[derive(Debug, Default)]
+impl Outer {
+    /// Room for the longest packet at once, so that it never grows.
+    #[cold]
+    fn new() -> Self {
+        Self {
+            bytes: Vec::with_capacity(MAX_SEGMENT),
+            offload: Offload::default(),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Queue {
     ready: VecDeque<Outer>,
     /// To be used again: nothing is allocated once there have been as many as there will be.
@@ -76,7 +87,10 @@ impl Outlet {
     pub fn new(own: SocketAddr) -> Self {
         Self {
             own,
-            queue: RefCell::default(),
+            queue: RefCell::new(Queue {
+                ready: VecDeque::with_capacity(MAX_READY),
+                spare: Vec::with_capacity(MAX_READY),
+            }),
         }
     }
 
@@ -102,7 +116,7 @@ impl TrainSink for Outlet {
         if queue.ready.len() >= MAX_READY {
             return refused(SendError::NoRoom);
         }
-        let mut outer = queue.spare.pop().unwrap_or_default();
+        let mut outer = queue.spare.pop().unwrap_or_else(Outer::new);
         if lay(&mut outer, self.own, *to, (bytes, stride), traffic_class).is_none() {
             queue.spare.push(outer);
             return refused(SendError::TooBig);

@@ -56,7 +56,7 @@ fn facts(generation: u32) -> LinkFacts {
 /// both end with a socket on the second, numbered as the workers are.
 pub(crate) fn workers_move_to_the_next_interface_together() {
     // With three threads that sleep and wake, a third preemption takes minutes.
-    explore_within(1, || {
+    explore_within(2, || {
         let (word, group) = (Arc::new(LinkWord::default()), Arc::new(Group::default()));
         let mut pollers = Vec::new();
         let mut bell = || {

@@ -56,11 +56,11 @@ pub(crate) enum Road {
 }
 
 impl Road {
-    fn has_tunnel(self) -> bool {
+    pub(crate) fn has_tunnel(self) -> bool {
         !matches!(self, Self::Link | Self::QinQ)
     }
 
-    fn has_link(self) -> bool {
+    pub(crate) fn has_link(self) -> bool {
         !matches!(self, Self::Tunnel4 | Self::Tunnel6)
     }
 }
