@@ -170,11 +170,7 @@ fn keys(rules: &mut Rules, vpn: &Vpn) {
 fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
     let list = format!("{key}.prefixes");
     if rules.sound(&list) {
-        let mut prefixes = Vec::new();
-        for (index, prefix) in site.prefixes.iter().enumerate() {
-            prefixes.push((format!("{list}[{index}]"), *prefix, prefix.to_string()));
-        }
-        rules.unique("is listed twice", prefixes);
+        rules.unique_prefixes("is listed twice", &list, &site.prefixes);
     }
     if site.kind == SiteKind::VnetToVnet {
         other_network(rules, &list, &site.prefixes);
