@@ -286,7 +286,9 @@ impl Report {
             .map(|(n, what)| plural(n, what))
             .collect();
         if !counts.is_empty() {
-            let _ = writeln!(text, "{}: {}", self.file.display(), counts.join(", "));
+            let least = if self.is_cut { "at least " } else { "" };
+            let counts = counts.join(", ");
+            let _ = writeln!(text, "{}: {least}{counts}", self.file.display());
         }
         text
     }

@@ -202,8 +202,12 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-/// `10.2.0.0/16, fd00::/48`
+/// `10.2.0.0/16, fd00::/48`; of very many the first few, and how many more there are.
 fn joined<T: Display>(values: &[T]) -> String {
-    let values: Vec<String> = values.iter().map(T::to_string).collect();
-    values.join(", ")
+    const NAMED: usize = 100;
+    let mut named: Vec<String> = values.iter().take(NAMED).map(T::to_string).collect();
+    if values.len() > NAMED {
+        named.push(format!("{} more", values.len() - NAMED));
+    }
+    named.join(", ")
 }
