@@ -120,7 +120,7 @@ pub enum Request {
 
 impl Request {
     /// Whether the gateway is another afterwards: then it may take a while.
-    fn is_change(&self) -> bool {
+    pub(super) fn is_change(&self) -> bool {
         match self {
             Self::Reload | Self::Resize { .. } | Self::Revoke { .. } => true,
             Self::Show { .. } | Self::Routes { .. } | Self::Explain { .. } => false,

@@ -1,12 +1,14 @@
 //! What changes while a gateway runs: key files with other content, several commands that write the
 //! configuration at once, commands that are killed, and files that are none.
 
+use crate::program::announce;
 use crate::stage::{Family, PATIENCE, Pair, Stage, Way};
 use crypto::key::{PresharedKey, PrivateKey};
 use integration::gateway::Gateway;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -332,6 +334,80 @@ fn a_command_that_is_killed_anywhere_is_repeated_and_leaves_nothing() {
     assert_done("resize", desk.resize("VpnGw3").spawn().unwrap());
     assert_eq!(desk.assert_agrees(), BTreeSet::from(["first".to_owned()]));
     desk.pair.finish(&desk.stage, &[]);
+}
+
+/// Processor seconds of a process, of all its threads.
+fn processor_seconds(gateway: &Gateway) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid().unwrap())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |place: usize| fields[place].parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Regression: with n prefixes a reload that changed one of them took n * n: 1 s at 50,000, 13.5 s at 200,000. What
+/// is held against each other is processor time, which no other program on the machine lengthens much.
+#[test]
+fn a_reload_takes_time_in_proportion_to_the_prefixes() {
+    const FEW: usize = 15_000;
+    let seconds = [FEW, 4 * FEW].map(reload_one_of);
+    let [few, many] = seconds;
+    assert!(
+        many < 8.0 * few + 0.2,
+        "{few} s for {FEW} prefixes, {many} s for four times as many"
+    );
+}
+
+/// The same of a million, which takes a while to write: `cargo test --release ... -- --ignored`.
+#[test]
+#[ignore = "a million prefixes; in a release build, on a quiet machine"]
+fn one_route_among_a_million_is_reloaded_in_a_second() {
+    let seconds = reload_one_of(1_000_000);
+    announce(&format!(
+        "one of a million prefixes taken away: {seconds:.2} s of processor time"
+    ));
+    assert!(seconds < 1.0, "{seconds}");
+}
+
+/// Processor seconds of a reload that takes one of so many prefixes away; the socket answers all the while.
+fn reload_one_of(count: usize) -> f64 {
+    let stage = Stage::new();
+    let mut pair = stage.pair(Way::Tunnel(Family::V4), ["", ""]);
+    pair.gateways[0].stop().unwrap();
+    let gateway = &mut pair.gateways[0];
+    edit(
+        &stage,
+        gateway,
+        "host_routes   = true",
+        "host_routes   = false",
+    );
+    let mut prefixes = String::new();
+    for number in 0..count as u32 {
+        let network = std::net::Ipv4Addr::from_bits((11 << 24) + (number << 8));
+        let _ = writeln!(prefixes, "  \"{network}/24\",");
+    }
+    edit(
+        &stage,
+        gateway,
+        "prefixes = [",
+        &format!("prefixes = [\n{prefixes}"),
+    );
+    gateway.start().unwrap();
+    let gateway = &pair.gateways[0];
+    edit(&stage, gateway, "  \"11.0.7.0/24\",\n", "");
+    let before = processor_seconds(gateway);
+    let mut reload = vng(&stage, gateway, &["reload"]).spawn().unwrap();
+    let mut asked = 0;
+    while reload.try_wait().unwrap().is_none() {
+        stage.show(gateway, "bgp");
+        asked += 1;
+    }
+    let seconds = processor_seconds(gateway) - before;
+    let said = reload.wait_with_output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("site-2: 11.0.7.0/24 taken away\n"), "{said}");
+    assert!(asked > 0);
+    seconds
 }
 
 /// A full disk and a directory that nobody may write: the command says so, and all is as it was.
