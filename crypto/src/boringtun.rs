@@ -16,6 +16,7 @@
 //! handshakes, and stamps everything between two polls with the time of the first. `now` only dates
 //! [`Status`]. It knows no limit on the messages of one session and its replay window is 1,024 packets.
 
+use crate::key::PrivateKey;
 use crate::train::{HEADER_ROOM, MAX_TRAIN, TAG_ROOM, Train};
 use crate::tunnel::{self, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
 use ::boringtun::noise::errors::WireGuardError;
@@ -159,6 +160,12 @@ impl tunnel::Endpoint for Endpoint {
         self.by_key.insert(peer.public_key, id);
         self.by_index.insert(index, id);
         Some(id)
+    }
+
+    fn set_private_key(&mut self, private_key: &PrivateKey) {
+        self.private = StaticSecret::from(*private_key.as_bytes());
+        self.public = PublicKey::from(&self.private);
+        self.rate = Arc::new(RateLimiter::new(&self.public, 2 * HANDSHAKES_PER_SECOND));
     }
 
     fn remove_peer(&mut self, peer: PeerId) {

@@ -134,7 +134,7 @@ impl FromStr for PublicKey {
 }
 
 /// A symmetric key that both ends mix into their handshakes.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PresharedKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl PresharedKey {

@@ -4,6 +4,7 @@
 //! An [`Endpoint`] is all tunnels of one worker: one value, one owner, `&mut self`, no lock. A data
 //! packet costs no allocation and no clock read; handshakes may allocate.
 
+use crate::key::PrivateKey;
 use crate::train::Train;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -114,6 +115,10 @@ pub trait Endpoint {
     /// Adds a far end. Its index says nothing about it to others. `None`: the key is known already, is
     /// not a valid one, or there are too many.
     fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId>;
+
+    /// Takes another private key. Far ends must be added anew for it: what they have agreed on was for the old
+    /// one, and so is what they would answer.
+    fn set_private_key(&mut self, private_key: &PrivateKey);
 
     /// Forgets a far end and wipes its keys; its [`PeerId`] is not used again.
     fn remove_peer(&mut self, peer: PeerId);

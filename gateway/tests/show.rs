@@ -55,6 +55,7 @@ impl Gateway for Fixed {
                 active_flows: 42,
                 edition: "current".into(),
                 generation: None,
+                public_key: None,
                 limits: vec![
                     LimitUse {
                         name: "BitsPerSecond".into(),

@@ -168,6 +168,10 @@ impl tunnel::Endpoint for Endpoint {
         Some(id)
     }
 
+    fn set_private_key(&mut self, private_key: &PrivateKey) {
+        self.local.set_private_key(private_key.clone());
+    }
+
     fn remove_peer(&mut self, peer: PeerId) {
         if let Some(remote) = self
             .remotes

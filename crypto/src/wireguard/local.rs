@@ -45,6 +45,13 @@ impl Local {
         }
     }
 
+    /// Another identity from here on.
+    pub(super) fn set_private_key(&mut self, private_key: PrivateKey) {
+        self.public_key = private_key.public_key();
+        self.macs = MacKeys::of(&self.public_key);
+        self.private_key = private_key;
+    }
+
     /// A new receiver index for `peer`.
     pub(super) fn claim_index(&mut self, peer: PeerId) -> Option<u32> {
         self.indices.claim(&self.random, peer)

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::output::print;
+use crate::config::file::unfinished_name;
 use crate::config::key_file;
 use crate::telemetry::log::complain;
 use clap::Args;
@@ -71,9 +72,8 @@ pub(super) fn make_directory(path: &Path) -> io::Result<bool> {
 /// file is never half written, and its mode never that of the old file.
 pub(super) fn write_private(path: &Path, text: &[u8], replace: bool) -> io::Result<()> {
     let target = if replace {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        path.with_file_name(name)
+        let name = path.file_name().unwrap_or_default();
+        path.with_file_name(unfinished_name(name).map_err(io::Error::other)?)
     } else {
         path.to_owned()
     };

@@ -230,6 +230,13 @@ fn status(style: Style, status: &Status) -> String {
     if !status.host.problems.is_empty() {
         text.push('\n');
     }
+    for key in status
+        .gateways
+        .iter()
+        .filter_map(|one| one.public_key.as_ref())
+    {
+        let _ = writeln!(text, "public key of the VPN gateway: {key}\n");
+    }
     for (port, on) in &status.offloads {
         let on = if on.is_empty() {
             "none".to_owned()
@@ -536,7 +543,12 @@ fn tunnels(style: Style, tunnels: &[TunnelView]) -> String {
             tunnel.public_key.clone(),
         ]
     };
-    table(style, &header, tunnels.iter().map(row))
+    let own = tunnels.first().map_or("", |one| &one.gateway_public_key);
+    let own = match own {
+        "" => String::new(),
+        key => format!("public key of this gateway: {key}\n\n"),
+    };
+    own + &table(style, &header, tunnels.iter().map(row))
 }
 
 /// Also what `vng p2s list` prints.

@@ -43,6 +43,8 @@ pub struct Finding {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     spans: BTreeMap<String, Range<usize>>,
+    /// Of the elements of a list, which may be a million: a key for each would take longer than all else.
+    lists: BTreeMap<String, Vec<Range<usize>>>,
     wrong: BTreeSet<String>,
 }
 
@@ -52,11 +54,22 @@ impl Places {
         self.spans.insert(key, span);
     }
 
+    /// Remembers where the elements of the list `key` stand.
+    pub(super) fn insert_elements(&mut self, key: String, spans: Vec<Range<usize>>) {
+        self.lists.insert(key, spans);
+    }
+
+    /// Where the element of a list stands whose key this is.
+    fn element(&self, key: &str) -> Option<&Range<usize>> {
+        let (list, index) = key.strip_suffix(']')?.rsplit_once('[')?;
+        self.lists.get(list)?.get(index.parse::<usize>().ok()?)
+    }
+
     /// Where `key` stands; a key that the file does not have, where its nearest table stands.
     pub(super) fn span(&self, key: &str) -> Range<usize> {
         let mut key = key;
         loop {
-            if let Some(span) = self.spans.get(key) {
+            if let Some(span) = self.spans.get(key).or_else(|| self.element(key)) {
                 return span.clone();
             }
             match key.rfind(['.', '[']).and_then(|end| key.get(..end)) {
@@ -68,7 +81,7 @@ impl Places {
 
     /// Whether the file has `key`.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.spans.contains_key(key)
+        self.spans.contains_key(key) || self.element(key).is_some()
     }
 
     /// Notes that `key` is wrong: no rule needs to look at it any more.
@@ -98,9 +111,19 @@ pub struct Report {
     pub file: PathBuf,
     /// Its text.
     pub source: String,
-    /// Errors first, each kind in the file's order.
+    /// Errors first, each kind in the file's order; at most [`MOST_FINDINGS`] of each.
     pub findings: Vec<Finding>,
+    /// Errors and warnings beyond those.
+    omitted: [usize; 2],
+    /// Whether the rest of the file was left unread for its many errors.
+    is_cut: bool,
 }
+
+/// Findings of each severity that are kept: nobody reads more, and a file that is no configuration at all has
+/// one in each line.
+pub const MOST_FINDINGS: usize = 100;
+/// Findings that are shown with their lines, and those whose lines are looked for.
+const MOST_SHOWN: usize = 20;
 
 /// A finding as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -129,11 +152,33 @@ impl Report {
     /// A report in order: errors before warnings, then by place.
     pub fn new(file: &Path, source: String, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| (finding.severity, finding.span.start));
+        let errors = findings.partition_point(|finding| finding.severity == Severity::Error);
+        let warnings = findings.len() - errors;
+        let omitted = [errors, warnings].map(|count| count.saturating_sub(MOST_FINDINGS));
+        findings.truncate(errors + warnings.min(MOST_FINDINGS));
+        findings.drain(errors.min(MOST_FINDINGS)..errors);
         Self {
             file: file.to_owned(),
             source,
             findings,
+            omitted,
+            is_cut: false,
         }
+    }
+
+    /// The same with so many errors more that were counted and not kept.
+    #[must_use]
+    pub(super) fn and_errors(mut self, more: usize) -> Self {
+        let [errors, _] = &mut self.omitted;
+        *errors += more;
+        self
+    }
+
+    /// The same of a file whose rest was left unread.
+    #[must_use]
+    pub(super) fn cut(mut self) -> Self {
+        self.is_cut = true;
+        self
     }
 
     /// How many errors there are.
@@ -147,10 +192,41 @@ impl Report {
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.findings
-            .iter()
-            .filter(|finding| finding.severity == severity)
-            .count()
+        let [errors, warnings] = self.omitted;
+        let omitted = match severity {
+            Severity::Error => errors,
+            Severity::Warning => warnings,
+        };
+        let kept = self.findings.iter().filter(|one| one.severity == severity);
+        kept.count() + omitted
+    }
+
+    /// The warnings, each in one line: where, what, and what helps.
+    pub fn warnings_in_lines(&self) -> Vec<String> {
+        let warnings = self.findings.iter();
+        let mut lines: Vec<String> = warnings
+            .filter(|finding| finding.severity == Severity::Warning)
+            .map(|finding| {
+                let (line, column) = self.position(finding.span.start);
+                let file = self.file.display();
+                let mut text = format!("{file}:{line}:{column}: {}", finding.title);
+                let allowed = finding
+                    .allowed
+                    .iter()
+                    .map(|text| format!("allowed: {text}"));
+                let rest = [Some(finding.found.clone())].into_iter().flatten();
+                for more in rest.chain(allowed).chain(finding.help.clone()) {
+                    text.push_str("; ");
+                    text.push_str(&more);
+                }
+                text
+            })
+            .collect();
+        let [_, omitted] = self.omitted;
+        if omitted > 0 {
+            lines.push(format!("and {omitted} more"));
+        }
+        lines
     }
 
     /// Line and column, from 1, of a byte position; the column counts characters.
@@ -192,9 +268,16 @@ impl Report {
             Renderer::plain()
         };
         let mut text = String::new();
-        for finding in &self.findings {
+        // Errors first, so that what is left out is the least.
+        for finding in self.findings.iter().take(MOST_SHOWN) {
             text.push_str(&renderer.render(&[self.group(finding)]));
             text.push_str("\n\n");
+        }
+        let all = self.errors() + self.warnings();
+        if self.is_cut {
+            text.push_str("the rest of the file was not read\n");
+        } else if all > MOST_SHOWN {
+            let _ = writeln!(text, "and {} more", all - MOST_SHOWN);
         }
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let counts: Vec<String> = [(self.errors(), "error"), (self.warnings(), "warning")]
@@ -203,7 +286,9 @@ impl Report {
             .map(|(n, what)| plural(n, what))
             .collect();
         if !counts.is_empty() {
-            let _ = writeln!(text, "{}: {}", self.file.display(), counts.join(", "));
+            let least = if self.is_cut { "at least " } else { "" };
+            let counts = counts.join(", ");
+            let _ = writeln!(text, "{}: {least}{counts}", self.file.display());
         }
         text
     }
@@ -213,15 +298,33 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut snippet = Snippet::source(self.source.as_str())
+        let primary = self.underlined(&finding.span);
+        let also = finding.also.as_ref();
+        let also = also.map(|(span, label)| (self.underlined(span), label));
+        // The lines that are shown, and not the whole file, which is looked through for each finding.
+        let (mut from, mut to) = (primary.start, primary.end);
+        if let Some((span, _)) = &also {
+            (from, to) = (from.min(span.start), to.max(span.end));
+        }
+        let before = self.source.get(..from).unwrap_or_default();
+        let from = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let behind = self.source.get(to..).unwrap_or_default();
+        let to = behind
+            .find('\n')
+            .map_or(self.source.len(), |newline| to + newline);
+        let lines = self.source.get(from..to).unwrap_or_default();
+        let number = before.matches('\n').count() + 1;
+        let moved = |span: Range<usize>| span.start - from..span.end - from;
+        let mut snippet = Snippet::source(lines)
+            .line_start(number)
             .path(self.file.to_string_lossy())
             .annotation(
                 AnnotationKind::Primary
-                    .span(self.underlined(&finding.span))
+                    .span(moved(primary))
                     .label(finding.found.as_str()),
             );
-        if let Some((span, label)) = &finding.also {
-            let place = AnnotationKind::Context.span(self.underlined(span));
+        if let Some((span, label)) = also {
+            let place = AnnotationKind::Context.span(moved(span));
             snippet = snippet.annotation(place.label(label.as_str()));
         }
         let mut group = level.primary_title(finding.title.as_str()).element(snippet);

@@ -1,6 +1,7 @@
 //! The configuration file: one TOML file, every error of it reported at once.
 //!
 //! In the order in which a file meets them:
+//! - [`file`]: the file on disk: read, locked, replaced in one step.
 //! - [`value`]: the kinds of values and what each allows.
 //! - [`walk`]: a walk over the document that notes what does not fit and goes on.
 //! - [`read`], [`mod@matches`]: the sections, made into [`schema::Config`].
@@ -11,6 +12,7 @@
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
 
 pub mod diagnostic;
+pub mod file;
 pub mod key_file;
 pub(crate) mod matches;
 pub mod pool;
@@ -24,6 +26,7 @@ mod walk;
 pub use diagnostic::{Finding, Report, Severity};
 pub use validate::KeyFiles;
 
+use file::FileError;
 use schema::Config;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -49,8 +52,8 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
+        /// Why.
+        error: FileError,
     },
     /// The file has errors; all of them are in the report.
     Wrong(Report),
@@ -68,9 +71,16 @@ impl std::fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 /// Why a configuration file cannot be read, and what helps.
-fn unreadable(file: &Path, error: &std::io::Error) -> String {
+fn unreadable(file: &Path, error: &FileError) -> String {
     use std::io::ErrorKind;
     let shown = file.display();
+    let error = match error {
+        FileError::System(error) => error,
+        FileError::NotAFile("a directory") => {
+            return format!("{shown} is a directory: -c names the file in it");
+        }
+        other => return format!("{shown} {other}"),
+    };
     match error.kind() {
         ErrorKind::NotFound if file == Path::new(DEFAULT_FILE) => {
             format!("{shown} is not there: vng init makes a first one, -c names another")
@@ -81,28 +91,20 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
         ErrorKind::PermissionDenied => {
             format!("{shown} may not be read by this user: be its owner or root")
         }
-        ErrorKind::IsADirectory => format!("{shown} is a directory: -c names the file in it"),
         ErrorKind::InvalidData => format!("{shown} is no text in UTF-8, so it is no TOML"),
         _ => format!("{shown} cannot be read: {error}"),
     }
 }
-
-/// The longest file that is read, bytes: 1,000 prefixes for each of 100 sites fit ten times.
-const LONGEST: u64 = 64 << 20;
 
 /// Reads and checks the file at `path`.
 ///
 /// # Errors
 /// That the file cannot be read, or everything that is wrong with it.
 pub fn load(path: &Path, key_files: KeyFiles) -> Result<Loaded, LoadError> {
-    let unreadable = |error| LoadError::Unreadable {
+    let source = file::read(path).map_err(|error| LoadError::Unreadable {
         file: path.to_owned(),
         error,
-    };
-    let mut source = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let read = std::io::Read::read_to_string(&mut std::io::Read::take(file, LONGEST), &mut source);
-    read.map_err(unreadable)?;
+    })?;
     let directory = path.parent().unwrap_or(Path::new(""));
     parse(path, source, directory, key_files).map_err(LoadError::Wrong)
 }
@@ -118,6 +120,9 @@ pub fn parse(
     key_files: KeyFiles,
 ) -> Result<Loaded, Report> {
     let mut walk = walk::Walk::default();
+    if let Some(findings) = no_toml_at_all(&source) {
+        return Err(Report::new(name, source, findings).cut());
+    }
     let (document, syntax) = DeTable::parse_recoverable(&source);
     if !syntax.is_empty() {
         // What is recovered of a broken document misleads: its syntax comes first, all of it.
@@ -130,12 +135,34 @@ pub fn parse(
     drop(document);
     let rules = validate::check(&config, &walk.places, key_files);
     walk.findings.extend(rules);
-    let report = Report::new(name, source, walk.findings);
+    let report = Report::new(name, source, walk.findings).and_errors(walk.more);
     if report.errors() > 0 {
         return Err(report);
     }
     pool::assign(&mut config);
     Ok(Loaded { config, report })
+}
+
+/// Bytes of a long file that are read first.
+const BEGINNING: usize = 256 << 10;
+/// So many lines of these that are not TOML, and the rest need not be read.
+const MOST_BROKEN: usize = 20;
+
+/// The errors at the beginning of a long file, if there are many: another kind of file, most likely. Each byte
+/// of such a one costs the parser a hundred, which is much if there are millions.
+fn no_toml_at_all(source: &str) -> Option<Vec<Finding>> {
+    let end = source
+        .get(..source.floor_char_boundary(BEGINNING))?
+        .rfind('\n')?;
+    if source.len() <= BEGINNING {
+        return None;
+    }
+    let beginning = source.get(..end)?;
+    let (_, syntax) = DeTable::parse_recoverable(beginning);
+    let mut findings = syntax_findings(beginning, &syntax);
+    // What is open where the beginning ends may be closed behind it.
+    findings.retain(|finding| finding.span.end < end);
+    (findings.len() >= MOST_BROKEN).then_some(findings)
 }
 
 /// The errors of a document that is not TOML. Behind an error the parser finds others that are none:

@@ -154,30 +154,37 @@ pub(crate) fn kept(old: &Config, new: &Config) -> Vec<Option<usize>> {
 /// validated file has neither.
 pub(crate) fn prefixes(config: &Config, addresses: &[Addresses]) -> Vec<IpNet> {
     let mut prefixes = Vec::new();
-    let mut seen = Vec::new();
-    gather(&config.prefix_sets, addresses, &mut seen, &mut prefixes);
-    prefixes
-}
-
-fn gather<'a>(
-    sets: &'a [PrefixSet],
-    addresses: &'a [Addresses],
-    seen: &mut Vec<&'a str>,
-    prefixes: &mut Vec<IpNet>,
-) {
-    for one in addresses {
-        match one {
-            Addresses::Prefix(prefix) => prefixes.push(*prefix),
-            Addresses::Set(name) if !seen.contains(&name.as_str()) => {
-                // Once is enough, wherever it stands: this is a union.
-                seen.push(name);
-                if let Some(set) = sets.iter().find(|set| set.name == *name) {
-                    gather(sets, &set.prefixes, seen, prefixes);
+    if addresses
+        .iter()
+        .all(|one| matches!(one, Addresses::Prefix(_)))
+    {
+        prefixes.extend(addresses.iter().filter_map(|one| match one {
+            Addresses::Prefix(prefix) => Some(*prefix),
+            Addresses::Set(_) => None,
+        }));
+        return prefixes;
+    }
+    let mut by_name: HashMap<&str, &PrefixSet> = HashMap::new();
+    for set in &config.prefix_sets {
+        by_name.entry(&set.name).or_insert(set);
+    }
+    // A set may lead to thousands of others: what is still to be looked at waits here, not on the stack.
+    let mut open = vec![addresses.iter()];
+    while let Some(mut rest) = open.pop() {
+        while let Some(one) = rest.next() {
+            match one {
+                Addresses::Prefix(prefix) => prefixes.push(*prefix),
+                Addresses::Set(name) => {
+                    // Once is enough, wherever it stands: this is a union.
+                    if let Some(set) = by_name.remove(name.as_str()) {
+                        open.push(rest);
+                        rest = set.prefixes.iter();
+                    }
                 }
             }
-            Addresses::Set(_) => {}
         }
     }
+    prefixes
 }
 
 /// Puts a field's values and what is taken out of them together.

@@ -1,8 +1,8 @@
 //! A walk over a TOML document that keeps going: every value that does not fit becomes a finding, every
 //! key that was not asked for another, and the rest is read on.
 
-use super::diagnostic::{Finding, Places, Severity};
-use super::value::{Kind, described, nearest, quoted};
+use super::diagnostic::{Finding, MOST_FINDINGS, Places, Severity};
+use super::value::{Kind, Wrong, described, nearest, quoted};
 use std::cell::RefCell;
 use std::ops::Range;
 use toml::Spanned;
@@ -13,9 +13,14 @@ use toml::de::{DeTable, DeValue};
 pub(super) struct Walk {
     /// Everything that did not fit.
     pub(super) findings: Vec<Finding>,
+    /// Those beyond [`MOST`], counted only.
+    pub(super) more: usize,
     /// Where everything stands.
     pub(super) places: Places,
 }
+
+/// Findings that are kept. A few more than are shown, which are the first in the file's order.
+const MOST: usize = 10 * MOST_FINDINGS;
 
 impl Walk {
     /// Notes a finding, and that no rule needs to look at its key.
@@ -29,6 +34,10 @@ impl Walk {
         help: Option<String>,
     ) {
         self.places.mark_wrong(key);
+        if self.findings.len() >= MOST {
+            self.more += 1;
+            return;
+        }
         self.findings.push(Finding {
             severity: Severity::Error,
             title: format!("{} {what}", title(key)),
@@ -183,12 +192,19 @@ impl<'d> Section<'d> {
             walk.places.insert(format!("{key}[0]"), value.span());
             return convert(walk, &key, value, kind).into_iter().collect();
         };
-        let element = |(index, element): (usize, &Spanned<DeValue<'d>>)| {
-            let key = format!("{key}[{index}]");
-            walk.places.insert(key.clone(), element.span());
-            convert(walk, &key, element, kind)
-        };
-        elements.iter().enumerate().filter_map(element).collect()
+        let spans = elements.iter().map(Spanned::span).collect();
+        walk.places.insert_elements(key.clone(), spans);
+        let mut values = Vec::with_capacity(elements.len());
+        for (index, element) in elements.iter().enumerate() {
+            match kind.parse(element.get_ref()) {
+                Ok(value) => values.push(value),
+                Err(wrong) => {
+                    let key = format!("{key}[{index}]");
+                    wrong_value(walk, &key, element.span(), kind, wrong);
+                }
+            }
+        }
+        values
     }
 
     /// A list that must have at least one element.
@@ -294,6 +310,12 @@ impl<'d> Section<'d> {
             if asked.contains(&name) {
                 continue;
             }
+            if walk.findings.len() >= MOST {
+                // Not shown: what is like it need not be looked for.
+                walk.more += 1;
+                walk.places.mark_wrong(&self.path(name));
+                continue;
+            }
             // A slip most likely stands for a key that is not there otherwise.
             let absent = asked
                 .iter()
@@ -324,15 +346,13 @@ fn convert<K: Kind>(
     match kind.parse(value.get_ref()) {
         Ok(value) => Some(value),
         Err(wrong) => {
-            walk.error(
-                key,
-                value.span(),
-                wrong.what,
-                wrong.found,
-                Some(kind.allowed()),
-                wrong.help,
-            );
+            wrong_value(walk, key, value.span(), kind, wrong);
             None
         }
     }
+}
+
+fn wrong_value<K: Kind>(walk: &mut Walk, key: &str, span: Range<usize>, kind: &K, wrong: Wrong) {
+    let allowed = Some(kind.allowed());
+    walk.error(key, span, wrong.what, wrong.found, allowed, wrong.help);
 }

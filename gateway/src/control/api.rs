@@ -3,13 +3,16 @@
 //!
 //! One thread serves all clients. Lines, clients and their idle time are bounded, so that no client can
 //! make the gateway hold memory or keep others out: who is silent gives way to who calls. The data path knows
-//! nothing of it.
+//! nothing of it. What changes the gateway is done on another thread ([`changes`]), and its client waits for it.
+
+mod changes;
 
 use super::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, NeighborView, PolicyView,
     Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
 use crate::device::event::Waker;
+use changes::{Changes, ClientNumber};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use socket::Bound;
@@ -115,6 +118,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether the gateway is another afterwards: then it may take a while.
+    pub(super) fn is_change(&self) -> bool {
+        match self {
+            Self::Reload | Self::Resize { .. } | Self::Revoke { .. } => true,
+            Self::Show { .. } | Self::Routes { .. } | Self::Explain { .. } => false,
+        }
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -152,7 +165,8 @@ impl Refusal {
     }
 }
 
-/// What the socket asks the running gateway. Called on the API's thread; none may block for long.
+/// What the socket asks the running gateway. [`Gateway::reload`], [`Gateway::resize`] and [`Gateway::revoke`] are
+/// called on a thread of their own, one at a time; all else on the API's thread, where none may block for long.
 pub trait Gateway: Send + Sync {
     /// The gateway at a glance.
     fn status(&self) -> Status;
@@ -280,10 +294,19 @@ impl Server {
             waker: Waker::new()?,
             asked: AtomicBool::new(false),
         });
+        let changes = Changes::start(Arc::clone(&gateway), Arc::clone(&stop))?;
         let seen = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("api".to_owned())
-            .spawn(move || run(&self.listener, &seen, gateway.as_ref(), &self.socket))?;
+            .spawn(move || {
+                run(
+                    &self.listener,
+                    &seen,
+                    &changes,
+                    gateway.as_ref(),
+                    &self.socket,
+                );
+            })?;
         Ok(Serving {
             stop,
             thread: Some(thread),
@@ -314,8 +337,15 @@ impl Drop for Serving {
     }
 }
 
+/// How long a change that is nearly done is waited for at the end: whoever asked for another gateway gets his
+/// answer from this one.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
+
 /// One client and what is under way with it.
 struct Client {
+    number: ClientNumber,
+    /// Whether a change that it asked for is under way.
+    waits: bool,
     stream: UnixStream,
     /// Bytes of a request that is not complete.
     request: Vec<u8>,
@@ -329,8 +359,10 @@ struct Client {
 }
 
 impl Client {
-    fn new(stream: UnixStream, now: Instant) -> Self {
+    fn new(number: ClientNumber, stream: UnixStream, now: Instant) -> Self {
         Self {
+            number,
+            waits: false,
             stream,
             request: Vec::new(),
             answer: Vec::new(),
@@ -361,14 +393,22 @@ impl Client {
 
 /// The client that is silent for longest, if it may have to go for another.
 fn idlest(clients: &[Client], now: Instant) -> Option<usize> {
-    let oldest = clients.iter().enumerate().min_by_key(|(_, c)| c.heard);
+    // Who waits for a change is not the one that is silent.
+    let clients = clients.iter().enumerate().filter(|(_, c)| !c.waits);
+    let oldest = clients.min_by_key(|(_, c)| c.heard);
     oldest
         .filter(|(_, client)| client.idle(now) >= GRACE)
         .map(|(index, _)| index)
 }
 
-fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bound) {
-    let mut clients: Vec<Client> = Vec::new();
+fn run(
+    listener: &UnixListener,
+    stop: &Stop,
+    changes: &Changes,
+    gateway: &dyn Gateway,
+    _socket: &Bound,
+) {
+    let (mut clients, mut number) = (Vec::<Client>::new(), 0);
     // While the system has no descriptor for another client, none is accepted: the listener would stay ready.
     let mut deaf_until: Option<Instant> = None;
     let mut complained = false;
@@ -385,7 +425,10 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
         };
         set.push(PollFd::new(listener, listens));
         for client in &clients {
-            let wants = if client.has_answer() {
+            let wants = if client.waits {
+                // That it goes away is told all the same.
+                PollFlags::empty()
+            } else if client.has_answer() {
                 PollFlags::OUT
             } else {
                 PollFlags::IN
@@ -406,12 +449,23 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
         let ready: Vec<bool> = set.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(set);
         let now = Instant::now();
+        if ready.first() == Some(&true) {
+            stop.waker.clear();
+        }
         let mut ready = ready.into_iter().skip(1);
         let caller = ready.next().unwrap_or(false);
         clients.retain_mut(|client| {
-            let alive = !ready.next().unwrap_or(false) || step(client, now, gateway);
+            let is_ready = ready.next().unwrap_or(false);
+            if client.waits {
+                client.heard = now;
+                return !is_ready;
+            }
+            let alive = !is_ready || step(client, now, changes, gateway);
             alive && !client.is_over(now)
         });
+        while let Some((of, line)) = changes.next() {
+            done(&mut clients, of, line, changes, gateway);
+        }
         if !caller {
             continue;
         }
@@ -422,7 +476,8 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
                 {
                     clients.swap_remove(index);
                 }
-                clients.push(Client::new(stream, now));
+                number += 1;
+                clients.push(Client::new(number, stream, now));
                 complained = false;
             }
             Ok(_) => {}
@@ -441,10 +496,37 @@ fn run(listener: &UnixListener, stop: &Stop, gateway: &dyn Gateway, _socket: &Bo
             }
         }
     }
+    while clients.iter().any(|client| client.waits) {
+        let Some((of, line)) = changes.wait(LAST_ANSWER) else {
+            return;
+        };
+        done(&mut clients, of, line, changes, gateway);
+    }
+}
+
+/// Gives a client the answer that it waited for, and goes on with what it has asked since.
+fn done(
+    clients: &mut Vec<Client>,
+    number: ClientNumber,
+    line: Vec<u8>,
+    changes: &Changes,
+    gateway: &dyn Gateway,
+) {
+    let now = Instant::now();
+    let Some(place) = clients.iter().position(|client| client.number == number) else {
+        return;
+    };
+    let Some(client) = clients.get_mut(place) else {
+        return;
+    };
+    (client.waits, client.answer, client.heard) = (false, line, now);
+    if !give(client, now) || !respond_to_all(client, now, changes, gateway) {
+        clients.swap_remove(place);
+    }
 }
 
 /// Moves one client on; `false`: it is done with.
-fn step(client: &mut Client, now: Instant, gateway: &dyn Gateway) -> bool {
+fn step(client: &mut Client, now: Instant, changes: &Changes, gateway: &dyn Gateway) -> bool {
     if client.has_answer() {
         if !give(client, now) {
             return false;
@@ -461,13 +543,37 @@ fn step(client: &mut Client, now: Instant, gateway: &dyn Gateway) -> bool {
             Err(error) => return waits(&error),
         }
     }
-    // The next request of a client waits until the answer before it is taken.
-    while !client.has_answer() {
-        let Some(response) = next_response(client, gateway) else {
-            return true;
+    respond_to_all(client, now, changes, gateway)
+}
+
+/// Answers what a client has asked; `false`: it is done with. Its next request waits until the answer before it is
+/// taken.
+fn respond_to_all(
+    client: &mut Client,
+    now: Instant,
+    changes: &Changes,
+    gateway: &dyn Gateway,
+) -> bool {
+    while !client.has_answer() && !client.waits {
+        let request = match next_request(client) {
+            None => return true,
+            Some(Ok(request)) => request,
+            Some(Err(refusal)) => {
+                client.answer = line(&Response::Error(refusal));
+                if !give(client, now) {
+                    return false;
+                }
+                continue;
+            }
         };
-        client.answer = serde_json::to_vec(&response).unwrap_or_default();
-        client.answer.push(b'\n');
+        if request.is_change() {
+            client.waits = changes.ask(client.number, request);
+            if !client.waits {
+                return false;
+            }
+            continue;
+        }
+        client.answer = answer(request, gateway);
         if !give(client, now) {
             return false;
         }
@@ -475,18 +581,24 @@ fn step(client: &mut Client, now: Instant, gateway: &dyn Gateway) -> bool {
     true
 }
 
-/// The answer to the first complete request, if there is one.
-fn next_response(client: &mut Client, gateway: &dyn Gateway) -> Option<Response> {
+/// The first complete request, if there is one.
+fn next_request(client: &mut Client) -> Option<Result<Request, Refusal>> {
     let end = client.request.iter().position(|&byte| byte == b'\n');
     if end.unwrap_or(client.request.len()) > LONGEST_REQUEST {
         client.last = true;
         client.request.clear();
         let message = format!("a request has at most {LONGEST_REQUEST} bytes");
-        return Some(Response::Error(Refusal::bad(message)));
+        return Some(Err(Refusal::bad(message)));
     }
     let rest = client.request.split_off(end? + 1);
     let line = std::mem::replace(&mut client.request, rest);
-    Some(respond(&line, gateway))
+    Some(read(&line))
+}
+
+/// A request of one line.
+fn read(line: &[u8]) -> Result<Request, Refusal> {
+    let request = serde_json::from_slice(line);
+    request.map_err(|error| Refusal::bad(format!("no such request: {error}")))
 }
 
 /// Writes what the client takes of its answer; `false`: it is done with.
@@ -513,12 +625,20 @@ fn waits(error: &io::Error) -> bool {
     )
 }
 
-/// The answer to one line.
-fn respond(line: &[u8], gateway: &dyn Gateway) -> Response {
-    let request = match serde_json::from_slice(line) {
-        Ok(request) => request,
-        Err(error) => return Response::Error(Refusal::bad(format!("no such request: {error}"))),
-    };
+/// An answer as the socket has it.
+fn line(response: &Response) -> Vec<u8> {
+    let mut line = serde_json::to_vec(response).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The answer to one request, as the socket has it.
+fn answer(request: Request, gateway: &dyn Gateway) -> Vec<u8> {
+    line(&respond(request, gateway))
+}
+
+/// The answer to one request.
+fn respond(request: Request, gateway: &dyn Gateway) -> Response {
     let value = match request {
         Request::Routes { filter } => match gateway.routes(&filter) {
             Ok(routes) => serde_json::to_value(routes),

@@ -5,11 +5,11 @@
 //! 3. [`vnet_ports`], [`tunnels`], [`Parts::switch`]: the ports of a worker; its tunnels come as after a reload
 //! 4. [`Parts::watch`]: what control watches
 
-use crate::config::key_file;
 use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
 use crate::control::crew::Seat;
 use crate::control::kernel::presence::{Presence, Wanted};
 use crate::control::kernel::settings::LinkNeeds;
+use crate::control::keys::Keys;
 use crate::control::link::LinkSetup;
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::WatchSetup;
@@ -131,6 +131,7 @@ impl Parts {
     pub(crate) fn new(
         config: &Config,
         plan: &Plan,
+        keys: &Keys,
         bells: &Arc<[Arc<Bell>]>,
     ) -> Result<Self, RunError> {
         let mut links = Vec::new();
@@ -182,35 +183,38 @@ impl Parts {
         }
         Ok(Self {
             links,
-            tunnels: TunnelSet::new(config, plan),
+            tunnels: TunnelSet::new(config, plan, keys),
             most_lanes: most_lanes(config),
             underlays: underlays(plan),
         })
     }
 
     /// The words after a reload, which changes no link.
-    pub(crate) fn after(&self, config: &Config, plan: &Plan) -> Self {
+    pub(crate) fn after(&self, config: &Config, plan: &Plan, keys: &Keys) -> Self {
         Self {
             links: self.links.clone(),
-            tunnels: self.tunnels.after(config, plan),
+            tunnels: self.tunnels.after(config, plan, keys),
             most_lanes: self.most_lanes,
             underlays: self.underlays.clone(),
         }
     }
 
-    /// What each worker has to change on the way from the tunnels `old` to these.
+    /// What each worker has to change on the way from the tunnels `old` to these; `identity` is our private key
+    /// before and now, where it is another.
     pub(crate) fn steps(
         &self,
         old: &TunnelSet,
         config: &Config,
+        identity: Option<(&PrivateKey, &PrivateKey)>,
         workers: usize,
-    ) -> Result<Vec<Steps>, String> {
+    ) -> Vec<Steps> {
         let steps = |worker| {
             let place = Place {
                 worker,
                 workers,
                 most_lanes: self.most_lanes,
                 underlays: &self.underlays,
+                identity,
             };
             Steps::between(old, &self.tunnels, config.vpn.as_ref(), place)
         };
@@ -525,13 +529,13 @@ pub(crate) fn tunnels(
     config: &Config,
     parts: &Parts,
     seat: &Seat,
-    limiter: &Arc<Limiter>,
+    (keys, limiter): (&Keys, &Arc<Limiter>),
     started: Instant,
 ) -> Result<Ports, RunError> {
-    let open = |lane| tunnels_of_port(config, seat, (limiter, started), lane);
+    let open = |lane| tunnels_of_port(config, seat, (keys, limiter, started), lane);
     let lanes = lane::owned(seat.number, seat.count, parts.most_lanes).map(open);
     let (base, lanes) = (open(0)?, lanes.collect::<Result<_, _>>()?);
-    let privates = private::privates(config, parts, seat, limiter, started)?;
+    let privates = private::privates(config, parts, seat, (keys, limiter), started)?;
     Ok((base, lanes, privates))
 }
 
@@ -539,14 +543,14 @@ pub(crate) fn tunnels(
 fn tunnels_of_port(
     config: &Config,
     seat: &Seat,
-    (limiter, started): (&Arc<Limiter>, Instant),
+    (keys, limiter, started): (&Keys, &Arc<Limiter>, Instant),
     lane: u8,
 ) -> Result<Tunnels<Endpoint>, RunError> {
     let underlay = match &config.vpn {
         Some(vpn) => underlay(vpn, seat, lane)?,
         None => Underlay::default(),
     };
-    let private_key = private_key(config)?;
+    let private_key = private_key(keys)?;
     let epoch = Epoch {
         instant: started,
         calendar: SystemTime::now(),
@@ -560,11 +564,10 @@ fn tunnels_of_port(
 }
 
 /// The gateway's private key; without a VPN gateway one that nobody knows.
-fn private_key(config: &Config) -> Result<PrivateKey, RunError> {
-    let failed = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
-    match &config.vpn {
-        Some(vpn) => key_file::read(&vpn.private_key_file).map_err(|error| failed(&error)),
-        None => PrivateKey::generate().map_err(|error| failed(&error)),
+fn private_key(keys: &Keys) -> Result<PrivateKey, RunError> {
+    match keys.private_key() {
+        Some(key) => Ok(key.clone()),
+        None => PrivateKey::generate().map_err(|error| RunError::System(error.to_string())),
     }
 }
 

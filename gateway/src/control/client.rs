@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long an answer may take: a reload starts threads and asks the kernel.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The same of what changes the gateway: it waits for changes before it, and for millions of routes.
+const PATIENCE_FOR_CHANGES: Duration = Duration::from_mins(10);
 /// The longest answer, bytes: a million routes.
 const LONGEST_ANSWER: u64 = 512 << 20;
 
@@ -61,6 +63,13 @@ impl std::fmt::Display for ClientError {
                 "{} may be opened by its owner only; run vng as the user that runs the gateway",
                 socket.display()
             ),
+            // What a socket says whose time is up.
+            Self::Broken { socket, error } if error.kind() == io::ErrorKind::WouldBlock => write!(
+                formatter,
+                "the gateway at {} has not answered in time; it goes on with what it was asked for, and its log \
+                 says what came of it",
+                socket.display()
+            ),
             Self::Broken { socket, error } => {
                 write!(formatter, "the gateway at {}: {error}", socket.display())
             }
@@ -91,7 +100,12 @@ impl Client {
     pub fn ask(&self, request: &Request) -> Result<serde_json::Value, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|error| self.strange(error))?;
         line.push(b'\n');
-        let answer = self.exchange(&line)?;
+        let patience = if request.is_change() {
+            PATIENCE_FOR_CHANGES
+        } else {
+            PATIENCE
+        };
+        let answer = self.exchange(&line, patience)?;
         match serde_json::from_slice(&answer).map_err(|error| self.strange(error))? {
             Response::Ok(value) => Ok(value),
             Response::Error(refusal) => Err(ClientError::Refused(refusal)),
@@ -109,7 +123,7 @@ impl Client {
         serde_json::from_value(self.ask(request)?).map_err(|error| self.strange(error))
     }
 
-    fn exchange(&self, line: &[u8]) -> Result<Vec<u8>, ClientError> {
+    fn exchange(&self, line: &[u8], patience: Duration) -> Result<Vec<u8>, ClientError> {
         let broken = |error| ClientError::Broken {
             socket: self.socket.clone(),
             error,
@@ -124,7 +138,7 @@ impl Client {
                 _ => broken(error),
             }
         })?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
+        stream.set_read_timeout(Some(patience)).map_err(broken)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
         stream.write_all(line).map_err(broken)?;
         let mut answer = Vec::new();

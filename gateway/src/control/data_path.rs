@@ -5,10 +5,11 @@ use crate::config::schema::Config;
 use crate::control::assembly::{self, Parts};
 use crate::control::crew;
 use crate::control::kernel::presence::Presence;
+use crate::control::keys::Keys;
 use crate::control::limit;
 use crate::control::plan::Plan;
 use crate::control::supervisor::RunError;
-use crate::control::tunnels::{self, TunnelSet};
+use crate::control::tunnels::TunnelSet;
 use crate::device::event::Waker;
 use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
@@ -57,6 +58,7 @@ pub struct DataPath {
     /// The kernel's side of the TUN device: [`Presence::establish`] sets it up.
     pub presence: Arc<Presence>,
     pub(crate) parts: Arc<Parts>,
+    pub(crate) keys: Keys,
 }
 
 impl DataPath {
@@ -87,7 +89,8 @@ impl DataPath {
         alter: impl Fn(&mut Switch<Endpoint>),
     ) -> Result<Self, RunError> {
         let bells = crew::bells(usize::from(config.control.workers))?;
-        let parts = Arc::new(Parts::new(config, plan, &bells)?);
+        let keys = Keys::read(config).map_err(RunError::System)?;
+        let parts = Arc::new(Parts::new(config, plan, &keys, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
         let flows = limit::flows(config, None);
         let hits = Hits::new(bells.len(), config.policy.len());
@@ -95,13 +98,13 @@ impl DataPath {
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let (vnets, presence) = assembly::vnet_ports(config, plan)?;
-        let useless = tunnels::useless_keys(config).map_err(RunError::System)?;
+        let useless = keys.useless(config, |_| false);
         if !useless.is_empty() {
             let why = "no handshake can use their public keys";
             return Err(RunError::System(format!("{}: {why}", useless.join(", "))));
         }
-        let steps = parts.steps(&TunnelSet::default(), config, bells.len());
-        let mut steps = steps.map_err(RunError::System)?.into_iter();
+        let steps = parts.steps(&TunnelSet::default(), config, None, bells.len());
+        let mut steps = steps.into_iter();
         let (mut handles, mut workers, mut offloads) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (seat, vnet) in crew::seats(&bells, ledger_ports(plan))
             .into_iter()
@@ -117,7 +120,7 @@ impl DataPath {
                 host: Arc::clone(&seat.host),
                 ledger: Arc::clone(&seat.ledger),
             };
-            let tunnels = assembly::tunnels(config, &parts, &seat, &limiter, started)?;
+            let tunnels = assembly::tunnels(config, &parts, &seat, (&keys, &limiter), started)?;
             let mut switch = parts.switch(plan, seat, vnet, tunnels, control)?;
             for change in steps.next().into_iter().flat_map(|steps| steps.before) {
                 if !switch.change(started, change) {
@@ -144,6 +147,7 @@ impl DataPath {
             forwarding,
             presence: Arc::new(presence),
             parts,
+            keys,
         })
     }
 

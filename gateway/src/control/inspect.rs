@@ -1,7 +1,7 @@
 //! What the running gateway looks like to a person: the views of `vng show` that need the state of its
 //! paths. What the plan alone says is in [`super::describe`].
 
-use crate::config::schema::{Circuit, Client, Config, NextHop, Site, SiteKind};
+use crate::config::schema::{Circuit, Client, Config, ExpressRoute, Site, Vpn};
 use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use routing::health::{Reachability, Reason, Usability};
 use routing::path::{PathId, PathKind};
 use routing::rib::OwnerId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -122,27 +122,6 @@ fn clients_of(config: &Config) -> &[Client] {
 fn pools_of(config: &Config) -> &[IpNet] {
     let clients = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
     clients.map_or(&[], |clients| &clients.address_pool)
-}
-
-/// A line for each that is gone, new or another, by name.
-fn come_and_go<T: PartialEq>(
-    lines: &mut Vec<String>,
-    what: &str,
-    old: &BTreeMap<String, T>,
-    new: &BTreeMap<String, T>,
-) {
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        lines.push(format!("{what} {name}: taken away"));
-    }
-    for (name, one) in new {
-        match old.get(name) {
-            None => lines.push(format!("{what} {name}: added")),
-            Some(before) if before != one => {
-                lines.push(format!("{what} {name}: its tunnel begins anew"));
-            }
-            Some(_) => {}
-        }
-    }
 }
 
 fn kind_name(kind: PathKind) -> &'static str {
@@ -364,6 +343,7 @@ pub(crate) fn tunnels(
             kind: site.kind.name().to_owned(),
             lanes: (0..).zip(parts.lanes(path.id)).map(lane).collect(),
             public_key: BASE64.encode(site.public_key),
+            gateway_public_key: String::new(),
             endpoint: word.endpoint.load().as_deref().copied(),
             over: site.over.clone(),
             last_handshake_seconds: handshake_age(word, started),
@@ -521,6 +501,10 @@ pub fn needs_restart(
     check("vnet.mtu", a.mtu == b.mtu);
     check("vnet.host_address", a.host_address == b.host_address);
     check("vnet.offload", a.offload == b.offload);
+    check(
+        "control.metrics",
+        old.control.metrics == new.control.metrics,
+    );
     check("control.socket", old.control.socket == new.control.socket);
     check(
         "control.workers",
@@ -554,91 +538,86 @@ pub fn needs_restart(
     }
     let vpn = |config: &Config| {
         let vpn = config.vpn.as_ref();
-        vpn.map(|vpn| {
-            (
-                vpn.private_key_file.clone(),
-                vpn.listen_port,
-                vpn.mtu,
-                vpn.offload,
-            )
-        })
+        vpn.map(|vpn| (vpn.listen_port, vpn.mtu, vpn.offload))
     };
-    check(
-        "vpn.private_key_file, listen_port, mtu or offload",
-        vpn(old) == vpn(new),
-    );
+    check("vpn.listen_port, mtu or offload", vpn(old) == vpn(new));
     lines
 }
 
-/// What differs between two configurations and can be changed while the gateway runs, one line each.
-pub fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut prefixes = |name: &str, old: &[IpNet], new: &[IpNet]| {
-        for gone in old.iter().filter(|prefix| !new.contains(prefix)) {
-            lines.push(format!("{name}: {gone} taken away"));
-        }
-        for added in new.iter().filter(|prefix| !old.contains(prefix)) {
-            lines.push(format!("{name}: {added} added"));
+/// Prefixes of one list that are named, each way; of more the number is said.
+const NAMED: usize = 20;
+
+/// A line for each prefix that is gone and each that is new.
+fn prefixes(lines: &mut Vec<String>, name: &str, old: &[IpNet], new: &[IpNet]) {
+    if old == new {
+        return;
+    }
+    let (before, now): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+    let mut tell = |from: &[IpNet], other: &HashSet<&IpNet>, what: &str| {
+        let mut all = from.iter().filter(|prefix| !other.contains(prefix));
+        lines.extend(
+            all.by_ref()
+                .take(NAMED)
+                .map(|prefix| format!("{name}: {prefix} {what}")),
+        );
+        let more = all.count();
+        if more > 0 {
+            lines.push(format!("{name}: {more} more {what}"));
         }
     };
+    tell(old, &now, "taken away");
+    tell(new, &before, "added");
+    if before == now {
+        lines.push(format!("{name}: the order of the prefixes changed"));
+    }
+}
+
+/// What differs between two configurations and can be changed while the gateway runs, one line each; what
+/// becomes of tunnels is told apart, [`TunnelSet::changes`].
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
     prefixes(
+        &mut lines,
         "vnet.address_space",
         &old.vnet.address_space,
         &new.vnet.address_space,
     );
-    prefixes("vnet.address", &old.vnet.address, &new.vnet.address);
+    prefixes(
+        &mut lines,
+        "vnet.address",
+        &old.vnet.address,
+        &new.vnet.address,
+    );
     for (a, b) in circuits_of(old).iter().zip(circuits_of(new)) {
-        prefixes(&format!("circuit {}", b.name), &a.prefixes, &b.prefixes);
+        let name = format!("circuit {}", b.name);
+        prefixes(&mut lines, &name, &a.prefixes, &b.prefixes);
     }
+    let before: HashMap<&str, &Site> = sites_of(old)
+        .iter()
+        .map(|site| (site.name.as_str(), site))
+        .collect();
     for b in sites_of(new) {
-        if let Some(a) = sites_of(old).iter().find(|a| a.name == b.name) {
-            prefixes(&format!("site {}", b.name), &a.prefixes, &b.prefixes);
+        if let Some(a) = before.get(b.name.as_str()) {
+            prefixes(
+                &mut lines,
+                &format!("site {}", b.name),
+                &a.prefixes,
+                &b.prefixes,
+            );
         }
     }
-    prefixes("point-to-site", pools_of(old), pools_of(new));
-    let tunnel = |site: &Site| Site {
-        prefixes: Vec::new(),
-        probe: None,
-        kind: SiteKind::SiteToSite,
-        ..site.clone()
-    };
-    let by_name = |sites: &[Site]| -> BTreeMap<String, Site> {
-        let sites = sites.iter().map(|site| (site.name.clone(), tunnel(site)));
-        sites.collect()
-    };
-    come_and_go(
-        &mut lines,
-        "site",
-        &by_name(sites_of(old)),
-        &by_name(sites_of(new)),
-    );
-    let by_name = |clients: &[Client]| -> BTreeMap<String, Client> {
-        let clients = clients
-            .iter()
-            .map(|client| (client.name.clone(), client.clone()));
-        clients.collect()
-    };
-    come_and_go(
-        &mut lines,
-        "client",
-        &by_name(clients_of(old)),
-        &by_name(clients_of(new)),
-    );
+    prefixes(&mut lines, "point-to-site", pools_of(old), pools_of(new));
     let mut changed = |what: &str, same: bool| {
         if !same {
             lines.push(format!("{what} changed"));
         }
     };
-    let rules = |config: &Config| (config.policy.clone(), config.prefix_sets.clone());
-    changed("policy", rules(old) == rules(new));
-    let hops = |config: &Config| -> Vec<(IpNet, NextHop)> {
-        config
-            .route
-            .iter()
-            .map(|route| (route.prefix, route.next_hop.clone()))
-            .collect()
-    };
-    changed("user-defined routes", hops(old) == hops(new));
+    changed("vnet.name", old.vnet.name == new.vnet.name);
+    changed(
+        "policy",
+        old.policy == new.policy && old.prefix_sets == new.prefix_sets,
+    );
+    changed("user-defined routes", old.route == new.route);
     let weights = |config: &Config| -> Vec<u32> {
         let circuits = circuits_of(config).iter().map(|circuit| circuit.weight);
         circuits
@@ -647,6 +626,11 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     changed("the weights of connections", weights(old) == weights(new));
     changed("failover", old.failover == new.failover);
+    let sku = |config: &Config| {
+        let (expressroute, vpn) = (config.expressroute.as_ref(), config.vpn.as_ref());
+        (expressroute.map(ExpressRoute::choice), vpn.map(Vpn::choice))
+    };
+    changed("the SKUs", sku(old) == sku(new));
     let rates = |config: &Config| (limit::expressroute(config), limit::vpn(config));
     changed("the rates of the SKUs", rates(old) == rates(new));
     changed(
@@ -666,5 +650,97 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
             .collect()
     };
     changed("probes", probes(old) == probes(new));
+    let circuits = |config: &Config| -> Vec<_> {
+        let facts = |circuit: &Circuit| (circuit.model, circuit.premium, circuit.fragments);
+        circuits_of(config).iter().map(facts).collect()
+    };
+    changed(
+        "model, premium or fragments of circuits",
+        circuits(old) == circuits(new),
+    );
+    let asn = |config: &Config| config.expressroute.as_ref().map(|gateway| gateway.asn);
+    changed("expressroute.asn", asn(old) == asn(new));
+    let kinds = |config: &Config| -> Vec<_> {
+        let sites = sites_of(config).iter();
+        sites.map(|site| (site.name.clone(), site.kind)).collect()
+    };
+    changed(
+        "the sites, their order or their kinds",
+        kinds(old) == kinds(new),
+    );
+    let endpoint = |config: &Config| config.vpn.as_ref().map(|vpn| vpn.public_endpoint.clone());
+    changed("vpn.public_endpoint", endpoint(old) == endpoint(new));
+    let files = |config: &Config| -> Vec<_> {
+        let own = config
+            .vpn
+            .iter()
+            .map(|vpn| Some(vpn.private_key_file.clone()));
+        let sites = sites_of(config)
+            .iter()
+            .map(|site| site.preshared_key_file.clone());
+        own.chain(sites).collect()
+    };
+    changed("the names of key files", files(old) == files(new));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema::FragmentPolicy;
+    use crate::config::{self, KeyFiles};
+    use std::path::Path;
+
+    fn example() -> Config {
+        let text = include_str!("../../../docs/examples/coexist.toml").to_owned();
+        let loaded = config::parse(Path::new("f"), text, Path::new(""), KeyFiles::Skipped);
+        loaded.unwrap().config
+    }
+
+    #[test]
+    fn prefixes_that_come_and_go_are_named_and_beyond_a_few_counted() {
+        let net = |number: u32| IpNet::new((0x0b00_0000 + (number << 8)).to_be_bytes().into(), 24);
+        let all: Vec<IpNet> = (0..100).map(|number| net(number).unwrap()).collect();
+        let mut lines = Vec::new();
+        prefixes(&mut lines, "site a", &all, &all[1..]);
+        assert_eq!(lines, ["site a: 11.0.0.0/24 taken away"]);
+        lines.clear();
+        prefixes(&mut lines, "site a", &[], &all);
+        assert_eq!(lines.len(), NAMED + 1);
+        assert_eq!(lines[NAMED], "site a: 80 more added");
+        lines.clear();
+        let turned: Vec<IpNet> = all.iter().rev().copied().collect();
+        prefixes(&mut lines, "site a", &all, &turned);
+        assert_eq!(lines, ["site a: the order of the prefixes changed"]);
+    }
+
+    /// Regression: a reload said "nothing changed" of settings that nobody compared.
+    #[test]
+    fn a_setting_that_differs_is_said() {
+        let old = example();
+        assert_eq!(changes(&old, &old), [""; 0]);
+        let says = |change: fn(&mut Config), said: &str| {
+            let mut new = old.clone();
+            change(&mut new);
+            assert_eq!(changes(&old, &new), [said]);
+        };
+        says(|c| c.vnet.name = "other".into(), "vnet.name changed");
+        says(
+            |c| c.vpn.as_mut().unwrap().public_endpoint = Some("a.example:1".into()),
+            "vpn.public_endpoint changed",
+        );
+        says(
+            |c| c.expressroute.as_mut().unwrap().circuits[0].fragments = FragmentPolicy::Forward,
+            "model, premium or fragments of circuits changed",
+        );
+        says(
+            |c| c.vpn.as_mut().unwrap().private_key_file = "other".into(),
+            "the names of key files changed",
+        );
+        // A weight is no part of the tunnel, which goes on.
+        says(
+            |c| c.vpn.as_mut().unwrap().sites[0].weight = 7,
+            "the weights of connections changed",
+        );
+    }
 }

@@ -9,7 +9,7 @@
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them; [`sources`]: who may use which source
-//! - [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
+//! - [`keys`]: the secret keys in force; [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
 //! - `kernel`: what is set in the machine's kernel: the device's side, routes, parameters of interfaces
 //! - [`api`], [`client`]: the control socket
 
@@ -31,6 +31,7 @@ pub mod handle;
 pub mod host;
 pub mod inspect;
 pub mod kernel;
+mod keys;
 mod limit;
 pub mod link;
 pub mod mistagged;

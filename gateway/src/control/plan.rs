@@ -14,7 +14,7 @@ use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
 use routing::rib::{self, ApplianceId, Candidate, Change, OwnerId, RouteSource};
 use routing::snapshot::{self, BuildError, Builder, Owner, Snapshot};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::mem;
 use std::net::IpAddr;
@@ -245,6 +245,27 @@ fn host_routes(snapshot: &Snapshot) -> Vec<IpNet> {
 
 /// What turns these routes into those. Of a route that stands there twice the later one counts.
 fn changes(old: &[Candidate], new: &[Candidate]) -> Vec<Change> {
+    let key = |one: &Candidate| (one.prefix, one.source, one.next_hop);
+    // Mostly a few of a million differ: what is the same before and behind them is only compared.
+    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (before, old) = old.split_at_checked(same).unwrap_or((old, &[]));
+    let new = new.get(same..).unwrap_or_default();
+    let backwards = old.iter().rev().zip(new.iter().rev());
+    let same = backwards.take_while(|(a, b)| a == b).count();
+    let (old, behind) = old.split_at_checked(old.len() - same).unwrap_or((old, &[]));
+    let new = new.get(..new.len() - same).unwrap_or_default();
+    let touched: HashSet<_> = old.iter().chain(new).map(key).collect();
+    // One that differs may stand there elsewhere too: then its places decide.
+    let front = before.iter().filter(|one| touched.contains(&key(one)));
+    let back = behind.iter().filter(|one| touched.contains(&key(one)));
+    let (front, back): (Vec<_>, Vec<_>) = (front.copied().collect(), back.copied().collect());
+    changes_of(
+        &[&front, old, &back].concat(),
+        &[&front, new, &back].concat(),
+    )
+}
+
+fn changes_of(old: &[Candidate], new: &[Candidate]) -> Vec<Change> {
     let key = |one: &Candidate| (one.prefix, one.source, one.next_hop);
     let old: HashMap<_, _> = old.iter().map(|one| (key(one), one)).collect();
     let new: HashMap<_, _> = new.iter().map(|one| (key(one), one)).collect();

@@ -3,19 +3,13 @@
 //! 1. [`edited`]: the file's text with the new SKU, everything else as it was
 //! 2. the text is read and checked as any file is: what the new SKU has no room for is refused there
 //! 3. [`changes`]: what becomes of each gateway, by the matrix of [`crate::sku::resize`]
-//! 4. [`write()`]: the file, in one step, so that nobody ever reads half of it
+//! 4. [`crate::config::file`]: the file, in one step, so that nobody ever reads half of it
 
 use super::api::GatewayKind;
 use super::view::Resize;
 use crate::config::schema::Config;
 use crate::sku::resize::{Choice, Obstacle, Step, of_expressroute, of_vpn};
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
-
-/// Symbolic links that are followed to the file, as many as Linux follows.
-const MOST_LINKS: usize = 40;
 
 /// A gateway whose SKU is another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,41 +124,11 @@ fn set(table: &mut dyn TableLike, key: &str, mut value: Value) {
     }
 }
 
-/// Puts `text` in the place of the file at `path`: written beside it with its mode, then renamed.
-pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    let path = target(path);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let fresh = path.with_file_name(name);
-    let written = fs::File::create(&fresh).and_then(|mut file| {
-        file.set_permissions(fs::metadata(&path)?.permissions())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    written
-}
-
-/// The file that a path leads to: a symbolic link to it stays one. The path of the directory is left as it
-/// is: it may lead through a descriptor to what has no other name.
-fn target(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Ok(to) = fs::read_link(&path) else {
-            break;
-        };
-        path = path.parent().unwrap_or(Path::new("")).join(to);
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{self, KeyFiles};
+    use std::path::Path;
 
     const FILE: &str = include_str!("../../../docs/examples/coexist.toml");
 
@@ -248,23 +212,5 @@ mod tests {
              different generations\nnothing was changed; vng resize vpn VpnGw2 --generation 2 --recreate makes \
              the gateway anew, and its sessions, flows and what it has learned are lost"
         );
-    }
-
-    #[test]
-    fn a_file_is_replaced_in_one_step_with_its_mode() {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-        let directory = tempfile::tempdir().unwrap();
-        let (file, link) = (
-            directory.path().join("a.toml"),
-            directory.path().join("b.toml"),
-        );
-        fs::write(&file, "old").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        symlink(&file, &link).unwrap();
-        write(&link, "new").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

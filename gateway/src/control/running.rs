@@ -1,20 +1,19 @@
-//! The running gateway as the control socket sees it: what it shows, and reload.
+//! The running gateway as the control socket sees it: what it shows. How it is changed: [`change`].
+
+mod change;
 
 use crate::config::schema::Config;
-use crate::config::{self, KeyFiles, Loaded, rule};
 use crate::control::api::{Gateway, Refusal};
-use crate::control::assembly::{self, Parts};
+use crate::control::assembly::Parts;
 use crate::control::board::{self, PathView};
-use crate::control::data_path::{SPARE_PATHS, WorkerHandle, ledger_ports};
+use crate::control::data_path::{WorkerHandle, ledger_ports};
 use crate::control::describe;
 use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
 use crate::control::kernel::presence::Presence;
-use crate::control::limit;
+use crate::control::keys::Keys;
 use crate::control::plan::{PathPlan, Plan};
-use crate::control::resize;
 use crate::control::run::ControlHandle;
-use crate::control::tunnels;
 use crate::control::usage;
 use crate::control::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView,
@@ -30,15 +29,16 @@ use routing::health::Usability;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-/// What is in force; a reload replaces it.
+/// What is in force; a reload replaces it as a whole.
 struct Current {
     config: Config,
     plan: Plan,
     parts: Arc<Parts>,
+    keys: Keys,
     generation: NonZeroU32,
 }
 
@@ -54,7 +54,15 @@ struct Sample {
 pub(crate) struct Running {
     path: PathBuf,
     started: Instant,
-    current: Mutex<Current>,
+    /// Held for as long as it takes to copy or to replace the reference: what is shown waits for no reload.
+    current: Mutex<Arc<Current>>,
+    /// Whoever changes the gateway has this for the whole of it: reloads, resizes and revocations come one
+    /// after the other, wherever they were asked for.
+    changing: Mutex<()>,
+    /// A reload that a signal asked for waits for its turn: another signal asks for nothing more.
+    reload_waits: AtomicBool,
+    /// Nothing is to be changed any more.
+    ending: AtomicBool,
     offloads: BTreeMap<String, Vec<String>>,
     /// The kernel's side of the TUN device.
     presence: Arc<Presence>,
@@ -79,8 +87,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(
-        (path, started, presence): (&Path, Instant, Arc<Presence>),
-        (config, plan, parts, offloads): (Config, Plan, Arc<Parts>, BTreeMap<String, Vec<String>>),
+        (path, started, offloads, presence): (
+            &Path,
+            Instant,
+            BTreeMap<String, Vec<String>>,
+            Arc<Presence>,
+        ),
+        (config, plan, parts, keys): (Config, Plan, Arc<Parts>, Keys),
         forwarding: Arc<ArcSwap<Forwarding>>,
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,
@@ -92,12 +105,16 @@ impl Running {
         Self {
             path: path.to_owned(),
             started,
-            current: Mutex::new(Current {
+            current: Mutex::new(Arc::new(Current {
                 config,
                 plan,
                 parts,
+                keys,
                 generation,
-            }),
+            })),
+            changing: Mutex::new(()),
+            reload_waits: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             offloads,
             presence,
             ledger_ports,
@@ -149,9 +166,10 @@ impl Running {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
-        // Cold path only: the API's thread and the signal loop.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> Arc<Current> {
+        // Cold path only: the API's threads and the signal loop.
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
     }
 
     fn totals(&self, ports: &[String]) -> Totals {
@@ -212,18 +230,9 @@ impl Running {
         });
     }
 
-    /// SIGHUP: nobody waits for an answer, so it goes to the log.
-    pub(crate) fn reload_by_signal(&self) {
-        match self.reload() {
-            Ok(report) => {
-                for line in report.changed.iter().chain(&report.needs_restart) {
-                    tracing::info!("reload: {line}");
-                }
-            }
-            Err(refusal) => {
-                tracing::error!("reload refused, nothing changed:\n{}", refusal.message);
-            }
-        }
+    /// Nothing is to be changed from here on: a change that has not come into force yet does not.
+    pub(crate) fn ends(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     /// Tells every worker to end.
@@ -276,6 +285,10 @@ impl Gateway for Running {
             limits.as_deref(),
             &sample.flows,
         );
+        let own = current.keys.public_key().map(|key| key.to_string());
+        for gateway in &mut status.gateways {
+            gateway.public_key = own.clone().filter(|_| gateway.kind == "Vpn");
+        }
         status.config = self.path.display().to_string();
         status.uptime_seconds = self.started.elapsed().as_secs_f64();
         (status.incarnation, status.recreated) = (self.incarnation, self.recreated);
@@ -294,7 +307,8 @@ impl Gateway for Running {
     }
 
     fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
-        let plan = &self.current().plan;
+        let current = self.current();
+        let plan = &current.plan;
         let wanted = Wanted::new(plan, filter)?;
         Ok(effective::routes(plan, &wanted))
     }
@@ -330,7 +344,9 @@ impl Gateway for Running {
             started,
         );
         let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = current.keys.public_key().map(|key| key.to_string());
         for tunnel in &mut tunnels {
+            tunnel.gateway_public_key = own.clone().unwrap_or_default();
             if let Some(rate) = sample.rates.get(&tunnel.name) {
                 tunnel.bits_per_second = rate.bits_in + rate.bits_out;
                 tunnel.packets_per_second = rate.packets_in + rate.packets_out;
@@ -381,173 +397,14 @@ impl Gateway for Running {
     }
 
     fn reload(&self) -> Result<ReloadReport, Refusal> {
-        let loaded = config::load(&self.path, KeyFiles::Checked)
-            .map_err(|error| Refusal::bad(error.to_string()))?;
-        let mut current = self.current();
-        allow(&current, &loaded.config)?;
-        self.take(&mut current, loaded)
+        self.reload_for("socket")
     }
 
     fn resize(&self, wanted: &Resize) -> Result<ResizeReport, Refusal> {
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
-        let text = resize::edited(&text, wanted).map_err(Refusal::bad)?;
-        let directory = self.path.parent().unwrap_or(Path::new(""));
-        let loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
-            .map_err(|report| Refusal::bad(report.render(false)))?;
-        let mut current = self.current();
-        let changes = resize::changes(&current.config, &loaded.config);
-        let name = wanted.gateway.section();
-        let change = changes.iter().find(|change| change.gateway == name);
-        let mut report = ResizeReport {
-            gateway: name.to_owned(),
-            from: change.map_or(wanted.sku.clone(), |change| change.from.clone()),
-            to: change.map_or(wanted.sku.clone(), |change| change.to.clone()),
-            in_place: true,
-            incarnation: self.incarnation,
-            ..ResizeReport::default()
-        };
-        let anew = changes.iter().any(|change| change.obstacle.is_some()) && wanted.recreate;
-        if !anew {
-            allow(&current, &loaded.config)?;
-        }
-        resize::write(&self.path, &text)
-            .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
-        if anew {
-            let lost = self.loss(&current);
-            report.in_place = false;
-            report.lost = Some(lost);
-            self.end_for(lost);
-            return Ok(report);
-        }
-        let taken = self.take(&mut current, loaded)?;
-        (report.changed, report.warnings) = (taken.changed, taken.warnings);
-        Ok(report)
+        self.resize_for("socket", wanted)
     }
 
     fn revoke(&self, client: &str) -> Result<bool, Refusal> {
-        let mut current = self.current();
-        let mut config = current.config.clone();
-        let clients = config.vpn.as_mut().and_then(|v| v.point_to_site.as_mut());
-        let Some(clients) = clients.map(|clients| &mut clients.clients) else {
-            return Ok(false);
-        };
-        let before = clients.len();
-        clients.retain(|one| one.name != client);
-        if clients.len() == before {
-            return Ok(false);
-        }
-        // Clients are no part of the forwarding state: the plan stays.
-        let parts = Arc::new(current.parts.after(&config, &current.plan));
-        let steps = parts.steps(&current.parts.tunnels, &config, self.workers.len());
-        let steps = steps.map_err(Refusal::failed)?.into_iter();
-        let changes = steps.map(|steps| steps.before).collect();
-        tunnels::carry_out(&self.workers, changes).map_err(Refusal::failed)?;
-        (current.config, current.parts) = (config, parts);
-        Ok(true)
-    }
-}
-
-/// Whether a configuration can come into force while the gateway runs.
-fn allow(current: &Current, new: &Config) -> Result<(), Refusal> {
-    let old = &current.config;
-    let mut changes = resize::changes(old, new).into_iter();
-    if let Some(change) = changes.find(|change| change.obstacle.is_some()) {
-        return Err(Refusal::failed(change.refusal()));
-    }
-    let ports = (current.parts.most_lanes, current.parts.underlays.as_slice());
-    let needs_restart = inspect::needs_restart(old, new, ports);
-    if needs_restart.is_empty() {
-        return Ok(());
-    }
-    let lines = needs_restart.join("\n");
-    Err(Refusal::failed(format!(
-        "nothing was changed, since this needs a restart:\n{lines}"
-    )))
-}
-
-impl Running {
-    /// Takes a configuration that was allowed into force.
-    fn take(&self, current: &mut Current, loaded: Loaded) -> Result<ReloadReport, Refusal> {
-        let new = loaded.config;
-        let mut report = ReloadReport {
-            changed: inspect::changes(&current.config, &new),
-            needs_restart: Vec::new(),
-            warnings: Vec::new(),
-        };
-        if loaded.report.warnings() > 0 {
-            report.warnings = loaded
-                .report
-                .render(false)
-                .lines()
-                .map(str::to_owned)
-                .collect();
-        }
-        let generation = current.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let routes_only =
-            current
-                .plan
-                .with_routes((&current.config, &new), generation, self.usability())?;
-        let plan = match routes_only {
-            Some(plan) => plan,
-            None => current.plan.after(&new, generation, self.usability())?,
-        };
-        if plan.ports.len() > self.ledger_ports {
-            return Err(Refusal::failed(format!(
-                "nothing was changed, since this needs a restart:\n\
-                 more than {SPARE_PATHS} sites have been added since the start"
-            )));
-        }
-        let parts = Arc::new(current.parts.after(&new, &plan));
-        let useless = tunnels::useless_keys(&new).map_err(Refusal::failed)?;
-        if !useless.is_empty() {
-            let names = useless.join(", ");
-            return Err(Refusal::bad(format!(
-                "no handshake can use the public keys of: {names}"
-            )));
-        }
-        let steps = parts.steps(&current.parts.tunnels, &new, self.workers.len());
-        let (before, after) = steps
-            .map_err(Refusal::failed)?
-            .into_iter()
-            .map(|steps| (steps.before, steps.after))
-            .unzip();
-        // Kernel routes to new prefixes last, those that are gone first: the kernel never sends what the
-        // forwarding state does not know. New tunnels are there before routes lead to them, and those that
-        // are gone stay as long as routes do.
-        tunnels::carry_out(&self.workers, before).map_err(Refusal::failed)?;
-        let old = self.forwarding.load_full();
-        let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
-        let flows = limit::flows(&new, old.flows.as_ref());
-        let hits = old.hits.following(&rule::kept(&current.config, &new));
-        let forwarding = parts.forwarding(&new, &plan, (limits, flows), hits);
-        let replaced = self.forwarding.swap(Arc::new(forwarding));
-        self.retired().push(replaced);
-        // What others have changed on the device is put right as well, and said.
-        match self.presence.want(assembly::wanted(&new, &plan)) {
-            Ok((done, conflicts)) => {
-                report.changed.extend(done);
-                report.warnings.extend(conflicts);
-            }
-            Err(error) => report.warnings.push(format!("kernel routes: {error}")),
-        }
-        // Control may have judged a path between the plan and the store: it looks at all of them anew.
-        if !self.control.watch(parts.watch(&new, &plan)) {
-            report
-                .warnings
-                .push("control is busy: probes stay as they were".to_owned());
-        }
-        if let Err(error) = tunnels::carry_out(&self.workers, after) {
-            report
-                .warnings
-                .push(format!("tunnels that are gone: {error}"));
-        }
-        *current = Current {
-            config: new,
-            plan,
-            parts,
-            generation,
-        };
-        Ok(report)
+        self.revoke_for("socket", client)
     }
 }

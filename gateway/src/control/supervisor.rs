@@ -55,6 +55,15 @@ pub enum RunError {
     Failed(String),
 }
 
+impl std::fmt::Display for RunError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Configuration(error) => error.fmt(formatter),
+            Self::System(said) | Self::Failed(said) => formatter.write_str(said),
+        }
+    }
+}
+
 /// Runs the gateway of the configuration file at `path` until it is told to end.
 ///
 /// # Errors
@@ -117,6 +126,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         forwarding,
         presence,
         parts,
+        keys,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
     let server = Server::bind(&config.control.socket)
@@ -172,8 +182,8 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     let incarnation = last.map_or(0, |last| last.incarnation + 1);
     let recreated = last.map(Departed::followed);
     let running = Arc::new(Running::new(
-        (path, started, presence),
-        (config, plan, parts, offloads),
+        (path, started, offloads, presence),
+        (config, plan, parts, keys),
         forwarding,
         Arc::clone(&control),
         handles,
@@ -188,7 +198,8 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     log::announce("ready\n");
     notify("READY=1");
     let waited = wait(poller, &signals, &running);
-    // 6. the end; whoever asked for another gateway gets his answer first
+    // 6. the end, also of a reload that runs; whoever asked for another gateway gets his answer first
+    running.ends();
     drop(serving);
     let departed = running.leaving().map(|lost| Departed {
         incarnation,
@@ -228,7 +239,7 @@ fn poller(signals: &Signals, ended: &Waker) -> io::Result<Poller> {
 }
 
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.
-fn wait(mut poller: Poller, signals: &Signals, running: &Running) -> io::Result<()> {
+fn wait(mut poller: Poller, signals: &Signals, running: &Arc<Running>) -> io::Result<()> {
     loop {
         let mut ready = poller.wait(Some(SAMPLE))?.peekable();
         if ready.peek().is_none() {

@@ -7,8 +7,8 @@
 
 use super::crew;
 use super::data_path::WorkerHandle;
+use super::keys::Keys;
 use super::plan::{Origin, PathPlan, Plan};
-use crate::config::key_file;
 use crate::config::schema::{Client, Config, Site, Vpn};
 use crate::worker::change::{Change, MOST_CHANGES, Order, PortPlace};
 use crate::worker::clients::ClientId;
@@ -21,7 +21,6 @@ use routing::path::PathId;
 use routing::rib::OwnerId;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
@@ -32,8 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What makes a site's tunnel another one when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SiteFacts {
+    /// Ours.
+    own: Option<PublicKey>,
     public_key: [u8; 32],
-    preshared_key_file: Option<PathBuf>,
+    /// What its file holds, whatever it is called.
+    preshared_key: Option<PresharedKey>,
     endpoint: Option<SocketAddr>,
     keepalive: Option<Duration>,
     lanes: u8,
@@ -54,8 +56,11 @@ struct SiteTunnel {
 /// What makes a client another one when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClientFacts {
+    /// Ours.
+    own: Option<PublicKey>,
     public_key: [u8; 32],
-    preshared_key_file: Option<PathBuf>,
+    /// What its file holds.
+    preshared_key: Option<PresharedKey>,
     addresses: Vec<IpAddr>,
 }
 
@@ -81,6 +86,51 @@ pub(crate) struct TunnelSet {
     links: u16,
 }
 
+impl SiteTunnel {
+    /// Whether it is the very same: the words are kept with a tunnel.
+    fn is(&self, other: &Self) -> bool {
+        let words = self.words.first().zip(other.words.first());
+        words.is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+impl SiteFacts {
+    /// What of it is another, in words.
+    fn differs(&self, new: &Self) -> String {
+        differences(&[
+            ("our key", self.own != new.own),
+            ("its public key", self.public_key != new.public_key),
+            ("its preshared key", self.preshared_key != new.preshared_key),
+            ("its endpoint", self.endpoint != new.endpoint),
+            ("its keepalive", self.keepalive != new.keepalive),
+            ("its lanes", self.lanes != new.lanes),
+            ("the circuit that carries it", self.over != new.over),
+            ("its MTU", self.mtu != new.mtu),
+        ])
+    }
+}
+
+impl ClientFacts {
+    /// What of it is another, in words.
+    fn differs(&self, new: &Self) -> String {
+        differences(&[
+            ("our key", self.own != new.own),
+            ("its public key", self.public_key != new.public_key),
+            ("its preshared key", self.preshared_key != new.preshared_key),
+            ("its addresses", self.addresses != new.addresses),
+        ])
+    }
+}
+
+fn differences(all: &[(&str, bool)]) -> String {
+    let differ = all.iter().filter(|(_, differs)| *differs);
+    let words: Vec<&str> = differ.map(|(what, _)| *what).collect();
+    match words.as_slice() {
+        [] => "the clients' path changed".to_owned(),
+        words => format!("{} changed", words.join(", ")),
+    }
+}
+
 fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
     match path.origin {
         Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
@@ -95,12 +145,12 @@ fn clients_of(config: &Config) -> &[Client] {
 
 impl TunnelSet {
     /// The tunnels that a gateway starts with.
-    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
-        Self::default().after(config, plan)
+    pub(crate) fn new(config: &Config, plan: &Plan, keys: &Keys) -> Self {
+        Self::default().after(config, plan, keys)
     }
 
     /// The tunnels after a reload.
-    pub(crate) fn after(&self, config: &Config, plan: &Plan) -> Self {
+    pub(crate) fn after(&self, config: &Config, plan: &Plan, keys: &Keys) -> Self {
         let mut next = Self {
             next_client: self.next_client,
             links: plan
@@ -118,8 +168,9 @@ impl TunnelSet {
                 continue;
             };
             let facts = SiteFacts {
+                own: keys.public_key(),
                 public_key: site.public_key,
-                preshared_key_file: site.preshared_key_file.clone(),
+                preshared_key: keys.preshared_key(site.preshared_key_file.as_deref()),
                 endpoint: site.endpoint,
                 keepalive: site.keepalive,
                 lanes: site.lanes.max(1),
@@ -138,8 +189,9 @@ impl TunnelSet {
         }
         for client in clients_of(config) {
             let facts = ClientFacts {
+                own: keys.public_key(),
                 public_key: client.public_key,
-                preshared_key_file: client.preshared_key_file.clone(),
+                preshared_key: keys.preshared_key(client.preshared_key_file.as_deref()),
                 addresses: client.address.clone(),
             };
             let known = self.clients.get(&client.name);
@@ -157,6 +209,48 @@ impl TunnelSet {
             next.clients.insert(client.name.clone(), tunnel);
         }
         next
+    }
+
+    /// What a reload from the tunnels `old` to these says of each that comes, goes, or begins anew; `name` is
+    /// that of a path.
+    pub(crate) fn changes(&self, old: &Self, name: impl Fn(PathId) -> String) -> Vec<String> {
+        let mut lines = Vec::new();
+        for path in old
+            .sites
+            .keys()
+            .filter(|path| !self.sites.contains_key(path))
+        {
+            lines.push(format!("site {}: taken away", name(*path)));
+        }
+        for (path, tunnel) in &self.sites {
+            match old.sites.get(path) {
+                None => lines.push(format!("site {}: added", name(*path))),
+                Some(before) if !before.is(tunnel) => {
+                    let why = before.facts.differs(&tunnel.facts);
+                    let name = name(*path);
+                    lines.push(format!("site {name}: its tunnel begins anew, {why}"));
+                }
+                Some(_) => {}
+            }
+        }
+        for client in old
+            .clients
+            .keys()
+            .filter(|one| !self.clients.contains_key(*one))
+        {
+            lines.push(format!("client {client}: taken away"));
+        }
+        for (client, tunnel) in &self.clients {
+            match old.clients.get(client) {
+                None => lines.push(format!("client {client}: added")),
+                Some(before) if before.id != tunnel.id => {
+                    let why = before.facts.differs(&tunnel.facts);
+                    lines.push(format!("client {client}: its tunnel begins anew, {why}"));
+                }
+                Some(_) => {}
+            }
+        }
+        lines
     }
 
     /// The words of a site's lanes; none for any other path.
@@ -189,6 +283,8 @@ pub(crate) struct Steps {
     pub(crate) before: Vec<Change>,
     /// Once it does not lead any more to what is gone.
     pub(crate) after: Vec<Change>,
+    /// Instead of that, where `before` was not carried out, or not all of it: back to the tunnels that were.
+    pub(crate) undo: Vec<Change>,
 }
 
 /// One worker's place among all, and the ports and engines that they have.
@@ -200,41 +296,42 @@ pub(crate) struct Place<'a> {
     pub(crate) most_lanes: u8,
     /// Circuits that can carry tunnels, in the order of the engines for them.
     pub(crate) underlays: &'a [OwnerId],
+    /// Our private key before and now, where there was one and it is another.
+    pub(crate) identity: Option<(&'a PrivateKey, &'a PrivateKey)>,
 }
 
 impl Steps {
     /// What a worker has to change on the way from `old` to the tunnels `new` of `config`.
-    ///
-    /// # Errors
-    /// A preshared key that cannot be read, in words.
     pub(crate) fn between(
         old: &TunnelSet,
         new: &TunnelSet,
         vpn: Option<&Vpn>,
         place: Place<'_>,
-    ) -> Result<Self, String> {
-        let (mut steps, mut added) = (Self::default(), Vec::new());
+    ) -> Self {
+        let (mut steps, mut added, mut again) = (Self::default(), Vec::new(), Vec::new());
         let Some(vpn) = vpn else {
             // No gateway had tunnels before without having one now: that needs a restart.
-            return Ok(steps);
-        };
-        let stays = |path: &PathId, tunnel: &SiteTunnel| {
-            let known = old.sites.get(path).and_then(|known| known.words.first());
-            known
-                .zip(tunnel.words.first())
-                .is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+            return steps;
         };
         let mut new_keys = HashSet::new();
-        for (path, tunnel) in new
-            .sites
-            .iter()
-            .filter(|(path, tunnel)| !stays(path, tunnel))
-        {
-            new_keys.insert(tunnel.facts.public_key);
-            if old.sites.contains_key(path) {
-                steps.before.push(Change::RemoveSite { path: *path });
+        for (&path, tunnel) in &new.sites {
+            let before = old.sites.get(&path);
+            if before.is_some_and(|before| before.is(tunnel)) {
+                continue;
             }
-            add_site(new, *path, tunnel, place, &mut added)?;
+            new_keys.insert(tunnel.facts.public_key);
+            steps.undo.push(Change::RemoveSite { path });
+            match before {
+                Some(before) => {
+                    steps.before.push(Change::RemoveSite { path });
+                    add_site(old, path, before, place, &mut again);
+                }
+                None => steps.undo.push(Change::Way {
+                    path,
+                    way: Way::Nowhere,
+                }),
+            }
+            add_site(new, path, tunnel, place, &mut added);
         }
         let is_known = |set: &TunnelSet, name: &String, client: &ClientTunnel| {
             set.clients
@@ -248,33 +345,56 @@ impl Steps {
             };
             if old.clients_path.is_none() {
                 added.push(Change::Way { path, way });
+                let way = Way::Nowhere;
+                steps.undo.push(Change::Way { path, way });
             }
             let clients = new.clients.iter();
             for (_, client) in clients.filter(|(name, client)| !is_known(old, name, client)) {
                 new_keys.insert(client.facts.public_key);
-                added.push(add_client(client, path, vpn, place)?);
+                added.push(add_client(client, path, vpn, place));
+                steps.undo.push(client.removed());
             }
         }
         let gone = old.clients.iter();
         for (_, client) in gone.filter(|(name, client)| !is_known(new, name, client)) {
-            steps.before.push(Change::RemoveClient {
-                id: client.id,
-                addresses: client.facts.addresses.clone(),
-            });
-        }
-        for (&path, tunnel) in &old.sites {
-            if !new.sites.contains_key(&path) {
-                let change = Change::RemoveSite { path };
-                // A key belongs to one tunnel at a time.
-                if new_keys.contains(&tunnel.facts.public_key) {
-                    steps.before.push(change);
-                } else {
-                    steps.after.push(change);
-                }
+            steps.before.push(client.removed());
+            if let Some(path) = old.clients_path {
+                steps.undo.push(client.removed());
+                again.push(add_client(client, path, vpn, place));
             }
         }
+        for (&path, tunnel) in &old.sites {
+            if new.sites.contains_key(&path) {
+                continue;
+            }
+            // A key belongs to one tunnel at a time, and another identity of ours to none that were.
+            if new_keys.contains(&tunnel.facts.public_key) || place.identity.is_some() {
+                steps.before.push(Change::RemoveSite { path });
+                steps.undo.push(Change::RemoveSite { path });
+                add_site(old, path, tunnel, place, &mut again);
+            } else {
+                steps.after.push(Change::RemoveSite { path });
+            }
+        }
+        if let Some((before, now)) = place.identity {
+            let identity = |key: &PrivateKey| Change::Identity {
+                private_key: key.clone(),
+            };
+            steps.before.push(identity(now));
+            steps.undo.push(identity(before));
+        }
         steps.before.append(&mut added);
-        Ok(steps)
+        steps.undo.append(&mut again);
+        steps
+    }
+}
+
+impl ClientTunnel {
+    fn removed(&self) -> Change {
+        Change::RemoveClient {
+            id: self.id,
+            addresses: self.facts.addresses.clone(),
+        }
     }
 }
 
@@ -284,7 +404,7 @@ fn add_site(
     tunnel: &SiteTunnel,
     place: Place<'_>,
     changes: &mut Vec<Change>,
-) -> Result<(), String> {
+) {
     let Place {
         worker, workers, ..
     } = place;
@@ -315,7 +435,7 @@ fn add_site(
         }
         let peer = Peer {
             public_key: facts.public_key,
-            preshared_key: preshared_key(facts.preshared_key_file.as_ref())?,
+            preshared_key: secret(facts.preshared_key.as_ref()),
             endpoint,
             keepalive: facts.keepalive,
             mtu: facts.mtu,
@@ -328,21 +448,15 @@ fn add_site(
             word,
         });
     }
-    Ok(())
 }
 
-fn add_client(
-    client: &ClientTunnel,
-    path: PathId,
-    vpn: &Vpn,
-    place: Place<'_>,
-) -> Result<Change, String> {
+fn add_client(client: &ClientTunnel, path: PathId, vpn: &Vpn, place: Place<'_>) -> Change {
     let ClientTunnel { id, facts, word } = client;
     let owner = id.0 as usize % place.workers.max(1);
     let tunnel = if owner == place.worker {
         let peer = Peer {
             public_key: facts.public_key,
-            preshared_key: preshared_key(facts.preshared_key_file.as_ref())?,
+            preshared_key: secret(facts.preshared_key.as_ref()),
             endpoint: None,
             keepalive: None,
             mtu: vpn.mtu,
@@ -351,40 +465,20 @@ fn add_client(
     } else {
         None
     };
-    Ok(Change::AddClient {
+    Change::AddClient {
         id: *id,
         addresses: facts.addresses.clone(),
         owner,
         path,
         tunnel,
-    })
+    }
 }
 
-fn preshared_key(file: Option<&PathBuf>) -> Result<zeroize::Zeroizing<[u8; 32]>, String> {
-    let Some(file) = file else {
-        return Ok(zeroize::Zeroizing::default());
-    };
-    let key = key_file::read::<PresharedKey>(file);
-    key.map(PresharedKey::into_bytes)
-        .map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// The names of sites and clients of a configuration whose keys no handshake can use.
-///
-/// # Errors
-/// The private key cannot be read, in words.
-pub(crate) fn useless_keys(config: &Config) -> Result<Vec<String>, String> {
-    let Some(vpn) = &config.vpn else {
-        return Ok(Vec::new());
-    };
-    let file = &vpn.private_key_file;
-    let private = key_file::read::<PrivateKey>(file)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
-    let sites = vpn.sites.iter().map(|site| (&site.name, site.public_key));
-    let clients = clients_of(config).iter();
-    let all = sites.chain(clients.map(|client| (&client.name, client.public_key)));
-    let useless = all.filter(|(_, key)| !private.agrees_with(&PublicKey(*key)));
-    Ok(useless.map(|(name, _)| name.clone()).collect())
+/// A preshared key as the engine takes it: zeros stand for none.
+fn secret(key: Option<&PresharedKey>) -> zeroize::Zeroizing<[u8; 32]> {
+    key.cloned()
+        .map(PresharedKey::into_bytes)
+        .unwrap_or_default()
 }
 
 /// Has every worker make its changes; workers that run are told, a few changes a round.
@@ -426,3 +520,6 @@ pub(crate) fn carry_out(
         count => Err(format!("workers have refused {count} tunnels")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,9 @@ pub struct GatewayStatus {
     /// Every limit of the SKU and what is used of it.
     #[serde(default)]
     pub limits: Vec<LimitUse>,
+    /// The public key in use, of a VPN gateway: what the far ends of its tunnels have.
+    #[serde(default)]
+    pub public_key: Option<String>,
 }
 
 /// One limit of a gateway, and what is used of it now.
@@ -319,6 +322,9 @@ pub struct TunnelView {
     pub lanes: Vec<LaneView>,
     /// The far end's public key, base64.
     pub public_key: String,
+    /// This gateway's own public key, base64: what the far end must have.
+    #[serde(default)]
+    pub gateway_public_key: String,
     /// Where its datagrams go now; this and what follows is lane 0's.
     pub endpoint: Option<SocketAddr>,
     /// The circuit that carries the tunnel; `null`: the host's own network does.

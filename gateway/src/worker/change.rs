@@ -11,6 +11,7 @@ use crate::device::sink::Devices;
 use crate::worker::clients::ClientId;
 use crate::worker::handover::TunnelWord;
 use crate::worker::switch::{Switch, Way};
+use crypto::key::PrivateKey;
 use crypto::tunnel::{Endpoint, Peer};
 use routing::path::PathId;
 use std::net::IpAddr;
@@ -39,6 +40,11 @@ pub enum Change {
         path: PathId,
         /// What it is.
         way: Way,
+    },
+    /// The gateway has another private key: its far ends have been taken away, and come again behind this.
+    Identity {
+        /// The key.
+        private_key: PrivateKey,
     },
     /// A site has a tunnel on a port.
     AddSite {
@@ -118,6 +124,15 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 }
                 if let Some(slot) = self.ways.get_mut(place) {
                     *slot = way;
+                }
+                true
+            }
+            Change::Identity { private_key } => {
+                for tunnels in self.all_tunnels() {
+                    tunnels.set_private_key(&private_key);
+                }
+                for private in &mut self.privates {
+                    private.tunnels.set_private_key(&private_key);
                 }
                 true
             }

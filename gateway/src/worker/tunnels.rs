@@ -20,6 +20,7 @@ use crate::worker::clients::{Address, ByAddress, ClientId, Sources};
 use crate::worker::handover::TunnelWord;
 use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
+use crypto::key::PrivateKey;
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit};
 use routing::packet::Headers;
@@ -260,6 +261,11 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         if let Some(slot) = self.by_path.get_mut(place) {
             *slot = Some(to);
         }
+    }
+
+    /// Takes another private key; see [`Endpoint::set_private_key`].
+    pub fn set_private_key(&mut self, private_key: &PrivateKey) {
+        self.endpoint.set_private_key(private_key);
     }
 
     /// Takes a site away; what waits for it is dropped.

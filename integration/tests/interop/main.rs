@@ -4,7 +4,7 @@
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
 //!   [`capture`]: what a wire has carried, read by tshark.
-//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
+//! - [`tunnel`], [`changed`], [`clients`], [`sites`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
 //!   [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
@@ -13,6 +13,7 @@
 
 mod bulk;
 mod capture;
+mod changed;
 mod clients;
 mod lanes;
 mod link;

@@ -1,23 +1,25 @@
 //! `vng p2s add`.
 //!
-//! 1. a key pair, and addresses that are free
-//! 2. the client's file, which alone has the private key
-//! 3. the configuration, checked with the client in it
-//! 4. the running gateway reads it
+//! 1. what a killed command has left of the same client
+//! 2. a key pair, and addresses that are free
+//! 3. the client's file, which alone has the private key, still without its name ([`super::staged`])
+//! 4. the configuration, checked with the client in it; then the file gets its name
+//! 5. the running gateway reads it
 
 use super::super::Failure;
 use super::super::keys::write_private;
 use super::super::output::{Style, list, print, print_json};
 use super::client_file::ClientFile;
 use super::document::{Document, NewClient};
+use super::staged::{self, Staged, taken};
 use super::{Running, Where, reload};
 use crate::config::key_file;
 use crate::config::pool::{self, Free};
-use crate::config::schema::{Config, PointToSite, Vpn};
+use crate::config::schema::{Client, Config, PointToSite, Vpn};
 use crate::config::value::HostPort;
 use crate::telemetry::log::complain;
 use clap::Args;
-use crypto::key::{PresharedKey, PrivateKey};
+use crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
 use serde::Serialize;
 use std::fs;
@@ -65,21 +67,56 @@ struct Added<'a> {
 
 pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
     let mut document = Document::open(&arguments.gateway.config)?;
-    // 1. key pair and addresses
     let config = document.loaded.config.clone();
     let (vpn, clients) = clients_of(&config, &arguments.gateway.config)?;
     let name = &arguments.name;
-    if clients.clients.iter().any(|client| client.name == *name) {
+    let path = match &arguments.output {
+        Some(path) => path.clone(),
+        None => PathBuf::from(format!("{name}.conf")),
+    };
+    let preshared_file = arguments.preshared_key_file.as_deref();
+    let preshared_file = preshared_file.map(absolute).transpose()?;
+
+    // 1. what is left
+    let known = clients.clients.iter().find(|client| client.name == *name);
+    let mut begun = None;
+    for left in staged::left(&path) {
+        let public_key = left.private_key.public_key();
+        if known.is_some_and(|known| known.public_key == public_key.0) {
+            begun = Some(left);
+        } else {
+            let uses = |file: &PathBuf| {
+                let mut clients = clients.clients.iter();
+                clients.any(|client| client.preshared_key_file.as_ref() == Some(file))
+            };
+            left.discard(
+                preshared_file
+                    .as_deref()
+                    .filter(|file| !uses(&file.to_path_buf())),
+            );
+        }
+    }
+    if let Some(known) = known {
+        drop(document);
+        if let Some(left) = begun {
+            left.place()?;
+            let said = "finished what an earlier command had begun; ";
+            return tell(arguments, &config, (known, &path), said, None);
+        }
+        // A command that was killed behind the configuration has not told the gateway.
+        reload(&arguments.gateway.client(&config.control.socket));
         return Err(Failure::Usage(format!(
             "there is a client {name:?} already; vng p2s revoke {name} takes it away"
         )));
     }
+
+    // 2. key pair and addresses
     let endpoint = endpoint(arguments, vpn)?;
     let address = addresses(&config, clients, &arguments.address)?;
     let random = |error: crypto::key::KeyError| Failure::System(error.to_string());
     let private_key = PrivateKey::generate().map_err(random)?;
-    let preshared = match &arguments.preshared_key_file {
-        Some(file) => Some((PresharedKey::generate().map_err(random)?, absolute(file)?)),
+    let preshared = match &preshared_file {
+        Some(file) => Some((PresharedKey::generate().map_err(random)?, file)),
         None => None,
     };
     let own = key_file::read::<PrivateKey>(&vpn.private_key_file)
@@ -93,47 +130,27 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
         endpoint,
     };
 
-    // 2. the client's file
-    let path = match &arguments.output {
-        Some(path) => path.clone(),
-        None => PathBuf::from(format!("{name}.conf")),
-    };
-    let public_key = private_key.public_key().to_string();
+    // 3. the client's file
     let client = NewClient {
         name,
-        public_key: public_key.clone(),
-        preshared_key_file: preshared.as_ref().map(|(_, file)| file.as_path()),
+        public_key: private_key.public_key().to_string(),
+        preshared_key_file: preshared_file.as_deref(),
         address: &address,
     };
     if !document.add(&client) {
         return Err(no_pool(&arguments.gateway.config));
     }
-    let mut made: Vec<&Path> = Vec::new();
-    let undo = |made: &[&Path]| {
-        for path in made {
-            let _ = fs::remove_file(path);
-        }
-    };
-    let keys = preshared
-        .as_ref()
-        .map(|(key, file)| (file, key.to_base64()));
-    let text = file.text(&config);
-    let mut files = vec![(&path, &*text)];
-    files.extend(keys.as_ref().map(|(file, key)| (*file, &**key)));
-    for (path, text) in files {
-        if let Err(failure) = make(path, text) {
-            undo(&made);
-            return Err(failure);
-        }
-        made.push(path);
+    let staged = Staged::write(&path, &file.text(&config))?;
+    let mut made = Made(None);
+    if let Some((key, file)) = &preshared {
+        make(file, &key.to_base64())?;
+        made.0 = Some(file);
     }
 
-    // 3. the configuration
-    let saved = document.save();
-    let config = match saved {
+    // 4. the configuration
+    let config = match document.save() {
         Ok(loaded) => loaded.config,
         Err(failure) => {
-            undo(&made);
             if matches!(failure, Failure::Said(_)) {
                 complain(&format!(
                     "nothing was changed: the configuration would not be valid with {name:?}\n"
@@ -142,8 +159,39 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
             return Err(failure);
         }
     };
+    made.0 = None;
+    let placed = staged.place();
 
-    // 4. the running gateway
+    // 5. the running gateway
+    let (_, clients) = clients_of(&config, &arguments.gateway.config)?;
+    let added = clients.clients.iter().find(|client| client.name == *name);
+    let told = match added {
+        Some(added) => tell(arguments, &config, (added, &path), "", Some(&file)),
+        None => Ok(()),
+    };
+    placed.and(told)
+}
+
+/// A file that goes again if the command fails.
+struct Made<'a>(Option<&'a Path>);
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Has the running gateway read the file, and says what has become of the client.
+fn tell(
+    arguments: &Add,
+    config: &Config,
+    (client, path): (&Client, &Path),
+    how: &str,
+    file: Option<&ClientFile<'_>>,
+) -> Result<(), Failure> {
+    let name = &client.name;
     let running = reload(&arguments.gateway.client(&config.control.socket));
     let refused = match &running {
         Running::Refused(why) => Some(Failure::Work(format!(
@@ -155,9 +203,9 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
     if arguments.json {
         print_json(&Added {
             name,
-            address: &address,
-            public_key,
-            file: &path,
+            address: &client.address,
+            public_key: PublicKey(client.public_key).to_string(),
+            file: path,
             config: &arguments.gateway.config,
             gateway: running.name(),
         })?;
@@ -168,12 +216,14 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
             Running::Refused(_) => "the running gateway does not know it",
         };
         print(&format!(
-            "{name}: {}; {told}\nits file is {}: whoever has it is {name}\n",
-            list(&address),
+            "{name}: {}; {how}{told}\nits file is {}: whoever has it is {name}\n",
+            list(&client.address),
             path.display()
         ))?;
-        if arguments.qr || Style::of_stdout().terminal {
-            print(&file.qr_code(&config)?)?;
+        if let Some(file) = file
+            && (arguments.qr || Style::of_stdout().terminal)
+        {
+            print(&file.qr_code(config)?)?;
         }
     }
     refused.map_or(Ok(()), Err)
@@ -265,14 +315,9 @@ fn absolute(file: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn make(path: &Path, text: &str) -> Result<(), Failure> {
-    write_private(path, text.as_bytes(), false).map_err(|error| {
-        let shown = path.display();
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::Usage(format!(
-                "{shown} is there already; name another file with -o, or remove it"
-            )),
-            _ => Failure::Work(format!("{shown}: {error}")),
-        }
+    write_private(path, text.as_bytes(), false).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => taken(path),
+        _ => Failure::Work(format!("{}: {error}", path.display())),
     })
 }
 

@@ -2,22 +2,18 @@
 //! in the old one's place in one step.
 
 use super::super::Failure;
+use crate::config::file::{FileError, Locked};
 use crate::config::{self, KeyFiles, Loaded};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-/// The file, locked against other such changes until it is dropped.
+/// The file, locked against other such changes until it is dropped. The gateway must not be asked for anything
+/// meanwhile: for a resize it waits for this lock.
 pub(super) struct Document {
-    /// Where it is, links followed.
-    path: PathBuf,
     /// The name that messages say.
     shown: PathBuf,
-    file: File,
+    file: Locked,
     pub(super) loaded: Loaded,
     edit: DocumentMut,
 }
@@ -33,22 +29,14 @@ pub(super) struct NewClient<'a> {
 impl Document {
     /// Opens and locks the file; it must be valid.
     pub(super) fn open(shown: &Path) -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::Usage(format!("{}: {error}", shown.display()));
-        // A link stays one: what it leads to is replaced.
-        let path = if shown.is_symlink() {
-            fs::canonicalize(shown).map_err(failed)?
-        } else {
-            shown.to_owned()
-        };
-        let mut file = lock(&path).map_err(failed)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(failed)?;
-        let loaded = parse(shown, &path, text.clone())?;
+        let failed = |error: FileError| failure(shown, &error, Failure::Usage);
+        let file = Locked::open(shown).map_err(failed)?;
+        let text = file.text().map_err(failed)?;
+        let loaded = parse(shown, text.clone())?;
         let edit = text
             .parse()
             .map_err(|error| Failure::Work(format!("{}: {error}", shown.display())))?;
         Ok(Self {
-            path,
             shown: shown.to_owned(),
             file,
             loaded,
@@ -110,52 +98,27 @@ impl Document {
     }
 
     /// Checks the changed file and puts it in the place of the old one, with its owner and mode.
-    pub(super) fn save(self) -> Result<Loaded, Failure> {
+    pub(super) fn save(mut self) -> Result<Loaded, Failure> {
         let text = self.edit.to_string();
-        let loaded = parse(&self.shown, &self.path, text.clone())?;
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let fresh = self.path.with_file_name(name);
-        let written = self.write(&fresh, text.as_bytes());
-        if let Err(error) = written {
-            let _ = fs::remove_file(&fresh);
-            return Err(Failure::Work(format!("{}: {error}", self.shown.display())));
-        }
+        let loaded = parse(&self.shown, text.clone())?;
+        let failed = |error: FileError| failure(&self.shown, &error, Failure::Work);
+        self.file.replace(&text).map_err(failed)?;
         Ok(loaded)
     }
+}
 
-    fn write(&self, fresh: &Path, text: &[u8]) -> io::Result<()> {
-        let old = self.file.metadata()?;
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(fresh)?;
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-            fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        }
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(fresh, &self.path)
+/// A lock that another holds is no fault of the request's.
+fn failure(shown: &Path, error: &FileError, kind: fn(String) -> Failure) -> Failure {
+    let said = format!("{}: {error}", shown.display());
+    match error {
+        FileError::Busy => Failure::Work(said),
+        _ => kind(said),
     }
 }
 
-/// Opens the file and waits for whoever is changing it; if another has taken its place meanwhile, opens that.
-fn lock(path: &Path) -> io::Result<File> {
-    loop {
-        let file = File::open(path)?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        let (opened, there) = (file.metadata()?, fs::metadata(path)?);
-        if (opened.dev(), opened.ino()) == (there.dev(), there.ino()) {
-            return Ok(file);
-        }
-    }
-}
-
-fn parse(shown: &Path, path: &Path, text: String) -> Result<Loaded, Failure> {
-    let directory = path.parent().unwrap_or(Path::new(""));
+fn parse(shown: &Path, text: String) -> Result<Loaded, Failure> {
+    // Relative paths begin where they do for the gateway, which is given the same name.
+    let directory = shown.parent().unwrap_or(Path::new(""));
     let parsed = config::parse(shown, text, directory, KeyFiles::Checked);
     parsed.map_err(|report| config::LoadError::Wrong(report).into())
 }
@@ -197,6 +160,8 @@ fn fill(table: &mut dyn TableLike, client: &NewClient<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     const KEY: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 

@@ -1,6 +1,6 @@
 //! `vng p2s`: point-to-site clients, made, listed and revoked.
 //!
-//! - [`add`]: a key pair and addresses for a new client, and its file ([`client_file`])
+//! - [`add`]: a key pair and addresses for a new client, and its file ([`client_file`], [`staged`])
 //! - [`list`], [`revoke`]
 //! - [`document`]: the configuration file, changed in place with its comments
 
@@ -9,6 +9,7 @@ mod client_file;
 mod document;
 mod list;
 mod revoke;
+mod staged;
 
 use super::Failure;
 use crate::control::api::Request;

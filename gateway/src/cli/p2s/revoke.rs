@@ -8,6 +8,7 @@ use super::super::Failure;
 use super::super::output::{print, print_json};
 use super::document::Document;
 use super::{Running, Where, reload};
+use crate::config::{self, KeyFiles};
 use crate::control::api::Request;
 use crate::control::client::ClientError;
 use crate::telemetry::log::complain;
@@ -36,11 +37,10 @@ struct Revoked<'a> {
 }
 
 pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
-    let mut document = Document::open(&arguments.gateway.config)?;
-    let name = &arguments.name;
-    let client = arguments
-        .gateway
-        .client(&document.loaded.config.control.socket);
+    let (name, file) = (&arguments.name, &arguments.gateway.config);
+    // The gateway is asked before the file is locked: for a resize it waits for that lock itself.
+    let socket = config::load(file, KeyFiles::Skipped)?.config.control.socket;
+    let client = arguments.gateway.client(&socket);
     let request = Request::Revoke {
         client: name.clone(),
     };
@@ -51,12 +51,15 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     // 2. the configuration
+    let mut document = Document::open(file)?;
     if document.remove(name) {
         document.save()?;
     } else if was_running != Some(true) {
         return Err(Failure::Usage(format!(
             "there is no client {name:?}; vng p2s list names them"
         )));
+    } else {
+        drop(document);
     }
     // 3. everything else
     let running = reload(&client);

@@ -183,16 +183,9 @@ fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {
             words,
         );
     }
-    let mut prefixes = Vec::new();
-    for (index, prefix) in circuit.prefixes.iter().enumerate() {
-        prefixes.push((
-            format!("{key}.prefixes[{index}]"),
-            *prefix,
-            prefix.to_string(),
-        ));
-    }
-    if rules.sound(&format!("{key}.prefixes")) {
-        rules.unique("is listed twice", prefixes);
+    let list = format!("{key}.prefixes");
+    if rules.sound(&list) {
+        rules.unique_prefixes("is listed twice", &list, &circuit.prefixes);
         if circuit.prefixes.is_empty() {
             let words = found("no static prefix")
                 .help("this version does not learn routes by BGP; list the prefixes");

@@ -148,6 +148,19 @@ impl Rules<'_> {
         }
     }
 
+    /// The same for the prefixes of a list, which may be a million.
+    fn unique_prefixes(&mut self, what: &str, list: &str, prefixes: &[IpNet]) {
+        let mut first: HashMap<IpNet, usize> = HashMap::with_capacity(prefixes.len());
+        for (index, prefix) in prefixes.iter().enumerate() {
+            let earlier = *first.entry(*prefix).or_insert(index);
+            if earlier != index {
+                let words = found(format!("{prefix} again"))
+                    .also(format!("{list}[{earlier}]"), "first here");
+                self.error(&format!("{list}[{index}]"), what, words);
+            }
+        }
+    }
+
     /// Errors for lists that hold at most one address of each IP version.
     fn one_of_each_family(&mut self, key: &str, addresses: &[IpAddr]) {
         for ipv4 in [true, false] {
@@ -189,8 +202,12 @@ fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-/// `10.2.0.0/16, fd00::/48`
+/// `10.2.0.0/16, fd00::/48`; of very many the first few, and how many more there are.
 fn joined<T: Display>(values: &[T]) -> String {
-    let values: Vec<String> = values.iter().map(T::to_string).collect();
-    values.join(", ")
+    const NAMED: usize = 100;
+    let mut named: Vec<String> = values.iter().take(NAMED).map(T::to_string).collect();
+    if values.len() > NAMED {
+        named.push(format!("{} more", values.len() - NAMED));
+    }
+    named.join(", ")
 }

@@ -100,10 +100,15 @@ fn pool(rules: &mut Rules, vpn: &Vpn, key: &str, index: usize, pool: &IpNet) {
     let space = rules.config.vnet.address_space.iter().enumerate();
     let space = space.map(|(n, p)| (format!("vnet.address_space[{n}]"), *p));
     // A default route over a site takes nothing away from the pool: the pool is more specific.
-    let far = super::vnet::far_prefixes(rules).into_iter();
-    let far = far.filter(|(_, prefix)| prefix.prefix_len() > 0);
-    let taken: Vec<(String, IpNet)> = pools.chain(space).chain(far).collect();
-    if let Some((other, prefix)) = taken.into_iter().find(|(_, prefix)| overlap(prefix, pool)) {
+    let overlaps = |prefix: &IpNet| prefix.prefix_len() > 0 && overlap(prefix, pool);
+    let far = super::vnet::far_prefixes(rules)
+        .into_iter()
+        .filter_map(|list| {
+            let place = list.prefixes.iter().position(overlaps)?;
+            Some((list.element(place), *list.prefixes.get(place)?))
+        });
+    let mut taken = pools.chain(space).chain(far);
+    if let Some((other, prefix)) = taken.find(|(_, prefix)| overlap(prefix, pool)) {
         let words = found(format!("{pool} and {prefix} have addresses in common"))
             .allowed("a pool apart from the address space and from what lies behind the gateway")
             .also(other, "the other");

@@ -98,34 +98,42 @@ fn martian(prefix: &IpNet) -> Option<&'static Martian> {
 
 fn prefixes(rules: &mut Rules) {
     let config = rules.config;
-    let mut all = far_prefixes(rules);
-    let mut add = |list: &str, prefixes: &[IpNet]| {
-        if rules.sound(list) {
-            let keyed = prefixes.iter().enumerate();
-            all.extend(keyed.map(|(index, prefix)| (format!("{list}[{index}]"), *prefix)));
+    // Keys of those only that are wrong: there may be a million.
+    let mut wrong = Vec::new();
+    let mut add = |prefixes: &[IpNet], key: &dyn Fn(usize) -> String| {
+        for (index, prefix) in prefixes.iter().enumerate() {
+            if let Some(martian) = martian(prefix) {
+                wrong.push((key(index), *prefix, martian));
+            }
         }
     };
-    add("vnet.address_space", &config.vnet.address_space);
+    for list in far_prefixes(rules) {
+        add(list.prefixes, &|index| list.element(index));
+    }
     let clients = config
         .vpn
         .as_ref()
         .and_then(|vpn| vpn.point_to_site.as_ref());
-    if let Some(clients) = clients {
-        add("vpn.point_to_site.address_pool", &clients.address_pool);
+    let pools = clients.map_or(&[][..], |clients| &clients.address_pool);
+    for (list, prefixes) in [
+        ("vnet.address_space", config.vnet.address_space.as_slice()),
+        ("vpn.point_to_site.address_pool", pools),
+    ] {
+        if rules.sound(list) {
+            add(prefixes, &|index| format!("{list}[{index}]"));
+        }
     }
     for (index, route) in config.route.iter().enumerate() {
-        all.push((format!("route[{index}].prefix"), route.prefix));
+        add(&[route.prefix], &|_| format!("route[{index}].prefix"));
     }
-    for (key, prefix) in all {
-        if let Some(martian) = martian(&prefix) {
-            let words = found(format!("{prefix} is {}", martian.what))
-                .allowed("a prefix of addresses that are forwarded: private, shared or global ones")
-                .help(format!(
-                    "packets from and to {} are dropped as martian",
-                    martian.block
-                ));
-            rules.error(&key, "is never forwarded", words);
-        }
+    for (key, prefix, martian) in wrong {
+        let words = found(format!("{prefix} is {}", martian.what))
+            .allowed("a prefix of addresses that are forwarded: private, shared or global ones")
+            .help(format!(
+                "packets from and to {} are dropped as martian",
+                martian.block
+            ));
+        rules.error(&key, "is never forwarded", words);
     }
 }
 
@@ -242,8 +250,9 @@ fn families(rules: &mut Rules) {
     let pools = pools.flat_map(|clients| &clients.address_pool);
     let carried: Vec<IpNet> = far_prefixes(rules)
         .into_iter()
-        .map(|(_, prefix)| prefix)
-        .chain(pools.copied())
+        .flat_map(|list| list.prefixes)
+        .chain(pools)
+        .copied()
         .collect();
     for (ipv4, name, length) in [(true, "IPv4", 27), (false, "IPv6", 64)] {
         let is_of = |prefix: &&IpNet| prefix.addr().is_ipv4() == ipv4;

@@ -2,6 +2,8 @@
 
 use super::{Rules, found, joined, overlap};
 use ipnet::IpNet;
+use routing::packet::address_bits;
+use routing::prefix::PrefixSet;
 use std::net::IpAddr;
 
 pub(super) fn check(rules: &mut Rules) {
@@ -108,39 +110,51 @@ fn address_space(rules: &mut Rules) {
             }
         }
     }
-    for (key, prefix) in far_prefixes(rules) {
-        if let Some(own) = space.iter().position(|own| own.contains(&prefix)) {
-            let words = found(format!("{prefix} is part of the virtual network itself"))
-                .allowed("a prefix outside the address space, or a shorter one around it")
-                .also(format!("vnet.address_space[{own}]"), "the virtual network");
-            rules.error(&key, "is inside the address space", words);
+    for list in far_prefixes(rules) {
+        for (index, prefix) in list.prefixes.iter().enumerate() {
+            if let Some(own) = space.iter().position(|own| own.contains(prefix)) {
+                let words = found(format!("{prefix} is part of the virtual network itself"))
+                    .allowed("a prefix outside the address space, or a shorter one around it")
+                    .also(format!("vnet.address_space[{own}]"), "the virtual network");
+                rules.error(&list.element(index), "is inside the address space", words);
+            }
         }
     }
 }
 
-/// The prefixes of circuits and sites with their keys.
-pub(super) fn far_prefixes(rules: &Rules) -> Vec<(String, IpNet)> {
-    let mut prefixes = Vec::new();
-    let mut add = |key: String, list: &[IpNet]| {
-        if rules.sound(&key) {
-            let keyed = list.iter().enumerate();
-            prefixes.extend(keyed.map(|(index, prefix)| (format!("{key}[{index}]"), *prefix)));
-        }
-    };
-    if let Some(gateway) = &rules.config.expressroute {
-        for (index, circuit) in gateway.circuits.iter().enumerate() {
-            add(
-                format!("expressroute.circuit[{index}].prefixes"),
-                &circuit.prefixes,
-            );
-        }
+/// The prefixes of a circuit or a site. They may be a million: a key is made of those only that something is
+/// said of.
+pub(super) struct FarPrefixes<'c> {
+    /// The list's key.
+    key: String,
+    pub(super) prefixes: &'c [IpNet],
+}
+
+impl FarPrefixes<'_> {
+    /// The key of one of them.
+    pub(super) fn element(&self, index: usize) -> String {
+        format!("{}[{index}]", self.key)
     }
-    if let Some(vpn) = &rules.config.vpn {
-        for (index, site) in vpn.sites.iter().enumerate() {
-            add(format!("vpn.site[{index}].prefixes"), &site.prefixes);
-        }
-    }
-    prefixes
+}
+
+/// The prefixes of circuits and sites, where they could be read.
+pub(super) fn far_prefixes<'c>(rules: &Rules<'c>) -> Vec<FarPrefixes<'c>> {
+    let config = rules.config;
+    let circuits = config
+        .expressroute
+        .iter()
+        .flat_map(|gateway| &gateway.circuits);
+    let circuits = circuits.enumerate().map(|(index, circuit)| FarPrefixes {
+        key: format!("expressroute.circuit[{index}].prefixes"),
+        prefixes: &circuit.prefixes,
+    });
+    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = sites.enumerate().map(|(index, site)| FarPrefixes {
+        key: format!("vpn.site[{index}].prefixes"),
+        prefixes: &site.prefixes,
+    });
+    let all = circuits.chain(sites);
+    all.filter(|list| rules.sound(&list.key)).collect()
 }
 
 /// Every address that the gateway or its host answers for is given once.
@@ -183,15 +197,23 @@ fn tunnels_go_around_the_device(rules: &mut Rules) {
     let Some(vpn) = config.vpn.as_ref().filter(|_| config.vnet.host_routes) else {
         return;
     };
-    let prefixes = far_prefixes(rules);
+    let lists = far_prefixes(rules);
+    let all = lists.iter().flat_map(|list| list.prefixes).copied();
+    let all: PrefixSet = all.collect();
     for (index, site) in vpn.sites.iter().enumerate() {
         // The kernel has nothing to do with a tunnel over a circuit.
         let Some(endpoint) = site.endpoint.filter(|_| site.over.is_none()) else {
             continue;
         };
-        let around = prefixes
-            .iter()
-            .find(|(_, prefix)| prefix.contains(&endpoint.ip()));
+        let (version, address) = address_bits(endpoint.ip());
+        if !all.contains(version, address) {
+            continue;
+        }
+        let around = lists.iter().find_map(|list| {
+            let mut prefixes = list.prefixes.iter();
+            let place = prefixes.position(|prefix| prefix.contains(&endpoint.ip()))?;
+            Some((list.element(place), list.prefixes.get(place)?))
+        });
         if let Some((key, prefix)) = around {
             let words = found(format!("{} is inside {prefix}", endpoint.ip()))
                 .help(

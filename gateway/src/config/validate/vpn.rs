@@ -7,6 +7,7 @@ use crate::config::schema::{Action, Client, Config, PolicyRule, Site, SiteKind, 
 use crate::config::value::nearest;
 use crate::sku::{self, Edition, UnknownVpnSku};
 use ipnet::IpNet;
+use std::collections::HashMap;
 
 pub(super) fn check(rules: &mut Rules) {
     let Some(vpn) = &rules.config.vpn else {
@@ -170,11 +171,7 @@ fn keys(rules: &mut Rules, vpn: &Vpn) {
 fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
     let list = format!("{key}.prefixes");
     if rules.sound(&list) {
-        let mut prefixes = Vec::new();
-        for (index, prefix) in site.prefixes.iter().enumerate() {
-            prefixes.push((format!("{list}[{index}]"), *prefix, prefix.to_string()));
-        }
-        rules.unique("is listed twice", prefixes);
+        rules.unique_prefixes("is listed twice", &list, &site.prefixes);
     }
     if site.kind == SiteKind::VnetToVnet {
         other_network(rules, &list, &site.prefixes);
@@ -293,8 +290,12 @@ fn in_the_clear(rules: &mut Rules, key: &str, site: &Site, circuit: &str) {
         .enumerate()
         .filter(|(_, other)| other.name == circuit)
     {
+        let mut places = HashMap::with_capacity(other.prefixes.len());
+        for (place, prefix) in other.prefixes.iter().enumerate() {
+            places.entry(prefix).or_insert(place);
+        }
         for (index, prefix) in site.prefixes.iter().enumerate() {
-            if let Some(place) = other.prefixes.iter().position(|known| known == prefix) {
+            if let Some(place) = places.get(prefix) {
                 let there = format!("expressroute.circuit[{c}].prefixes[{place}]");
                 shared.push((format!("{key}.prefixes[{index}]"), there, *prefix));
             }
@@ -336,15 +337,16 @@ fn same_prefixes(rules: &mut Rules, vpn: &Vpn) {
     if !rules.sound("vpn.site") || !rules.sound("policy") {
         return;
     }
+    if vpn.sites.len() < 2 {
+        return;
+    }
     let mut conflicts = Vec::new();
+    // Where each prefix stands first.
+    let mut first: HashMap<&IpNet, (usize, usize)> = HashMap::new();
     for (later, site) in vpn.sites.iter().enumerate() {
         for (index, prefix) in site.prefixes.iter().enumerate() {
-            let earlier = vpn.sites.iter().take(later).enumerate();
-            let mut places = earlier.filter_map(|(place, other)| {
-                let there = other.prefixes.iter().position(|p| p == prefix)?;
-                Some((place, there, other))
-            });
-            let Some((place, there, other)) = places.next() else {
+            let (place, there) = *first.entry(prefix).or_insert((later, index));
+            let Some(other) = vpn.sites.get(place).filter(|_| place != later) else {
                 continue;
             };
             let between = [site.name.as_str(), other.name.as_str()];

@@ -74,6 +74,120 @@ impl Gateway for Pretend {
     }
 }
 
+/// One whose reload takes until it is told to end.
+struct Slow {
+    begun: std::sync::mpsc::SyncSender<()>,
+    may_end: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Gateway for Slow {
+    fn status(&self) -> Status {
+        Pretend.status()
+    }
+
+    fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
+        Pretend.routes(filter)
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        Vec::new()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        Vec::new()
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        Vec::new()
+    }
+
+    fn clients(&self) -> Vec<ClientView> {
+        Vec::new()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        Vec::new()
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        Vec::new()
+    }
+
+    fn flows(&self) -> Flows {
+        Flows::default()
+    }
+
+    fn counters(&self) -> Counters {
+        Pretend.counters()
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        Pretend.explain(query)
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        self.begun.send(()).unwrap();
+        self.may_end.lock().unwrap().recv().unwrap();
+        Ok(ReloadReport::default())
+    }
+
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal> {
+        Pretend.resize(resize)
+    }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        Pretend.revoke(client)
+    }
+}
+
+/// Regression: a reload blocked the socket for as long as it took, and the end of the gateway with it.
+#[test]
+fn a_reload_that_takes_its_time_keeps_nobody_waiting_but_who_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("vng.sock");
+    let (begun, has_begun) = std::sync::mpsc::sync_channel(0);
+    let (end, may_end) = std::sync::mpsc::channel();
+    let gateway = Slow {
+        begun,
+        may_end: std::sync::Mutex::new(may_end),
+    };
+    let serving = Server::bind(&socket).unwrap().serve(Arc::new(gateway));
+    let serving = serving.unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| Caller::new(&socket).view::<ReloadReport>(&Request::Reload));
+        has_begun.recv().unwrap();
+        let second = scope.spawn(|| Caller::new(&socket).view::<ReloadReport>(&Request::Reload));
+        for _ in 0..100 {
+            assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+        }
+        assert!(!first.is_finished() && !second.is_finished());
+        end.send(()).unwrap();
+        first.join().unwrap().unwrap();
+        has_begun.recv().unwrap();
+        // The second is under way: the end does not wait for it.
+        drop(serving);
+        assert!(second.join().unwrap().is_err());
+    });
+    assert!(!socket.exists());
+}
+
+/// A client may send its next request before it has the answer to the one before, and gets both in order.
+#[test]
+fn answers_come_in_order_also_behind_a_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let requests = "{\"command\":\"revoke\",\"client\":\"laptop\"}\n\
+                    {\"command\":\"show\",\"what\":\"status\"}\n\
+                    {\"command\":\"revoke\",\"client\":\"phone\"}\n";
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "{\"ok\":true}");
+    assert!(next().contains("pretend"));
+    assert_eq!(next(), "{\"ok\":false}");
+}
+
 fn serve(directory: &tempfile::TempDir) -> (PathBuf, Serving) {
     let socket = directory.path().join("run/vng.sock");
     let serving = Server::bind(&socket)
@@ -211,7 +325,7 @@ fn unknown_fields_of_a_request_are_refused() {
         "[]",
     ] {
         assert!(
-            matches!(respond(line.as_bytes(), &Pretend), Response::Error(r) if r.status == 2),
+            matches!(read(line.as_bytes()), Err(refusal) if refusal.status == 2),
             "{line}"
         );
     }

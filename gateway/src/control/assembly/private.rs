@@ -3,6 +3,7 @@
 use super::{Parts, private_key};
 use crate::config::schema::Config;
 use crate::control::crew::Seat;
+use crate::control::keys::Keys;
 use crate::control::supervisor::RunError;
 use crate::worker::private::{Outlet, Private};
 use crate::worker::tunnels::{Tunnels, Underlay};
@@ -18,7 +19,7 @@ pub(super) fn privates(
     config: &Config,
     parts: &Parts,
     seat: &Seat,
-    limiter: &Arc<Limiter>,
+    (keys, limiter): (&Keys, &Arc<Limiter>),
     started: Instant,
 ) -> Result<Vec<Private<Endpoint>>, RunError> {
     let Some(vpn) = &config.vpn else {
@@ -40,7 +41,7 @@ pub(super) fn privates(
             calendar: SystemTime::now(),
         };
         let number = seat.number as u8;
-        let endpoint = Endpoint::new(private_key(config)?, Arc::clone(limiter), number, epoch);
+        let endpoint = Endpoint::new(private_key(keys)?, Arc::clone(limiter), number, epoch);
         let (ledger, is_last) = (Arc::clone(&seat.ledger), seat.is_last());
         let tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
         privates.push(Private {

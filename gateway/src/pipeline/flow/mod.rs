@@ -81,6 +81,36 @@ pub struct Flow {
     pub idle: Duration,
 }
 
+/// A moment for each gateway, nanoseconds since the epoch of the limits; 0: never.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lenient {
+    expressroute: u64,
+    vpn: u64,
+}
+
+impl Lenient {
+    fn both(until: u64) -> Self {
+        Self {
+            expressroute: until,
+            vpn: until,
+        }
+    }
+
+    fn of(self, kind: PathKind) -> u64 {
+        match kind {
+            PathKind::ExpressRoute => self.expressroute,
+            PathKind::Vpn => self.vpn,
+        }
+    }
+
+    fn set(&mut self, kind: PathKind, until: u64) {
+        match kind {
+            PathKind::ExpressRoute => self.expressroute = until,
+            PathKind::Vpn => self.vpn = until,
+        }
+    }
+}
+
 /// The flows of one worker.
 #[derive(Debug)]
 pub struct FlowTable {
@@ -90,8 +120,9 @@ pub struct FlowTable {
     now: u64,
     /// When the flow cache is told next.
     next_epoch: u64,
-    /// Until when every flow is let in: those that were there before the table.
-    lenient_until: u64,
+    /// Until when every flow of a gateway is let in: those that were there before it had limits, which were
+    /// not counted.
+    lenient_until: Lenient,
     swept: u64,
     /// The newest flows, a ring; and how many there have been.
     newest: Box<[Key]>,
@@ -108,7 +139,11 @@ impl FlowTable {
             table: Table::new(limits.most(), seed, limits.room()),
             now,
             next_epoch: now + epoch,
-            lenient_until: if packets_before { now + 2 * epoch } else { 0 },
+            lenient_until: if packets_before {
+                Lenient::both(now + 2 * epoch)
+            } else {
+                Lenient::default()
+            },
             swept: now,
             newest: vec![Key::NONE; NEWEST].into(),
             opened: 0,
@@ -132,6 +167,13 @@ impl FlowTable {
 
     #[cold]
     fn adopt(&mut self, limits: &Arc<FlowLimits>) {
+        for kind in [PathKind::ExpressRoute, PathKind::Vpn] {
+            if limits.holds(kind) && !self.limits.holds(kind) {
+                // Its flows were let pass uncounted, so those that live are not known here.
+                self.lenient_until
+                    .set(kind, self.now + 2 * EPOCH.as_nanos() as u64);
+            }
+        }
         self.limits = Arc::clone(limits);
         self.table.grow(limits.most(), limits.room());
     }
@@ -234,14 +276,14 @@ impl FlowTable {
     /// Takes a new flow in, or refuses it.
     fn open(&mut self, entry: &Entry) -> Result<(), DropReason> {
         let limits = &*self.limits;
-        let lenient = self.now < self.lenient_until;
+        let lenient = |charge: Charge| self.now < self.lenient_until.of(charge.kind());
         let charges = || {
             Charge::ALL
                 .into_iter()
                 .filter(|&charge| counts(entry.sides, charge))
         };
         for (done, charge) in charges().enumerate() {
-            if lenient {
+            if lenient(charge) {
                 limits.take_over(charge);
                 continue;
             }
@@ -259,10 +301,12 @@ impl FlowTable {
             });
         }
         if !self.table.insert(entry) {
-            for charge in charges() {
-                limits.give_back(charge);
-                limits.refused(charge.kind(), false);
+            charges().for_each(|charge| limits.give_back(charge));
+            if charges().any(lenient) {
+                // More were established than the limit has room for: they go on uncounted until then.
+                return Ok(());
             }
+            charges().for_each(|charge| limits.refused(charge.kind(), false));
             return Err(DropReason::GatewayFlows);
         }
         for kind in [PathKind::ExpressRoute, PathKind::Vpn] {

@@ -306,6 +306,40 @@ fn flows_that_were_there_before_the_limit_are_taken_over() {
     assert_eq!(bench.out(&tcp(99), LINK), Err(DropReason::GatewayFlows));
 }
 
+/// Regression: only a table that was new was lenient, so a gateway that had been unlimited beside a limited one
+/// refused its established flows, as many a second as its new rate did not let in.
+#[test]
+fn flows_of_a_gateway_that_becomes_limited_beside_a_limited_one_are_taken_over() {
+    let limited = GatewayFlows {
+        flows: Some(10),
+        flows_per_second: Some(10),
+    };
+    let none = GatewayFlows::default();
+    for (first, kind, path, other) in [
+        ([none, limited], PathKind::ExpressRoute, LINK, TUNNEL),
+        ([limited, none], PathKind::Vpn, TUNNEL, LINK),
+    ] {
+        let before = FlowLimits::new(first[0], first[1], None).unwrap();
+        let mut bench = Bench::new(Arc::clone(&before));
+        bench.pass(2 * EPOCH);
+        for number in 0..20 {
+            assert_eq!(bench.out(&tcp(number), path), Ok(()));
+        }
+        bench.limits = FlowLimits::new(limited, limited, Some(&before)).unwrap();
+        bench.pass(Duration::from_millis(100));
+        for number in 0..20 {
+            assert_eq!(bench.out(&tcp(number), path), Ok(()), "{kind:?} {number}");
+        }
+        assert_eq!(bench.active(kind), 20, "{kind:?}");
+        // The other gateway was limited before: for its flows nothing is new.
+        assert_eq!(bench.out(&tcp(30), other), Ok(()));
+        let refused = Err(DropReason::GatewayFlowRate);
+        assert_eq!(bench.out(&tcp(31), other), refused, "{kind:?}");
+        bench.pass(3 * EPOCH);
+        assert_eq!(bench.out(&tcp(99), path), Err(DropReason::GatewayFlows));
+    }
+}
+
 #[test]
 fn the_newest_flows_are_shown_with_the_way_they_came() {
     let mut bench = Bench::new(limits(1_000, 1_000, None));

@@ -1,0 +1,133 @@
+//! The secret keys that are in force: what their files held when they were last read. A reload compares these
+//! and not the files' names, so that a new key under an old name is seen.
+
+use crate::config::key_file;
+use crate::config::schema::Config;
+use crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The keys of a VPN gateway; wiped when they are dropped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    own: Option<(PrivateKey, PublicKey)>,
+    preshared: BTreeMap<PathBuf, PresharedKey>,
+}
+
+impl Keys {
+    /// Reads every key file that the configuration names.
+    ///
+    /// # Errors
+    /// The file that gives no key, and why.
+    pub(crate) fn read(config: &Config) -> Result<Self, String> {
+        let Some(vpn) = &config.vpn else {
+            return Ok(Self::default());
+        };
+        let private: PrivateKey = key_file::read(&vpn.private_key_file)
+            .map_err(|error| format!("{}: {error}", vpn.private_key_file.display()))?;
+        let public = private.public_key();
+        let sites = vpn.sites.iter().map(|site| &site.preshared_key_file);
+        let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
+        let files = sites.chain(clients.map(|client| &client.preshared_key_file));
+        let mut preshared = BTreeMap::new();
+        for file in files.flatten() {
+            if !preshared.contains_key(file) {
+                let key = key_file::read::<PresharedKey>(file)
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+                preshared.insert(file.clone(), key);
+            }
+        }
+        Ok(Self {
+            own: Some((private, public)),
+            preshared,
+        })
+    }
+
+    /// The gateway's private key; `None` without a VPN gateway.
+    pub(crate) fn private_key(&self) -> Option<&PrivateKey> {
+        self.own.as_ref().map(|(private, _)| private)
+    }
+
+    /// The public key that belongs to it.
+    pub(crate) fn public_key(&self) -> Option<PublicKey> {
+        self.own.as_ref().map(|(_, public)| *public)
+    }
+
+    /// The preshared key in this file.
+    pub(crate) fn preshared_key(&self, file: Option<&Path>) -> Option<PresharedKey> {
+        self.preshared.get(file?).cloned()
+    }
+
+    /// The names of sites and clients of a configuration whose keys no handshake can use; those that are
+    /// `proven` are not looked at.
+    pub(crate) fn useless(
+        &self,
+        config: &Config,
+        proven: impl Fn(&[u8; 32]) -> bool,
+    ) -> Vec<String> {
+        let (Some(private), Some(vpn)) = (self.private_key(), &config.vpn) else {
+            return Vec::new();
+        };
+        let sites = vpn.sites.iter().map(|site| (&site.name, site.public_key));
+        let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
+        let all = sites.chain(clients.map(|client| (&client.name, client.public_key)));
+        let useless = all.filter(|(_, key)| !proven(key) && !private.agrees_with(&PublicKey(*key)));
+        useless.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a reload says of another private key.
+    pub(crate) fn change(&self, new: &Self) -> Option<String> {
+        let (old, new) = (self.public_key()?, new.public_key()?);
+        (old != new).then(|| {
+            format!("the VPN gateway's private key changed: its public key is {new} now, all its tunnels begin anew")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, KeyFiles};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_new_key_under_an_old_name_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        let private = || PrivateKey::generate().unwrap();
+        let far = private().public_key();
+        let text = format!(
+            "[vnet]\nname = \"lab\"\naddress_space = \"10.1.0.0/16\"\naddress = \"10.1.0.4/27\"\n\
+             [vpn]\nsku = \"VpnGw1\"\nprivate_key_file = \"own\"\n\
+             [[vpn.site]]\nname = \"a\"\npublic_key = \"{far}\"\nendpoint = \"192.0.2.1:51820\"\n\
+             prefixes = \"10.2.0.0/16\"\npreshared_key_file = \"shared\"\n"
+        );
+        let first = private();
+        write("own", &first.to_base64());
+        write("shared", &PresharedKey::generate().unwrap().to_base64());
+        let file = directory.path().join("vng.toml");
+        let loaded = config::parse(&file, text, directory.path(), KeyFiles::Checked).unwrap();
+        let read = || Keys::read(&loaded.config).unwrap();
+        let old = read();
+        assert_eq!(old.public_key(), Some(first.public_key()));
+        assert_eq!(old.change(&read()), None);
+        let shared = loaded.config.vpn.as_ref().unwrap().sites[0]
+            .preshared_key_file
+            .clone();
+        let of = |keys: &Keys| keys.preshared_key(shared.as_deref()).unwrap();
+        assert!(of(&old) == of(&read()));
+        write("shared", &PresharedKey::generate().unwrap().to_base64());
+        assert!(of(&old) != of(&read()));
+        let second = private();
+        write("own", &second.to_base64());
+        let said = old.change(&read()).unwrap();
+        assert!(said.contains(&second.public_key().to_string()), "{said}");
+        fs::remove_file(directory.path().join("shared")).unwrap();
+        assert!(Keys::read(&loaded.config).unwrap_err().contains("shared"));
+    }
+}
