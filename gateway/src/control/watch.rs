@@ -423,6 +423,7 @@ mod tests {
                     mac: Some([2; 6]),
                     address: vec!["172.16.0.2/30".parse().unwrap()],
                     neighbors: vec![("172.16.0.1".parse().unwrap(), Arc::default())],
+                    neighbor_mac: Vec::new(),
                     word: Arc::default(),
                 }),
                 probe: Some(ProbeSetup {
