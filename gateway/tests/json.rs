@@ -4,8 +4,8 @@
 
 use gateway::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, FlowView, Flows, GatewayStatus,
-    LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus, ProbeStatus, Recreated,
-    ReloadReport, ResizeReport, Status, TunnelView,
+    HostProblem, HostStatus, LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus,
+    ProbeStatus, Recreated, ReloadReport, ResizeReport, Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde::Serialize;
@@ -148,6 +148,10 @@ fn running(printed: &mut Printed) {
                 probe: Some(probe),
                 ..PathStatus::default()
             }],
+            host: HostStatus {
+                problems: vec![HostProblem::default()],
+                ..HostStatus::default()
+            },
             events: vec![Event::default()],
             ..Status::default()
         },
@@ -190,6 +194,9 @@ fn running_peers(printed: &mut Printed) {
             mac: None,
             state: String::new(),
             age_seconds: None,
+            previous_mac: None,
+            changed_seconds: None,
+            conflict_mac: None,
         }],
     );
     printed.view(
