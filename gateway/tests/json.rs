@@ -150,6 +150,10 @@ fn running(printed: &mut Printed) {
                 probe: Some(probe),
                 ..PathStatus::default()
             }],
+            host: HostStatus {
+                problems: vec![HostProblem::default()],
+                ..HostStatus::default()
+            },
             events: vec![Event::default()],
             host: HostStatus {
                 problems: vec![HostProblem::default()],
