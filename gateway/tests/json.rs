@@ -28,7 +28,7 @@ fn documented() -> BTreeMap<String, Keys> {
     let mut command = String::new();
     for line in page.lines() {
         if let Some(heading) = line.strip_prefix("## `") {
-            command = heading.trim_end_matches('`').to_owned();
+            heading.trim_end_matches('`').clone_into(&mut command);
         } else if let Some(row) = line.strip_prefix("| `") {
             let (key, rest) = row.split_once('`').unwrap();
             let meaning = rest.trim_end_matches(" |").rsplit(" | ").next().unwrap();
@@ -91,7 +91,9 @@ impl Printed {
         match value {
             Value::Array(list) => {
                 assert!(!list.is_empty(), "{command}");
-                list.iter().for_each(|one| flatten(one, "", keys));
+                for one in list {
+                    flatten(one, "", keys);
+                }
             }
             one => flatten(one, "", keys),
         }
