@@ -2,10 +2,11 @@
 //! printed. Commands that need no gateway are run; of the others the views are laid out with everything in them.
 #![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
+use gateway::control::mistagged::Seen;
 use gateway::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, FlowView, Flows, GatewayStatus,
-    LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus, ProbeStatus, Recreated,
-    ReloadReport, ResizeReport, Status, TunnelView,
+    HostProblem, HostStatus, LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus,
+    ProbeStatus, Recreated, ReloadReport, ResizeReport, Status, TunnelView,
 };
 use gateway::telemetry::ledger::{Sum, Totals};
 use serde::Serialize;
@@ -141,6 +142,10 @@ fn running(printed: &mut Printed) {
         "vng show status",
         &Status {
             recreated: Some(recreated),
+            host: HostStatus {
+                problems: vec![HostProblem::default()],
+                ..HostStatus::default()
+            },
             offloads: BTreeMap::from([("vnet".to_owned(), Vec::new())]),
             gateways: vec![GatewayStatus {
                 limits: vec![LimitUse::default()],
@@ -157,7 +162,10 @@ fn running(printed: &mut Printed) {
     printed.view(
         "vng show circuits",
         &[CircuitView {
-            links: vec![LinkView::default()],
+            links: vec![LinkView {
+                mistagged: Some(Seen::default()),
+                ..LinkView::default()
+            }],
             ..CircuitView::default()
         }],
     );
@@ -192,6 +200,9 @@ fn running_peers(printed: &mut Printed) {
             mac: None,
             state: String::new(),
             age_seconds: None,
+            previous_mac: None,
+            changed_seconds: None,
+            conflict_mac: None,
         }],
     );
     printed.view(
