@@ -2,6 +2,7 @@
 //! printed. Commands that need no gateway are run; of the others the views are laid out with everything in them.
 #![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
+use gateway::control::mistagged::Seen;
 use gateway::control::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, FlowView, Flows, GatewayStatus,
     HostProblem, HostStatus, LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus,
@@ -141,6 +142,10 @@ fn running(printed: &mut Printed) {
         "vng show status",
         &Status {
             recreated: Some(recreated),
+            host: HostStatus {
+                problems: vec![HostProblem::default()],
+                ..HostStatus::default()
+            },
             offloads: BTreeMap::from([("vnet".to_owned(), Vec::new())]),
             gateways: vec![GatewayStatus {
                 limits: vec![LimitUse::default()],
@@ -165,7 +170,10 @@ fn running(printed: &mut Printed) {
     printed.view(
         "vng show circuits",
         &[CircuitView {
-            links: vec![LinkView::default()],
+            links: vec![LinkView {
+                mistagged: Some(Seen::default()),
+                ..LinkView::default()
+            }],
             ..CircuitView::default()
         }],
     );
