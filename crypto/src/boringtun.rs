@@ -53,6 +53,8 @@ pub struct Endpoint {
     by_key: HashMap<[u8; 32], PeerId>,
     /// Upper 24 bits of the receiver indices of a peer; `Tunn` counts its sessions in the lower 8.
     by_index: HashMap<u32, PeerId>,
+    /// When `Tunn`'s timers are to be moved on.
+    due: Option<Instant>,
     scratch: Box<[u8]>,
 }
 
@@ -81,6 +83,7 @@ impl Endpoint {
             peers: Vec::new(),
             by_key: HashMap::new(),
             by_index: HashMap::new(),
+            due: None,
             scratch: vec![0; MAX_TRAIN + TAG_ROOM].into_boxed_slice(),
         }
     }
@@ -126,7 +129,7 @@ impl Endpoint {
 }
 
 impl tunnel::Endpoint for Endpoint {
-    fn add_peer(&mut self, _now: Instant, peer: &Peer) -> Option<PeerId> {
+    fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId> {
         let public = PublicKey::from(peer.public_key);
         let valid = self.private.diffie_hellman(&public).was_contributory();
         if !valid || public == self.public || self.by_key.contains_key(&peer.public_key) {
@@ -157,6 +160,7 @@ impl tunnel::Endpoint for Endpoint {
             asked: None,
         }));
         self.by_key.insert(peer.public_key, id);
+        self.due = Some(now);
         self.by_index.insert(index, id);
         Some(id)
     }
@@ -266,7 +270,12 @@ impl tunnel::Endpoint for Endpoint {
             }
             tunnel.look_for_session();
         }
+        self.due = next;
         next
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.due
     }
 
     fn status(&self, peer: PeerId) -> Option<Status> {

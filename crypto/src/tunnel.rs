@@ -24,6 +24,9 @@ pub struct Peer {
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive; `None`: off.
     pub keepalive: Option<Duration>,
+    /// How often a handshake is tried again once it has been given up (REKEY_ATTEMPT_TIME), for whoever takes
+    /// its traffic elsewhere meanwhile and wants to know when it is back. `None`: not before there is traffic.
+    pub retry: Option<Duration>,
     /// MTU of the tunnel in bytes of the inner packet; padding stops there.
     pub mtu: u16,
 }
@@ -89,8 +92,12 @@ pub struct Status {
     pub last_handshake: Option<Instant>,
     /// When an authenticated message last came in.
     pub last_received: Option<Instant>,
-    /// Since when handshakes have been tried in vain; `None` while none is under way.
+    /// Since when handshakes have gone unanswered, also after they have been given up; `None` once one has
+    /// been completed, and while nobody has asked for any.
     pub handshaking: Option<Instant>,
+    /// When an initiation of the peer was answered, while nothing has come yet on the session that it asked for.
+    /// The peer is about to use it, or somebody has played an old initiation once more.
+    pub called: Option<Instant>,
     /// Whether packets can be sealed now.
     pub has_session: bool,
     /// Handshakes completed since the peer was added.
@@ -138,9 +145,13 @@ pub trait Endpoint {
         out: &mut dyn Transmit,
     ) -> Result<SocketAddr, SealError>;
 
-    /// Runs what is due: handshakes, their retries, keepalives, expiry. Returns when to call again at the
-    /// latest; calling earlier is harmless.
+    /// Runs what is due: handshakes, their retries, keepalives, expiry. Returns [`Endpoint::deadline`];
+    /// calling earlier is harmless.
     fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant>;
+
+    /// When to call [`Endpoint::poll`] at the latest. Every call may bring it forward: what was sent or
+    /// received arms timers. So it is to be read after the last call before a sleep, and never kept.
+    fn deadline(&self) -> Option<Instant>;
 
     /// What `peer` looks like now.
     fn status(&self, peer: PeerId) -> Option<Status>;

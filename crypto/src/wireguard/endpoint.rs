@@ -13,8 +13,8 @@ use super::local::Local;
 use super::mac::mac2_holds;
 use super::message::{self, COOKIE_NONCE_LEN, Kind, MAC_LEN, Macs};
 use super::remote::{Opened, Remote};
-use super::timer::earlier;
-use super::timestamp::Epoch;
+use super::schedule::Schedule;
+use super::timestamp::WallClock;
 use crate::key::{PrivateKey, PublicKey};
 use crate::limiter::{Admission, Limiter};
 use crate::train::Train;
@@ -24,14 +24,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Polls that go through all peers are this far apart at least: with 10,000 busy peers some deadline
-/// comes every half millisecond, and none minds being 10 ms late.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+use std::time::Instant;
 
 /// WireGuard for all peers of one worker. It reads no clock: `now` must only move forward, and after a
-/// batch of calls [`poll`](tunnel::Endpoint::poll) costs nothing while nothing is due.
+/// batch of calls [`poll`](tunnel::Endpoint::poll) costs nothing while nothing is due, whatever the number of
+/// peers.
 ///
 /// A handshake message is left as it was: an initiation that is refused with
 /// [`Refusal::UnknownPeer`] can be offered to the next worker, which may know the peer.
@@ -40,20 +37,24 @@ pub struct Endpoint {
     /// By [`PeerId`]; a removed peer leaves its place empty.
     remotes: Vec<Option<Box<Remote>>>,
     by_key: HashMap<PublicKey, PeerId>,
-    /// Not later than the first deadline of any peer.
-    wake: Option<Instant>,
+    schedule: Schedule,
 }
 
 impl Endpoint {
     /// An endpoint without peers. `limiter` is shared by all workers of a gateway, `worker` is the number
-    /// of this one: it stands in every receiver index ([`worker_of`](super::worker_of)). Timestamps of
-    /// initiations count from `epoch`.
-    pub fn new(private_key: PrivateKey, limiter: Arc<Limiter>, worker: u8, epoch: Epoch) -> Self {
+    /// of this one: it stands in every receiver index ([`worker_of`](super::worker_of)). `clock` is asked for
+    /// the timestamp of each initiation.
+    pub fn new(
+        private_key: PrivateKey,
+        limiter: Arc<Limiter>,
+        worker: u8,
+        clock: WallClock,
+    ) -> Self {
         Self {
-            local: Local::new(private_key, limiter, worker, epoch),
+            local: Local::new(private_key, limiter, worker, clock),
             remotes: Vec::new(),
             by_key: HashMap::new(),
-            wake: None,
+            schedule: Schedule::default(),
         }
     }
 
@@ -86,7 +87,7 @@ impl Endpoint {
         };
         match remote.open(&mut self.local, now, source, (index, counter, sealed), out) {
             Ok((opened, armed)) => {
-                self.wake = earlier(self.wake, armed);
+                self.schedule.arm(peer, &mut remote.scheduled, armed);
                 match opened {
                     Opened::Packet(plaintext) => Received::Packet { peer, plaintext },
                     Opened::Keepalive => Received::Keepalive { peer },
@@ -115,7 +116,8 @@ impl Endpoint {
                 .ok_or(Refusal::UnknownIndex)?;
             admit(&self.local, now, source, datagram, &macs, out)?;
             remote.read_response(&mut self.local, now, source, datagram, out)?;
-            self.wake = earlier(self.wake, remote.deadline());
+            let deadline = remote.deadline();
+            self.schedule.arm(peer, &mut remote.scheduled, deadline);
             return Ok(peer);
         }
         admit(&self.local, now, source, datagram, &macs, out)?;
@@ -132,7 +134,8 @@ impl Endpoint {
         let peer = *self.by_key.get(&call.from).ok_or(Refusal::UnknownPeer)?;
         let remote = place(&mut self.remotes, peer).ok_or(Refusal::UnknownPeer)?;
         remote.answer(local, now, source, (remote_index, responder, call), out)?;
-        self.wake = earlier(self.wake, remote.deadline());
+        let deadline = remote.deadline();
+        self.schedule.arm(peer, &mut remote.scheduled, deadline);
         Ok(peer)
     }
 
@@ -155,8 +158,9 @@ impl tunnel::Endpoint for Endpoint {
             return None;
         }
         let id = PeerId(u16::try_from(self.remotes.len()).ok()?);
-        let remote = Box::new(Remote::new(now, id, peer));
-        self.wake = earlier(self.wake, remote.deadline());
+        let mut remote = Box::new(Remote::new(now, id, peer));
+        let deadline = remote.deadline();
+        self.schedule.arm(id, &mut remote.scheduled, deadline);
         self.remotes.push(Some(remote));
         self.by_key.insert(public_key, id);
         self.local.indices.grow(self.remotes.len());
@@ -202,21 +206,32 @@ impl tunnel::Endpoint for Endpoint {
     ) -> Result<SocketAddr, SealError> {
         let remote = place(&mut self.remotes, peer).ok_or(SealError::UnknownPeer)?;
         let (sealed, armed) = remote.seal(&mut self.local, now, train, out);
-        self.wake = earlier(self.wake, armed);
+        self.schedule.arm(peer, &mut remote.scheduled, armed);
         sealed
     }
 
     fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant> {
-        if self.wake.is_none_or(|wake| now < wake) {
-            return self.wake;
+        if self.schedule.begin(now) {
+            while let Some((at, peer)) = self.schedule.next(now) {
+                // Who has been called already, or has gone, is passed over.
+                let Some(remote) = place(&mut self.remotes, peer) else {
+                    continue;
+                };
+                if !remote.scheduled.take(at) {
+                    continue;
+                }
+                remote.poll(&mut self.local, now, out);
+                let deadline = remote.deadline();
+                self.schedule
+                    .arm_again(now, peer, &mut remote.scheduled, deadline);
+            }
         }
-        let mut wake = None;
-        for remote in self.remotes.iter_mut().flatten() {
-            remote.poll(&mut self.local, now, out);
-            wake = earlier(wake, remote.deadline());
-        }
-        self.wake = wake.map(|wake| wake.max(now + POLL_INTERVAL));
-        self.wake
+        self.schedule.deadline()
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Instant> {
+        self.schedule.deadline()
     }
 
     fn status(&self, peer: PeerId) -> Option<Status> {

@@ -1,13 +1,15 @@
 //! Handshakes: the plain case, each message lost in turn, both ends at once, deaf sessions, keepalives.
 
 use crate::network::{
-    A, B, DATA, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, collect, epoch, kind,
-    peer,
+    A, B, DATA, Flying, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, clock,
+    collect, kind, peer,
 };
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::tunnel::{Endpoint as _, PeerId, Received, Refusal};
 use crypto::wireguard::{Endpoint, receiver_index, worker_of};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -155,6 +157,63 @@ fn initiations_are_five_seconds_apart_and_end_after_ninety() {
 }
 
 #[test]
+fn whoever_takes_its_traffic_elsewhere_is_tried_again_though_more_slowly() {
+    let mut net = Network::with(|peer| peer.retry = Some(30 * SECOND), Limits::default());
+    net.lose = Box::new(|_, _| true);
+    net.send(A, b"knock");
+    net.run(100 * SECOND);
+    let before = net.sent(A, INITIATION);
+    net.run(300 * SECOND);
+    let later = net.sent(A, INITIATION) - before;
+    assert!((9..=10).contains(&later), "{later} in 300 s");
+    net.lose = Box::new(|_, _| false);
+    net.run(31 * SECOND);
+    assert_eq!(net.handshakes(A), 1);
+    net.exchange();
+}
+
+#[test]
+fn unanswered_handshakes_are_told_of_until_one_is_answered_whatever_is_sent() {
+    let mut net = Network::new();
+    let status = |net: &Network| {
+        let host = &net.hosts[A];
+        host.endpoint.status(host.peer).unwrap()
+    };
+    assert_eq!(status(&net).handshaking, None);
+    net.lose = Box::new(|_, _| true);
+    let began = net.now;
+    for _ in 0..200 {
+        net.send(A, b"knock");
+        net.run(SECOND);
+        assert_eq!(status(&net).handshaking, Some(began));
+    }
+    // It has given up: that is no answer.
+    net.run(200 * SECOND);
+    assert_eq!(status(&net).handshaking, Some(began));
+    net.lose = Box::new(|_, _| false);
+    net.connect(A);
+    assert_eq!(status(&net).handshaking, None);
+}
+
+#[test]
+fn whatever_is_sent_or_received_brings_the_deadline_forward_without_a_poll() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.run(30 * SECOND);
+    let due = |net: &Network, at: usize| {
+        let deadline = net.hosts[at].endpoint.deadline().unwrap();
+        deadline.saturating_duration_since(net.now)
+    };
+    assert!(due(&net, A) > 100 * SECOND && due(&net, B) > 100 * SECOND);
+    assert!(net.send(A, b"data"));
+    let data = net.flying.pop_back().unwrap();
+    assert!(due(&net, A) <= Duration::from_millis(15_334), "deaf");
+    net.deliver(&data);
+    assert!(due(&net, B) <= 10 * SECOND, "passive keepalive");
+    assert!(due(&net, B) > 9 * SECOND);
+}
+
+#[test]
 fn with_a_persistent_keepalive_it_never_gives_up_and_needs_no_traffic() {
     let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
     net.lose = Box::new(|_, _| true);
@@ -272,6 +331,59 @@ fn the_endpoint_moves_after_an_authenticated_packet_and_not_before() {
 }
 
 #[test]
+fn an_old_initiation_that_is_played_after_a_restart_moves_nothing() {
+    let mut net = Network::new();
+    net.send(A, b"knock");
+    let recorded = net.flying.front().unwrap().clone();
+    net.run(5 * LATENCY);
+    net.restart(B);
+    let known = net.hosts[A].address;
+    let mut replayed = recorded;
+    replayed.from = "198.51.100.66:666".parse().unwrap();
+    net.deliver(&replayed);
+    let host = &net.hosts[B];
+    let status = host.endpoint.status(host.peer).unwrap();
+    assert_eq!(status.endpoint, Some(known));
+    assert_eq!(status.last_received, None);
+    assert!(!status.has_session && status.called.is_some());
+    // Our own handshake goes where it always went, and is delayed by a second at most.
+    net.send(B, b"knock");
+    net.run(SECOND + 5 * LATENCY);
+    net.exchange();
+}
+
+#[test]
+fn old_initiations_that_are_played_all_the_time_do_not_keep_us_from_our_own() {
+    let mut net = Network::new();
+    let recorded = Rc::new(RefCell::new(Vec::new()));
+    let all = Rc::clone(&recorded);
+    net.lose = Box::new(move |from, datagram| {
+        if from == A {
+            all.borrow_mut().push(datagram.to_vec());
+        }
+        true
+    });
+    net.send(A, b"knock");
+    net.run(60 * SECOND);
+    assert!(recorded.borrow().len() > 8);
+    net.restart(B);
+    let before = net.sent(B, INITIATION);
+    let [from, to] = [A, B].map(|at| net.hosts[at].address);
+    for datagram in recorded.take() {
+        let arrives = net.now;
+        net.deliver(&Flying {
+            arrives,
+            from,
+            to,
+            datagram,
+        });
+        net.send(B, b"knock");
+        net.run(SECOND / 4);
+    }
+    assert_eq!(net.sent(B, INITIATION) - before, 1);
+}
+
+#[test]
 fn an_end_without_an_address_waits_to_be_called() {
     let mut net = Network::new();
     let key = PrivateKey::generate().unwrap();
@@ -323,14 +435,8 @@ fn an_initiation_that_one_worker_refuses_can_be_offered_to_the_next() {
     let now = net.now;
     // Two workers of one gateway share key and limiter; the second knows the peer.
     let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
-    let mut workers = [3, 9].map(|worker| {
-        Endpoint::new(
-            net.keys[B].clone(),
-            Arc::clone(&limiter),
-            worker,
-            epoch(now),
-        )
-    });
+    let mut workers = [3, 9]
+        .map(|worker| Endpoint::new(net.keys[B].clone(), Arc::clone(&limiter), worker, clock()));
     let id = workers[1].add_peer(now, &peer(&net.keys[A], None)).unwrap();
     net.send(A, b"knock");
     let mut initiation = net.flying.pop_front().unwrap();

@@ -400,6 +400,16 @@ impl<E: Endpoint> Worker<E> {
             self.publish_kernel_drops();
             self.published = now;
         }
+        let mut news = false;
+        for tunnels in self.switch.all_tunnels() {
+            news |= tunnels.take_news();
+        }
+        for private in &mut self.switch.privates {
+            news |= private.tunnels.take_news();
+        }
+        if news {
+            self.switch.control.wake();
+        }
         next.map(|next| next.saturating_duration_since(now))
     }
 

@@ -157,7 +157,12 @@ pub struct Tunnels<E, U = UdpSocket> {
     /// Trains whose wait is over, to be used again.
     spare: Vec<Train>,
     waiting: usize,
-    deadline: Option<Instant>,
+    /// When the first train has waited too long, or before.
+    stale_at: Option<Instant>,
+    /// Something may have changed that others are to be told of at the end of the round.
+    changed: bool,
+    /// Control has something to judge: [`Tunnels::take_news`].
+    news: bool,
     /// When the others are to be told of clients, also if the worker would sleep.
     tell_at: Option<Instant>,
     /// Whether there is another worker who may know whom this one does not.
@@ -187,7 +192,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             open_bytes: 0,
             spare: Vec::new(),
             waiting: 0,
-            deadline: None,
+            stale_at: None,
+            changed: false,
+            news: false,
             tell_at: None,
             is_last,
         }
@@ -248,7 +255,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             bytes_out: 0,
             client,
         });
-        self.deadline = Some(now);
+        self.changed = true;
         Some(id)
     }
 
@@ -345,7 +352,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         // A session that nobody answers on any more is sealed with too: the engine then waits for an answer,
         // and begins a handshake when there is none.
         let _ = self.seal(now, peer);
-        self.deadline = Some(now);
+        self.changed = true;
     }
 
     /// Lays a packet into its peer's train; `path` must be a tunnel of this worker.
@@ -473,7 +480,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         let to = match sealed {
             Ok(to) => to,
             Err(SealError::NoSession) => {
-                self.deadline = Some(now);
+                // A handshake may have begun.
+                self.changed = true;
                 return false;
             }
             Err(SealError::UnknownPeer) => {
@@ -535,6 +543,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             since: now,
         });
         self.waiting += 1;
+        self.stale_at.get_or_insert(now + MAX_WAIT);
         self.ledger.hold(packets);
     }
 
@@ -636,7 +645,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             length,
         );
         ledger.sent(Port::LOCAL, 1, length);
-        self.deadline = Some(now);
+        self.changed = true;
         if let Some(peer) = peer
             && self.waiting > 0
         {
@@ -645,49 +654,53 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         Arrival::Done
     }
 
-    /// When [`Tunnels::poll`] wants to be called at the latest.
+    /// When [`Tunnels::poll`] wants to be called at the latest. The engine is asked each time: whatever is
+    /// sent or received may arm one of its timers.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.deadline, self.tell_at].into_iter().flatten().min()
+        [self.endpoint.deadline(), self.stale_at, self.tell_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Runs what is due: the engine's timers, the end of waits; tells the others how the tunnels are.
+    /// Runs what is due: the engine's timers, the end of waits; tells the others how the tunnels are. Called at
+    /// the end of every round.
     pub fn poll(&mut self, now: Instant) {
         if self.tell_at.is_some_and(|at| at <= now) {
             self.publish(now);
         }
-        if self.deadline.is_none_or(|deadline| deadline > now) {
-            return;
-        }
-        let Self {
-            endpoint,
-            underlay,
-            sites,
-            ledger,
-            ..
-        } = self;
-        self.deadline = endpoint.poll(
-            now,
-            &mut Outbox {
+        if self.endpoint.deadline().is_some_and(|at| at <= now) {
+            let Self {
+                endpoint,
                 underlay,
                 sites,
                 ledger,
-            },
-        );
-        if self.waiting > 0 {
-            for peer in 0..self.sites.len() {
-                self.send_waiting(now, PeerId(peer as u16));
-            }
-            self.drop_stale(now);
-            let soon = now + Duration::from_millis(100);
-            self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
+                ..
+            } = self;
+            endpoint.poll(
+                now,
+                &mut Outbox {
+                    underlay,
+                    sites,
+                    ledger,
+                },
+            );
+            self.changed = true;
         }
-        self.publish_some(now, |site| site.client.is_none());
-        if !self.by_address.is_empty() {
-            self.tell_at.get_or_insert(now + TELL);
+        if self.stale_at.is_some_and(|at| at <= now) {
+            self.drop_stale(now);
+        }
+        if std::mem::take(&mut self.changed) {
+            self.publish_some(now, |site| site.client.is_none());
+            if !self.by_address.is_empty() {
+                self.tell_at.get_or_insert(now + TELL);
+            }
         }
     }
 
     fn drop_stale(&mut self, now: Instant) {
+        self.stale_at = None;
         for site in self.sites.iter_mut().flatten() {
             while site
                 .waiting
@@ -704,7 +717,16 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 self.waiting -= 1;
                 self.spare.push(waiting.train);
             }
+            let next = site.waiting.front().map(|first| first.since + MAX_WAIT);
+            self.stale_at = [self.stale_at, next].into_iter().flatten().min();
         }
+    }
+
+    /// Whether something has been published since the last call that paths are judged by: control is to be woken,
+    /// which sleeps until it hears of something.
+    #[inline]
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Looks at every tunnel, and writes its [`TunnelWord`].
@@ -730,8 +752,17 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             };
             site.pulse.feel(now, &status);
             let word = &site.word;
-            word.last_handshake
-                .store(since_start(status.last_handshake), Ordering::Relaxed);
+            // What a path is judged by; what has merely grown is read with it.
+            let judged = [
+                (&word.last_handshake, since_start(status.last_handshake)),
+                (&word.handshaking, since_start(status.handshaking)),
+                (&word.called, since_start(status.called)),
+            ];
+            let mut news = word.has_session.load(Ordering::Relaxed) != status.has_session;
+            for (known, is) in judged {
+                news |= known.load(Ordering::Relaxed) != is;
+                known.store(is, Ordering::Relaxed);
+            }
             word.last_received
                 .store(since_start(status.last_received), Ordering::Relaxed);
             word.handshakes.store(status.handshakes, Ordering::Relaxed);
@@ -743,7 +774,10 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             word.bytes_out.store(site.bytes_out, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
+                news = true;
             }
+            // No path stands or falls with one client.
+            self.news |= news && site.client.is_none();
         }
     }
 

@@ -3,8 +3,8 @@
 //!
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
-//!   [`capture`]: what a wire has carried, read by tshark.
-//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
+//!   [`capture`]: what a wire has carried, read by tshark. [`tap`]: when a tunnel's datagrams came.
+//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`timers`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
 //!   [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
@@ -24,6 +24,8 @@ mod resize;
 mod shaping;
 mod sites;
 mod stage;
+mod tap;
+mod timers;
 mod traffic;
 mod trouble;
 mod tunnel;
