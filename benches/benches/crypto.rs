@@ -165,7 +165,7 @@ trait Kind {
 
 impl Kind for Received<'_> {
     fn kind(&self) -> bool {
-        matches!(self, Received::Refused(_))
+        matches!(self, Received::Refused(_) | Received::Foreign(_))
     }
 }
 

@@ -81,7 +81,7 @@ fn main() {
                     refused += 1;
                     println!("refused {reason:?}, {length} bytes from {source}");
                 }
-                Received::Keepalive { .. } | Received::Control { .. } => {}
+                Received::Keepalive { .. } | Received::Control { .. } | Received::Foreign(_) => {}
             }
         }
         endpoint.poll(now, &mut send);

@@ -17,7 +17,7 @@
 //! [`Status`]. It knows no limit on the messages of one session and its replay window is 1,024 packets.
 
 use crate::train::{HEADER_ROOM, MAX_TRAIN, TAG_ROOM, Train};
-use crate::tunnel::{self, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
+use crate::tunnel::{self, Call, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
 use ::boringtun::noise::errors::WireGuardError;
 use ::boringtun::noise::handshake::parse_handshake_anon;
 use ::boringtun::noise::rate_limiter::RateLimiter;
@@ -210,6 +210,32 @@ impl tunnel::Endpoint for Endpoint {
         } else {
             tunnel.receive_handshake(now, id, source, datagram, &mut self.scratch, out)
         }
+    }
+
+    /// Nothing is cheap here: `Tunn` does all of it in one call.
+    fn screen(
+        &mut self,
+        _now: Instant,
+        _source: SocketAddr,
+        _datagram: &[u8],
+        _out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn shake_hands<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a> {
+        self.receive(now, source, datagram, out)
+    }
+
+    /// `Tunn` cannot hand a handshake on.
+    fn answer(&mut self, _now: Instant, _call: Call, _out: &mut dyn Transmit) -> Received<'static> {
+        Received::Refused(Refusal::UnknownPeer)
     }
 
     fn seal(

@@ -5,11 +5,13 @@
 //! packet costs no allocation and no clock read; handshakes may allocate.
 
 use crate::train::Train;
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// Index of a peer in its endpoint, in the order in which peers were added.
+/// Index of a peer in its endpoint. That of a peer that has gone may be another's later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u16);
 
@@ -70,8 +72,34 @@ pub enum Received<'a> {
         /// Who sent it.
         peer: Option<PeerId>,
     },
+    /// An initiation of nobody who is known here, with all its costs paid: for the endpoint that knows the
+    /// caller, to be continued by [`Endpoint::answer`].
+    Foreign(Call),
     /// Dropped.
     Refused(Refusal),
+}
+
+/// An initiation that has been read and is still to be answered.
+pub struct Call {
+    /// Who sent it, by the datagram's source.
+    pub source: SocketAddr,
+    /// What the engine needs to go on.
+    pub(crate) state: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a datagram may be one of the two messages of a handshake: these are costly to read, and can wait
+/// behind data.
+#[inline]
+pub fn is_handshake(datagram: &[u8]) -> bool {
+    matches!(datagram, [1 | 2, ..])
 }
 
 /// Why a train could not be sealed.
@@ -122,10 +150,12 @@ pub trait Endpoint {
     /// not a valid one, or there are too many.
     fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId>;
 
-    /// Forgets a far end and wipes its keys; its [`PeerId`] is not used again.
+    /// Forgets a far end and wipes its keys. Its [`PeerId`] may be given to one that is added later; nothing
+    /// that was sent to the old one reaches the new one.
     fn remove_peer(&mut self, peer: PeerId);
 
-    /// Handles one datagram from `source`, in place. Answers go to `out`. A data message moves the
+    /// Handles one datagram from `source`, in place, whatever it is: a message of a handshake as by
+    /// [`Endpoint::screen`] and [`Endpoint::shake_hands`]. Answers go to `out`. A data message moves the
     /// peer's endpoint to `source` once it has authenticated.
     fn receive<'a>(
         &mut self,
@@ -134,6 +164,29 @@ pub trait Endpoint {
         datagram: &'a mut [u8],
         out: &mut dyn Transmit,
     ) -> Received<'a>;
+
+    /// The cheap part of receiving a message of a handshake ([`is_handshake`]): its form, its mac1, and what its
+    /// source may spend. `Ok`: it is worth [`Endpoint::shake_hands`], now or a little later.
+    fn screen(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal>;
+
+    /// The costly part, for a message that [`Endpoint::screen`] has let pass.
+    fn shake_hands<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a>;
+
+    /// Answers a call that another endpoint with the same key has read. It is given back if nobody here knows
+    /// the caller either.
+    fn answer(&mut self, now: Instant, call: Call, out: &mut dyn Transmit) -> Received<'static>;
 
     /// Seals every slot of `train` for `peer`, in place and in order, and says where to send it.
     /// On `NoSession` the train is untouched and a handshake is started through `out` if none is under way.

@@ -414,12 +414,34 @@ fn peers_are_added_once_and_only_with_keys_that_agree() {
     endpoint.remove_peer(id);
     assert_eq!(endpoint.status(id), None);
     let again = endpoint.add_peer(now, &far).unwrap();
-    assert_ne!(again, id, "a number is not used again");
+    assert_eq!(again, id, "the place is used again");
     far.public_key = own.0;
     assert_eq!(endpoint.add_peer(now, &far), None);
     far.public_key = [0; 32];
     assert_eq!(endpoint.add_peer(now, &far), None);
     endpoint.remove_peer(PeerId(999));
+}
+
+#[test]
+fn peers_may_come_and_go_without_end_and_none_gets_what_was_for_another() {
+    let mut net = Network::new();
+    net.connect(A);
+    assert!(net.send(A, b"for the old one"));
+    let late = net.flying.pop_back().unwrap();
+    let now = net.now;
+    let known = net.hosts[B].peer;
+    let endpoint = &mut net.hosts[B].endpoint;
+    endpoint.remove_peer(known);
+    let key = PrivateKey::generate().unwrap();
+    // Each takes the place of the one before it, so there is no end to them.
+    for _ in 0..1000 {
+        let id = endpoint.add_peer(now, &peer(&key, None)).unwrap();
+        assert_eq!(id, known);
+        endpoint.remove_peer(id);
+    }
+    endpoint.add_peer(now, &peer(&key, None)).unwrap();
+    net.deliver(&late);
+    assert_eq!(net.hosts[B].refused, [Refusal::UnknownIndex]);
 }
 
 #[test]
@@ -430,30 +452,35 @@ fn an_endpoint_can_be_made_in_one_thread_and_used_in_another() {
 }
 
 #[test]
-fn an_initiation_that_one_worker_refuses_can_be_offered_to_the_next() {
+fn an_initiation_that_is_handed_from_worker_to_worker_is_paid_for_once() {
     let mut net = Network::new();
     let now = net.now;
-    // Two workers of one gateway share key and limiter; the second knows the peer.
-    let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
-    let mut workers = [3, 9]
+    // Workers of one gateway share key and limiter; the last knows the peer. There is one token.
+    let limits = Limits {
+        source_burst: 1,
+        total_burst: 1,
+        ..Limits::default()
+    };
+    let limiter = Arc::new(Limiter::new(now, limits).unwrap());
+    let mut workers = [3, 5, 9]
         .map(|worker| Endpoint::new(net.keys[B].clone(), Arc::clone(&limiter), worker, clock()));
-    let id = workers[1].add_peer(now, &peer(&net.keys[A], None)).unwrap();
+    let id = workers[2].add_peer(now, &peer(&net.keys[A], None)).unwrap();
     net.send(A, b"knock");
     let mut initiation = net.flying.pop_front().unwrap();
     let mut out = Vec::new();
-    let refused = workers[0].receive(
+    let read = workers[0].receive(
         now,
         initiation.from,
         &mut initiation.datagram,
         &mut collect(&mut out),
     );
-    assert!(matches!(refused, Received::Refused(Refusal::UnknownPeer)));
-    let answered = workers[1].receive(
-        now,
-        initiation.from,
-        &mut initiation.datagram,
-        &mut collect(&mut out),
-    );
+    let Received::Foreign(call) = read else {
+        panic!("{read:?}");
+    };
+    let Received::Foreign(call) = workers[1].answer(now, call, &mut collect(&mut out)) else {
+        panic!("the second does not know it either");
+    };
+    let answered = workers[2].answer(now, call, &mut collect(&mut out));
     assert!(matches!(answered, Received::Control { peer: Some(peer) } if peer == id));
     // The response carries the worker's number in its sender index, and so does all data that follows.
     assert_eq!(out[0].1[7], 9);

@@ -181,6 +181,7 @@ impl Network {
             Received::Packet { plaintext, .. } => host.packets.push(plaintext.to_vec()),
             Received::Keepalive { .. } => host.keepalives += 1,
             Received::Control { .. } => {}
+            Received::Foreign(_) => host.refused.push(Refusal::UnknownPeer),
             Received::Refused(refusal) => host.refused.push(refusal),
         }
         self.launch(at, out);

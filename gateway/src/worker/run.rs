@@ -4,7 +4,7 @@
 //! 2. one clock reading and one look at the forwarding state for the whole round
 //! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
 //!    a bound, so that none starves another and no queue grows long; then what other workers have laid out
-//! 4. send what waited for its rate, the open train and the open parcels, run the timers
+//! 4. send what waited for its rate, the open train and the open parcels; then a few handshakes, and the timers
 
 use crate::config::schema::Polling;
 use crate::device::ReceiveError;
@@ -400,6 +400,7 @@ impl<E: Endpoint> Worker<E> {
             self.publish_kernel_drops();
             self.published = now;
         }
+        self.switch.hand_calls_on();
         let mut news = false;
         for tunnels in self.switch.all_tunnels() {
             news |= tunnels.take_news();

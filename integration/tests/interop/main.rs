@@ -4,7 +4,7 @@
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
 //!   [`capture`]: what a wire has carried, read by tshark. [`tap`]: when a tunnel's datagrams came.
-//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`timers`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
+//! - [`tunnel`], [`clients`], [`sites`], [`rekey`], [`timers`], [`flood`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
 //!   [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
@@ -14,6 +14,7 @@
 mod bulk;
 mod capture;
 mod clients;
+mod flood;
 mod lanes;
 mod link;
 mod peer;
