@@ -33,6 +33,8 @@ pub const SUPER_PACKETS: usize = 4;
 pub const PACKETS: usize = 64;
 /// Bytes from one device in a round: the bound that super-packets meet first.
 pub const BYTES: usize = SUPER_PACKETS * 65_536;
+/// Rounds in a row that leave something in a tunnel's socket until it counts as behind.
+const BEHIND: u32 = 4;
 /// Trains from the underlay that are this long on average, bytes, come few to a round.
 const LONG_TRAIN: usize = 4096;
 /// Bytes that may wait in a tunnel's socket without the queue being called a standing one: two trains.
@@ -91,6 +93,8 @@ pub struct Worker<E> {
     vnet_backlog: Backlog,
     /// As [`TOKEN_UDP`] counts.
     tunnel_backlogs: Vec<Backlog>,
+    /// How many rounds in a row have left something in each socket, in the same order.
+    full_rounds: Vec<u32>,
     link_backlogs: Vec<Backlog>,
 }
 
@@ -121,6 +125,7 @@ impl<E: Endpoint> Worker<E> {
         }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
+        let full_rounds = vec![0; tunnel_backlogs.len()];
         let mut worker = Self {
             switch,
             shared,
@@ -133,6 +138,7 @@ impl<E: Endpoint> Worker<E> {
             rounds: 0,
             vnet_backlog: Backlog::default(),
             tunnel_backlogs,
+            full_rounds,
             link_backlogs,
         };
         // What the limits in force need is made now, not with the first packet.
@@ -330,11 +336,20 @@ impl<E: Endpoint> Worker<E> {
         // An error here is an ICMP message about something sent before; it is consumed by being read.
         let received = socket.receive(&mut self.batch).unwrap_or(0);
         let tell = backlog.is_due(self.rounds, round.now);
-        let emptied = received < self.batch.limited_to() || socket.queued() < QUEUE_TARGET;
+        let is_full = received >= self.batch.limited_to();
+        let emptied = !is_full || socket.queued() < QUEUE_TARGET;
         backlog.seen(self.rounds, round.now, emptied);
         self.switch.tell = tell;
         if received == 0 {
             return;
+        }
+        if let Some(rounds) = self.full_rounds.get_mut(index) {
+            *rounds = if is_full { rounds.saturating_add(1) } else { 0 };
+            let both = self.full_rounds.get(place * 2..place * 2 + 2);
+            let behind = both.is_some_and(|both| both.iter().any(|rounds| *rounds >= BEHIND));
+            if let Some(tunnels) = self.switch.tunnels_at(place) {
+                tunnels.set_behind(behind);
+            }
         }
         let (buffer, trains) = self.batch.split();
         let mut bytes = 0;

@@ -13,6 +13,8 @@
 //! which has time for a few ([`Tunnels::poll`]). One from somebody who is not known here may be for another
 //! worker's tunnel ([`Tunnels::take_foreign`]).
 
+mod handshakes;
+
 use crate::device::SendError;
 use crate::device::offload::Offload;
 use crate::device::sink::TrainSink;
@@ -26,9 +28,9 @@ use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
 use crypto::train::Train;
 use crypto::tunnel::{
-    Call, Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit, is_handshake,
+    Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit, is_handshake,
 };
-use crypto::wireguard::INITIATION_LEN;
+use handshakes::Handshakes;
 use routing::packet::Headers;
 use routing::path::PathId;
 use routing::reason::DropReason;
@@ -44,10 +46,6 @@ const MAX_WAITING: usize = 4;
 const MAX_WAITING_ALL: usize = 64;
 /// How long a train waits: one handshake attempt (REKEY_TIMEOUT is 5 s) and a bit.
 const MAX_WAIT: Duration = Duration::from_secs(6);
-/// Messages of handshakes that wait for the end of a round.
-const MAX_HANDSHAKES: usize = 64;
-/// How many of them a round has time for: half a millisecond.
-const HANDSHAKES: usize = 2;
 /// How old what the others know of a client may become once it has changed.
 const TELL: Duration = Duration::from_millis(100);
 /// How often a lane that carries nothing is asked for a handshake, while there are packets for it.
@@ -116,18 +114,6 @@ pub enum Arrival<'a> {
     Done,
 }
 
-/// A handshake that waits for the end of the round.
-enum Handshake {
-    /// A message that has been let in.
-    Message {
-        source: SocketAddr,
-        bytes: [u8; INITIATION_LEN],
-        length: usize,
-    },
-    /// A call that another worker has read.
-    Call { call: Call, length: u64 },
-}
-
 /// A train without a session to seal it.
 struct Waiting {
     train: Train,
@@ -178,11 +164,7 @@ pub struct Tunnels<E, U = UdpSocket> {
     /// Trains whose wait is over, to be used again.
     spare: Vec<Train>,
     waiting: usize,
-    /// Handshakes that wait, and since when the first of them did.
-    handshakes: VecDeque<Handshake>,
-    handshakes_since: Option<Instant>,
-    /// Calls for other workers, with the length of their datagrams.
-    foreign: VecDeque<(Call, u64)>,
+    handshakes: Handshakes,
     /// When the first train has waited too long, or before.
     stale_at: Option<Instant>,
     /// Something may have changed that others are to be told of at the end of the round.
@@ -218,9 +200,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             open_bytes: 0,
             spare: Vec::new(),
             waiting: 0,
-            handshakes: VecDeque::new(),
-            handshakes_since: None,
-            foreign: VecDeque::new(),
+            handshakes: Handshakes::default(),
             stale_at: None,
             changed: false,
             news: false,
@@ -702,119 +682,12 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         self.ledger.dropped(reason, 1, length);
     }
 
-    /// Does what is cheap about a message of a handshake, and keeps it for the end of the round if it is let in.
-    fn screen(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
-        let Self {
-            endpoint,
-            underlay,
-            sites,
-            ledger,
-            ..
-        } = self;
-        let mut out = Outbox {
-            underlay,
-            sites,
-            ledger,
-        };
-        let mut bytes = [0; INITIATION_LEN];
-        let length = datagram.len();
-        let kept = match endpoint.screen(now, source, datagram, &mut out) {
-            Err(refusal) => Err(reason_of(refusal)),
-            Ok(()) => match bytes.get_mut(..length) {
-                None => Err(DropReason::TunnelMalformed),
-                Some(room) => {
-                    room.copy_from_slice(datagram);
-                    self.keep(
-                        now,
-                        Handshake::Message {
-                            source,
-                            bytes,
-                            length,
-                        },
-                    )
-                }
-            },
-        };
-        if let Err(reason) = kept {
-            self.refuse(reason, length as u64);
-        }
-    }
-
-    fn keep(&mut self, now: Instant, handshake: Handshake) -> Result<(), DropReason> {
-        if self.handshakes.len() >= MAX_HANDSHAKES {
-            return Err(DropReason::TunnelHandshakeRate);
-        }
-        self.handshakes.push_back(handshake);
-        self.handshakes_since.get_or_insert(now);
-        Ok(())
-    }
-
-    /// Takes a call that another worker has read; false if there are too many.
-    pub fn take_call(&mut self, now: Instant, call: Call, length: u64) -> bool {
-        self.keep(now, Handshake::Call { call, length }).is_ok()
-    }
-
-    /// The next call of nobody who is known here, and the length of its datagram, which is not booked: for the
-    /// next worker.
-    #[inline]
-    pub fn take_foreign(&mut self) -> Option<(Call, u64)> {
-        self.foreign.pop_front()
-    }
-
-    /// A few of the handshakes that wait.
-    #[cold]
-    fn shake_hands(&mut self, now: Instant) {
-        for _ in 0..HANDSHAKES {
-            let Some(handshake) = self.handshakes.pop_front() else {
-                break;
-            };
-            let Self {
-                endpoint,
-                underlay,
-                sites,
-                ledger,
-                ..
-            } = self;
-            let mut out = Outbox {
-                underlay,
-                sites,
-                ledger,
-            };
-            match handshake {
-                Handshake::Message {
-                    source,
-                    mut bytes,
-                    length,
-                } => {
-                    let datagram = bytes.get_mut(..length).unwrap_or_default();
-                    let received = endpoint.shake_hands(now, source, datagram, &mut out);
-                    self.conclude(now, received, length as u64);
-                }
-                Handshake::Call { call, length } => {
-                    let received = endpoint.answer(now, call, &mut out);
-                    self.conclude(now, received, length);
-                }
-            }
-        }
-        // What is left has waited for this round already.
-        if self.handshakes.is_empty() {
-            self.handshakes_since = None;
-        }
-    }
-
-    fn conclude(&mut self, now: Instant, received: Received<'_>, length: u64) {
-        match received {
-            Received::Foreign(call) if !self.is_last => self.foreign.push_back((call, length)),
-            other => self.settle(now, &other, length),
-        }
-    }
-
     /// When [`Tunnels::poll`] wants to be called at the latest. The engine is asked each time: whatever is
     /// sent or received may arm one of its timers.
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         let engine = self.endpoint.deadline();
-        [engine, self.handshakes_since, self.stale_at, self.tell_at]
+        [engine, self.handshakes.since(), self.stale_at, self.tell_at]
             .into_iter()
             .flatten()
             .min()
@@ -823,9 +696,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// Runs what is due: a few handshakes, the engine's timers, the end of waits; tells the others how the tunnels
     /// are. Called at the end of every round.
     pub fn poll(&mut self, now: Instant) {
-        if self.handshakes_since.is_some() {
-            self.shake_hands(now);
-        }
+        self.shake_hands(now);
         if self.tell_at.is_some_and(|at| at <= now) {
             self.publish(now);
         }
@@ -943,16 +814,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// Drops everything that still waits, before the worker ends.
     pub fn shut_down(&mut self, now: Instant) {
         self.flush(now);
-        for handshake in std::mem::take(&mut self.handshakes) {
-            let length = match handshake {
-                Handshake::Message { length, .. } => length as u64,
-                Handshake::Call { length, .. } => length,
-            };
-            self.refuse(DropReason::Shutdown, length);
-        }
-        for (_, length) in std::mem::take(&mut self.foreign) {
-            self.refuse(DropReason::Shutdown, length);
-        }
+        self.drop_handshakes();
         for peer in 0..self.sites.len() {
             self.remove_peer(now, PeerId(peer as u16), DropReason::Shutdown);
         }

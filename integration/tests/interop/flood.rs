@@ -1,4 +1,8 @@
 //! Handshakes in numbers: data does not wait behind them.
+//!
+//! Both ends and the flood share the machine's cores, so what is measured on a busy one is who gets them. It is for a
+//! person to start: `cargo test -p integration --test interop flood -- --ignored --nocapture`. What must hold on any
+//! machine is tested where handshakes wait, in `worker/tunnels/handshakes.rs`.
 
 use crate::peer::{self, Kind};
 use crate::program::{announce, present};
@@ -23,6 +27,7 @@ const LENGTH: Duration = Duration::from_secs(3);
 const RATE: u64 = 50;
 
 #[test]
+#[ignore = "it measures: a quiet machine of two cores or more"]
 fn data_does_not_wait_behind_a_flood_of_initiations() {
     if !present(&Kind::WireguardGo.programs()) {
         return;

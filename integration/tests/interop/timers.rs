@@ -177,10 +177,9 @@ fn restarted(stage: &Stage, subject: Subject) -> f64 {
     case.far = Some(case.wireguard_go(2, ""));
     let began = Instant::now();
     while case.hosts[0].ping(there(), 1, 8, SECOND).unwrap().received == 0 {
-        assert!(
-            began.elapsed() < 60 * SECOND,
-            "{subject:?} does not come back"
-        );
+        if began.elapsed() > 60 * SECOND {
+            return f64::INFINITY;
+        }
     }
     began.elapsed().as_secs_f64()
 }
@@ -309,11 +308,10 @@ fn clock_set(stage: &Stage) -> f64 {
     );
     set(0);
     let began = Instant::now();
-    assert!(
-        near.reaches(there(), 30 * SECOND).unwrap(),
-        "not by the right time either"
-    );
-    began.elapsed().as_secs_f64()
+    match near.reaches(there(), 30 * SECOND).unwrap() {
+        true => began.elapsed().as_secs_f64(),
+        false => f64::INFINITY,
+    }
 }
 
 /// The near end does not know where the far end is, which calls: seconds until its first TCP connection is open. If
