@@ -73,6 +73,7 @@ impl Side {
             Received::Packet { plaintext, .. } => Ok(Some(plaintext.to_vec())),
             Received::Refused(refusal) => Err(refusal),
             Received::Keepalive { .. } | Received::Control { .. } => Ok(None),
+            Received::Foreign(_) => Err(Refusal::UnknownPeer),
         }
     }
 
