@@ -16,7 +16,7 @@ use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -165,7 +165,7 @@ trait Kind {
 
 impl Kind for Received<'_> {
     fn kind(&self) -> bool {
-        matches!(self, Received::Refused(_))
+        matches!(self, Received::Refused(_) | Received::Foreign(_))
     }
 }
 
@@ -179,19 +179,16 @@ struct End {
 fn ends(now: Instant, limits: Limits) -> [End; 2] {
     let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
     let addresses = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)].map(SocketAddr::from);
-    let epoch = Epoch {
-        instant: now,
-        calendar: SystemTime::now(),
-    };
     [0, 1].map(|mine| {
         let limiter = Arc::new(Limiter::new(now, limits).expect("random bytes"));
-        let mut endpoint = Endpoint::new(keys[mine].clone(), limiter, 0, epoch);
+        let mut endpoint = Endpoint::new(keys[mine].clone(), limiter, 0, Arc::new(SystemTime::now));
         let other = addresses[1 - mine];
         let peer = Peer {
             public_key: keys[1 - mine].public_key().0,
             preshared_key: Zeroizing::new([0; 32]),
             endpoint: Some(other),
             keepalive: None,
+            retry: None,
             mtu: MTU as u16,
         };
         let peer = endpoint.add_peer(now, &peer).expect("a valid key");

@@ -15,7 +15,7 @@ use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received};
-use crypto::wireguard::{self, Epoch};
+use crypto::wireguard;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -128,12 +128,8 @@ fn engine<E: Endpoint>(
 fn own_engine(private_key: &[u8; 32]) -> wireguard::Endpoint {
     let now = Instant::now();
     let limiter = Limiter::new(now, Limits::default()).expect("random bytes");
-    let epoch = Epoch {
-        instant: now,
-        calendar: SystemTime::now(),
-    };
     let private_key = PrivateKey::from_bytes(*private_key);
-    wireguard::Endpoint::new(private_key, Arc::new(limiter), 0, epoch)
+    wireguard::Endpoint::new(private_key, Arc::new(limiter), 0, Arc::new(SystemTime::now))
 }
 
 /// One end of a tunnel.
@@ -159,6 +155,7 @@ fn connected<E: Endpoint>(new: impl Fn(&[u8; 32]) -> E) -> [End<E>; 2] {
             preshared_key: Zeroizing::new([0; 32]),
             endpoint: Some(other),
             keepalive: None,
+            retry: None,
             mtu: MTU as u16,
         };
         let peer = engine.add_peer(now, &peer).expect("a valid key");

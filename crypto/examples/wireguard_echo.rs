@@ -12,7 +12,7 @@ use crypto::key::{PrivateKey, PublicKey};
 use crypto::limiter::{Limiter, Limits};
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,12 +40,8 @@ fn main() {
     let began = Instant::now();
     let clock = || began + began.elapsed() * speed;
     let limiter = Arc::new(Limiter::new(began, Limits::default()).unwrap());
-    let epoch = Epoch {
-        instant: began,
-        calendar: SystemTime::now(),
-    };
     let key = PrivateKey::from_base64(private_key).unwrap();
-    let mut endpoint = Endpoint::new(key, limiter, 0, epoch);
+    let mut endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
     let peer = endpoint
         .add_peer(
             began,
@@ -54,6 +50,7 @@ fn main() {
                 preshared_key: Zeroizing::new([0; 32]),
                 endpoint: peer_endpoint.parse().ok(),
                 keepalive: Some(Duration::from_secs(25)),
+                retry: None,
                 mtu: 1420,
             },
         )
@@ -84,7 +81,7 @@ fn main() {
                     refused += 1;
                     println!("refused {reason:?}, {length} bytes from {source}");
                 }
-                Received::Keepalive { .. } | Received::Control { .. } => {}
+                Received::Keepalive { .. } | Received::Control { .. } | Received::Foreign(_) => {}
             }
         }
         endpoint.poll(now, &mut send);

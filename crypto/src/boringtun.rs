@@ -18,7 +18,7 @@
 
 use crate::key::PrivateKey;
 use crate::train::{HEADER_ROOM, MAX_TRAIN, TAG_ROOM, Train};
-use crate::tunnel::{self, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
+use crate::tunnel::{self, Call, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
 use ::boringtun::noise::errors::WireGuardError;
 use ::boringtun::noise::handshake::parse_handshake_anon;
 use ::boringtun::noise::rate_limiter::RateLimiter;
@@ -54,6 +54,8 @@ pub struct Endpoint {
     by_key: HashMap<[u8; 32], PeerId>,
     /// Upper 24 bits of the receiver indices of a peer; `Tunn` counts its sessions in the lower 8.
     by_index: HashMap<u32, PeerId>,
+    /// When `Tunn`'s timers are to be moved on.
+    due: Option<Instant>,
     scratch: Box<[u8]>,
 }
 
@@ -82,6 +84,7 @@ impl Endpoint {
             peers: Vec::new(),
             by_key: HashMap::new(),
             by_index: HashMap::new(),
+            due: None,
             scratch: vec![0; MAX_TRAIN + TAG_ROOM].into_boxed_slice(),
         }
     }
@@ -127,7 +130,7 @@ impl Endpoint {
 }
 
 impl tunnel::Endpoint for Endpoint {
-    fn add_peer(&mut self, _now: Instant, peer: &Peer) -> Option<PeerId> {
+    fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId> {
         let public = PublicKey::from(peer.public_key);
         let valid = self.private.diffie_hellman(&public).was_contributory();
         if !valid || public == self.public || self.by_key.contains_key(&peer.public_key) {
@@ -158,6 +161,7 @@ impl tunnel::Endpoint for Endpoint {
             asked: None,
         }));
         self.by_key.insert(peer.public_key, id);
+        self.due = Some(now);
         self.by_index.insert(index, id);
         Some(id)
     }
@@ -213,6 +217,32 @@ impl tunnel::Endpoint for Endpoint {
         } else {
             tunnel.receive_handshake(now, id, source, datagram, &mut self.scratch, out)
         }
+    }
+
+    /// Nothing is cheap here: `Tunn` does all of it in one call.
+    fn screen(
+        &mut self,
+        _now: Instant,
+        _source: SocketAddr,
+        _datagram: &[u8],
+        _out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn shake_hands<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a> {
+        self.receive(now, source, datagram, out)
+    }
+
+    /// `Tunn` cannot hand a handshake on.
+    fn answer(&mut self, _now: Instant, _call: Call, _out: &mut dyn Transmit) -> Received<'static> {
+        Received::Refused(Refusal::UnknownPeer)
     }
 
     fn seal(
@@ -273,7 +303,12 @@ impl tunnel::Endpoint for Endpoint {
             }
             tunnel.look_for_session();
         }
+        self.due = next;
         next
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.due
     }
 
     fn status(&self, peer: PeerId) -> Option<Status> {

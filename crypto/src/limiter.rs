@@ -1,10 +1,13 @@
 //! Who may make us do the costly part of a handshake, and how often: one limiter for all peers and all
 //! workers of a gateway, and a budget for each source.
 //!
-//! A *source* is an IPv4 address or an IPv6 /64. Its budget is a token bucket, and it has two of them:
+//! A *source* is an IPv4 address or an IPv6 /64. Its budget is a token bucket, and it has three of them:
 //! 1. one for messages that show no cookie. Their source address may be forged, so whoever forges it can
 //!    empty this bucket; an empty one costs its owner a round trip for a cookie, no more.
 //! 2. one for messages with a valid cookie. Only who receives at the address can empty it.
+//!
+//! 3. one for cookies that are sent to it, [`COOKIE_RATE`]: a flood of one source is not worth an answer to each
+//!    message. Whoever forges its address must send far more than that to keep it from its cookie.
 //!
 //! A further bucket counts what is admitted without a cookie from all sources together; while it is empty
 //! everyone is asked for a cookie. So a flood of forged addresses slows handshakes by one round trip, and
@@ -26,6 +29,10 @@ use zeroize::Zeroizing;
 /// A cookie is valid for this long at least and twice as long at most (whitepaper, 5.3: the secret
 /// changes every two minutes; the one before is still taken, so that a cookie is never stale on arrival).
 pub const COOKIE_LIFETIME: Duration = Duration::from_mins(2);
+
+/// Cookies that one source is sent, per second and at once. Each costs some microseconds, most of them the
+/// kernel's; this many cost a core less than 1 %.
+pub const COOKIE_RATE: u32 = 1000;
 
 /// Sets of buckets; a power of two.
 const SETS: usize = 1024;
@@ -69,7 +76,7 @@ pub enum Admission {
     Admit,
     /// Answer with a cookie and handle no further.
     Challenge,
-    /// Drop it: its source is proven, and beyond its budget.
+    /// Drop it: its source is beyond its budget, and has had cookies enough.
     Drop,
 }
 
@@ -116,16 +123,21 @@ impl Limiter {
     pub fn admit(&self, now: Instant, source: IpAddr, proven: bool) -> Admission {
         let time = self.time(now);
         let rate = Rate::new(self.limits.source_rate, self.limits.source_burst);
-        match (self.take_of_source(time, source, proven, rate), proven) {
+        let budget = if proven {
+            Budget::Proven
+        } else {
+            Budget::Unproven
+        };
+        match (self.take_of_source(time, source, budget, rate), proven) {
             (true, true) => Admission::Admit,
             (false, true) => Admission::Drop,
-            (false, false) => Admission::Challenge,
+            (false, false) => self.challenge(time, source),
             (true, false) => {
                 let rate = Rate::new(self.limits.total_rate, self.limits.total_burst);
                 if take(&self.total, 0, time, rate) == Taken::Yes {
                     Admission::Admit
                 } else {
-                    Admission::Challenge
+                    self.challenge(time, source)
                 }
             }
         }
@@ -170,9 +182,20 @@ impl Limiter {
         passed.saturating_add(HOUR) & TIME_MASK
     }
 
+    /// A cookie, if the source has not had its share of them.
+    fn challenge(&self, time: u64, source: IpAddr) -> Admission {
+        let rate = Rate::new(COOKIE_RATE, COOKIE_RATE);
+        if self.take_of_source(time, source, Budget::Cookies, rate) {
+            Admission::Challenge
+        } else {
+            Admission::Drop
+        }
+    }
+
     /// Takes a token of the source's bucket; makes the bucket if there is none.
-    fn take_of_source(&self, time: u64, source: IpAddr, proven: bool, rate: Rate) -> bool {
-        let hash = self.hasher.hash_one((proven, network(source)));
+    fn take_of_source(&self, time: u64, source: IpAddr, budget: Budget, rate: Rate) -> bool {
+        let proven = budget == Budget::Proven;
+        let hash = self.hasher.hash_one((budget, network(source)));
         let Some(Set(set)) = self.sets.get(hash as usize % SETS) else {
             return false;
         };
@@ -193,8 +216,9 @@ impl Limiter {
             return false;
         };
         if !proven && word & TIME_MASK > time {
-            // All eight are at work: whoever fills them with forged addresses must not buy fresh tokens.
-            return false;
+            // All eight are at work: whoever fills them with forged addresses must not buy fresh tokens; nor keep
+            // anybody from a cookie.
+            return budget == Budget::Cookies;
         }
         let fresh = tag | (time + rate.interval);
         // Another worker was quicker: one message more or less does not matter.
@@ -203,6 +227,17 @@ impl Limiter {
             .is_ok()
             || proven
     }
+}
+
+/// The buckets of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Budget {
+    /// Messages without a cookie.
+    Unproven,
+    /// Messages with a valid one.
+    Proven,
+    /// Cookies.
+    Cookies,
 }
 
 /// A token bucket as one number, the time at which it will be full again (the generic cell rate
@@ -297,6 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_one_source_is_worth_a_cookie_now_and_then_only() {
+        let (limiter, now) = limiter(WIDE);
+        let challenged = |at| {
+            (0..5000)
+                .filter(|_| limiter.admit(at, v4(1), false) == Admission::Challenge)
+                .count()
+        };
+        assert_eq!(challenged(now), 1000);
+        assert_eq!(challenged(now + Duration::from_millis(300)), 300);
+    }
+
+    #[test]
     fn a_flood_of_one_source_leaves_another_alone() {
         let (limiter, now) = limiter(Limits {
             total_rate: 50,
@@ -323,7 +370,7 @@ mod tests {
             .filter(|number| limiter.admit(now, v4(*number), false) == Admission::Admit)
             .count();
         assert_eq!(admitted, 50);
-        for _ in 0..1000 {
+        for _ in 0..900 {
             limiter.admit(now, v4(7), false);
         }
         assert_eq!(limiter.admit(now, v4(7), false), Admission::Challenge);

@@ -6,11 +6,13 @@
 
 use crate::key::PrivateKey;
 use crate::train::Train;
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// Index of a peer in its endpoint, in the order in which peers were added.
+/// Index of a peer in its endpoint. That of a peer that has gone may be another's later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u16);
 
@@ -25,6 +27,9 @@ pub struct Peer {
     pub endpoint: Option<SocketAddr>,
     /// Persistent keepalive; `None`: off.
     pub keepalive: Option<Duration>,
+    /// How often a handshake is tried again once it has been given up (REKEY_ATTEMPT_TIME), for whoever takes
+    /// its traffic elsewhere meanwhile and wants to know when it is back. `None`: not before there is traffic.
+    pub retry: Option<Duration>,
     /// MTU of the tunnel in bytes of the inner packet; padding stops there.
     pub mtu: u16,
 }
@@ -68,8 +73,34 @@ pub enum Received<'a> {
         /// Who sent it.
         peer: Option<PeerId>,
     },
+    /// An initiation of nobody who is known here, with all its costs paid: for the endpoint that knows the
+    /// caller, to be continued by [`Endpoint::answer`].
+    Foreign(Call),
     /// Dropped.
     Refused(Refusal),
+}
+
+/// An initiation that has been read and is still to be answered.
+pub struct Call {
+    /// Who sent it, by the datagram's source.
+    pub source: SocketAddr,
+    /// What the engine needs to go on.
+    pub(crate) state: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a datagram may be one of the two messages of a handshake: these are costly to read, and can wait
+/// behind data.
+#[inline]
+pub fn is_handshake(datagram: &[u8]) -> bool {
+    matches!(datagram, [1 | 2, ..])
 }
 
 /// Why a train could not be sealed.
@@ -90,8 +121,12 @@ pub struct Status {
     pub last_handshake: Option<Instant>,
     /// When an authenticated message last came in.
     pub last_received: Option<Instant>,
-    /// Since when handshakes have been tried in vain; `None` while none is under way.
+    /// Since when handshakes have gone unanswered, also after they have been given up; `None` once one has
+    /// been completed, and while nobody has asked for any.
     pub handshaking: Option<Instant>,
+    /// When an initiation of the peer was answered, while nothing has come yet on the session that it asked for.
+    /// The peer is about to use it, or somebody has played an old initiation once more.
+    pub called: Option<Instant>,
     /// Whether packets can be sealed now.
     pub has_session: bool,
     /// Handshakes completed since the peer was added.
@@ -120,10 +155,12 @@ pub trait Endpoint {
     /// one, and so is what they would answer.
     fn set_private_key(&mut self, private_key: &PrivateKey);
 
-    /// Forgets a far end and wipes its keys; its [`PeerId`] is not used again.
+    /// Forgets a far end and wipes its keys. Its [`PeerId`] may be given to one that is added later; nothing
+    /// that was sent to the old one reaches the new one.
     fn remove_peer(&mut self, peer: PeerId);
 
-    /// Handles one datagram from `source`, in place. Answers go to `out`. A data message moves the
+    /// Handles one datagram from `source`, in place, whatever it is: a message of a handshake as by
+    /// [`Endpoint::screen`] and [`Endpoint::shake_hands`]. Answers go to `out`. A data message moves the
     /// peer's endpoint to `source` once it has authenticated.
     fn receive<'a>(
         &mut self,
@@ -132,6 +169,29 @@ pub trait Endpoint {
         datagram: &'a mut [u8],
         out: &mut dyn Transmit,
     ) -> Received<'a>;
+
+    /// The cheap part of receiving a message of a handshake ([`is_handshake`]): its form, its mac1, and what its
+    /// source may spend. `Ok`: it is worth [`Endpoint::shake_hands`], now or a little later.
+    fn screen(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal>;
+
+    /// The costly part, for a message that [`Endpoint::screen`] has let pass.
+    fn shake_hands<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a>;
+
+    /// Answers a call that another endpoint with the same key has read. It is given back if nobody here knows
+    /// the caller either.
+    fn answer(&mut self, now: Instant, call: Call, out: &mut dyn Transmit) -> Received<'static>;
 
     /// Seals every slot of `train` for `peer`, in place and in order, and says where to send it.
     /// On `NoSession` the train is untouched and a handshake is started through `out` if none is under way.
@@ -143,9 +203,13 @@ pub trait Endpoint {
         out: &mut dyn Transmit,
     ) -> Result<SocketAddr, SealError>;
 
-    /// Runs what is due: handshakes, their retries, keepalives, expiry. Returns when to call again at the
-    /// latest; calling earlier is harmless.
+    /// Runs what is due: handshakes, their retries, keepalives, expiry. Returns [`Endpoint::deadline`];
+    /// calling earlier is harmless.
     fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant>;
+
+    /// When to call [`Endpoint::poll`] at the latest. Every call may bring it forward: what was sent or
+    /// received arms timers. So it is to be read after the last call before a sleep, and never kept.
+    fn deadline(&self) -> Option<Instant>;
 
     /// What `peer` looks like now.
     fn status(&self, peer: PeerId) -> Option<Status>;

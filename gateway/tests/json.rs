@@ -142,10 +142,6 @@ fn running(printed: &mut Printed) {
         "vng show status",
         &Status {
             recreated: Some(recreated),
-            host: HostStatus {
-                problems: vec![HostProblem::default()],
-                ..HostStatus::default()
-            },
             offloads: BTreeMap::from([("vnet".to_owned(), Vec::new())]),
             gateways: vec![GatewayStatus {
                 limits: vec![LimitUse::default()],

@@ -66,6 +66,13 @@ impl Gateway {
         self
     }
 
+    /// The same, started by this program, which becomes `vng` in the end.
+    #[must_use]
+    pub fn started_by(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     /// The host it runs on.
     pub fn host(&self) -> &Arc<Host> {
         &self.host

@@ -43,7 +43,7 @@ pub struct End<'a> {
     pub other: &'a PublicKey,
     /// The secret of both.
     pub preshared: Option<&'a PresharedKey>,
-    /// Address and port of the far end.
+    /// Address and port of the far end; empty: it waits to be called.
     pub endpoint: &'a str,
     /// Addresses of the device, with prefix lengths.
     pub addresses: [&'a str; 2],
@@ -155,13 +155,16 @@ fn settings(end: &End<'_>) -> String {
     let preshared = end.preshared.map_or(String::new(), |key| {
         format!("PresharedKey = {}\n", &*key.to_base64())
     });
+    let endpoint = match end.endpoint {
+        "" => String::new(),
+        endpoint => format!("Endpoint = {endpoint}\n"),
+    };
     format!(
         "[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n[Peer]\nPublicKey = {}\n{preshared}\
-         AllowedIPs = {}\nEndpoint = {}\n",
+         AllowedIPs = {}\n{endpoint}",
         &*end.key.to_base64(),
         end.other,
         end.prefixes.join(", "),
-        end.endpoint,
     )
 }
 

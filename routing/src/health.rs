@@ -24,6 +24,10 @@ use std::time::{Duration, Instant};
 /// initiations, which go out 5 s apart (REKEY_TIMEOUT in the WireGuard whitepaper, section 6.1).
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a peer whose address is not known may take from its call to its first packet: as long as it waits
+/// for our answer (REKEY_TIMEOUT).
+pub const CALL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How old a session may be (REJECT_AFTER_TIME, WireGuard whitepaper, section 6.1).
 pub const SESSION_LIFETIME: Duration = Duration::from_mins(3);
 
@@ -188,8 +192,11 @@ pub struct Tunnel {
     pub established: Option<Instant>,
     /// When an authenticated message last came in.
     pub received: Option<Instant>,
-    /// Since when handshakes have gone unanswered; `None`: none is under way.
+    /// Since when handshakes have gone unanswered, also after they were given up; `None`: the last one was
+    /// answered, or none was needed.
     pub handshaking: Option<Instant>,
+    /// When the peer's own call was answered, while it has not used the session that it asked for.
+    pub called: Option<Instant>,
 }
 
 /// What the probes say.
@@ -348,11 +355,13 @@ impl Health {
             ]
         });
         let expired = tunnel.established.map(|at| at + SESSION_LIFETIME);
+        let called = tunnel.called.map(|at| at + CALL_PATIENCE);
         let held = (self.state == State::Holding).then(|| self.good_since + self.hold_down);
         overdue
             .into_iter()
             .flatten()
             .chain(expired)
+            .chain(called)
             .chain(held)
             .filter(|&at| at > self.updated)
             .min()
@@ -363,6 +372,9 @@ impl Health {
             Judgement::Bad(reason) => return State::Down(reason),
             Judgement::Unproven(reason) => {
                 return match self.state {
+                    // It calls, or has just called, for the first time: nothing has failed yet. What is sent
+                    // to it waits for the session.
+                    State::Down(Reason::NoEndpoint) if !self.has_been_up => State::Starting,
                     // What was known of it came from before the fault.
                     State::Down(_) => State::Down(reason),
                     State::Starting | State::Holding => {
@@ -471,7 +483,13 @@ fn judge_tunnel(now: Instant, tunnel: &Tunnel, probe: Option<Probed>) -> Judgeme
     let session =
         tunnel.has_session && age(tunnel.established).is_some_and(|a| a < SESSION_LIFETIME);
     if !session && !tunnel.has_endpoint {
-        return Judgement::Bad(Reason::NoEndpoint);
+        // Whoever has sent an initiation is heard again within a round trip, or it was an old one.
+        let calls = age(tunnel.called).is_some_and(|age| age < CALL_PATIENCE);
+        return if calls {
+            Judgement::Unproven(Reason::NoEndpoint)
+        } else {
+            Judgement::Bad(Reason::NoEndpoint)
+        };
     }
     if age(tunnel.handshaking).is_some_and(|age| age >= HANDSHAKE_PATIENCE) {
         let heard = age(tunnel.received).is_some_and(|age| age < HANDSHAKE_PATIENCE);

@@ -11,7 +11,7 @@ use super::traffic::{Form, Net, Size, Words, packets};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::tunnel::Peer;
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use gateway::config::schema::FragmentPolicy;
 use gateway::device::SendError;
 use gateway::device::event::Waker;
@@ -264,6 +264,7 @@ pub fn pair() -> Result<[Gateway; 2], Failure> {
         preshared_key: zeroize::Zeroizing::default(),
         endpoint: Some(at),
         keepalive: None,
+        retry: None,
         mtu: TUNNEL_MTU,
     };
     let site: Vec<IpNet> = prefixes(&site_nets()).collect();
@@ -374,12 +375,8 @@ fn gateway(
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);
 
-    let epoch = Epoch {
-        instant: now,
-        calendar: SystemTime::now(),
-    };
     let limiter = Limiter::new(now, Limits::default()).map_err(|_| "no random bytes")?;
-    let endpoint = Endpoint::new(key.clone(), Arc::new(limiter), 0, epoch);
+    let endpoint = Endpoint::new(key.clone(), Arc::new(limiter), 0, Arc::new(SystemTime::now));
     let underlay = Underlay {
         v4: Some(Wire::from(at)),
         v6: None,

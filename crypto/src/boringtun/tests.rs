@@ -23,6 +23,7 @@ fn sides() -> (Side, Side) {
             preshared_key: Zeroizing::new([7; 32]),
             endpoint: knows.then_some(addresses[theirs]),
             keepalive: None,
+            retry: None,
             mtu: MTU,
         };
         let peer = endpoint.add_peer(Instant::now(), &peer).unwrap();
@@ -72,6 +73,7 @@ impl Side {
             Received::Packet { plaintext, .. } => Ok(Some(plaintext.to_vec())),
             Received::Refused(refusal) => Err(refusal),
             Received::Keepalive { .. } | Received::Control { .. } => Ok(None),
+            Received::Foreign(_) => Err(Refusal::UnknownPeer),
         }
     }
 
@@ -251,6 +253,7 @@ fn bad_and_known_keys_are_no_peers() {
         preshared_key: Zeroizing::new([0; 32]),
         endpoint: None,
         keepalive: None,
+        retry: None,
         mtu: MTU,
     };
     assert_eq!(a.endpoint.add_peer(Instant::now(), &peer), None);

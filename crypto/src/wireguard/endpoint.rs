@@ -4,57 +4,61 @@
 //! 1. its kind, by type and exact length.
 //! 2. data: receiver index -> peer -> session; window, tag, window; the session's turn; the endpoint.
 //! 3. handshake: mac1, before anything else. A response must be waited for.
-//! 4. the limiter: admitted, asked for a cookie, or dropped.
-//! 5. the key agreement; a key that no peer has gets no answer.
+//! 4. the limiter: admitted, asked for a cookie, or dropped. So far it is cheap, and the rest can wait.
+//! 5. the key agreement. A key that no peer has gets no answer here: whoever has the peer goes on from there.
 //! 6. the peer answers the initiation, or uses the new session.
 
-use super::handshake::{Pattern, Responder};
+use super::handshake::{self, Pattern, Responder};
 use super::local::Local;
 use super::mac::mac2_holds;
 use super::message::{self, COOKIE_NONCE_LEN, Kind, MAC_LEN, Macs};
 use super::noise::Known;
 use super::remote::{Opened, Remote};
-use super::timer::earlier;
-use super::timestamp::Epoch;
+use super::schedule::Schedule;
+use super::timestamp::WallClock;
 use crate::key::{PrivateKey, PublicKey};
 use crate::limiter::{Admission, Limiter};
 use crate::train::Train;
-use crate::tunnel::{self, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
+use crate::tunnel::{self, Call, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
 use ring::rand::SecureRandom;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Polls that go through all peers are this far apart at least: with 10,000 busy peers some deadline
-/// comes every half millisecond, and none minds being 10 ms late.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+use std::time::Instant;
 
 /// WireGuard for all peers of one worker. It reads no clock: `now` must only move forward, and after a
-/// batch of calls [`poll`](tunnel::Endpoint::poll) costs nothing while nothing is due.
+/// batch of calls [`poll`](tunnel::Endpoint::poll) costs nothing while nothing is due, whatever the number of
+/// peers.
 ///
-/// A handshake message is left as it was: an initiation that is refused with
-/// [`Refusal::UnknownPeer`] can be offered to the next worker, which may know the peer.
+/// An initiation of nobody who is known here comes back as [`Received::Foreign`], and can be offered to the next
+/// worker, which may know the peer: it goes on with what this one has paid for.
 pub struct Endpoint {
     local: Local,
     /// By [`PeerId`]; a removed peer leaves its place empty.
     remotes: Vec<Option<Box<Remote>>>,
+    /// Empty places. Their indices went with their sessions, so nobody finds a new peer by an old one's.
+    free: Vec<PeerId>,
     by_key: HashMap<PublicKey, PeerId>,
-    /// Not later than the first deadline of any peer.
-    wake: Option<Instant>,
+    schedule: Schedule,
 }
 
 impl Endpoint {
     /// An endpoint without peers. `limiter` is shared by all workers of a gateway, `worker` is the number
-    /// of this one: it stands in every receiver index ([`worker_of`](super::worker_of)). Timestamps of
-    /// initiations count from `epoch`.
-    pub fn new(private_key: PrivateKey, limiter: Arc<Limiter>, worker: u8, epoch: Epoch) -> Self {
+    /// of this one: it stands in every receiver index ([`worker_of`](super::worker_of)). `clock` is asked for
+    /// the timestamp of each initiation.
+    pub fn new(
+        private_key: PrivateKey,
+        limiter: Arc<Limiter>,
+        worker: u8,
+        clock: WallClock,
+    ) -> Self {
         Self {
-            local: Local::new(private_key, limiter, worker, epoch),
+            local: Local::new(private_key, limiter, worker, clock),
             remotes: Vec::new(),
+            free: Vec::new(),
             by_key: HashMap::new(),
-            wake: None,
+            schedule: Schedule::default(),
         }
     }
 
@@ -87,7 +91,7 @@ impl Endpoint {
         };
         match remote.open(&mut self.local, now, source, (index, counter, sealed), out) {
             Ok((opened, armed)) => {
-                self.wake = earlier(self.wake, armed);
+                self.schedule.arm(peer, &mut remote.scheduled, armed);
                 match opened {
                     Opened::Packet(plaintext) => Received::Packet { peer, plaintext },
                     Opened::Keepalive => Received::Keepalive { peer },
@@ -97,36 +101,51 @@ impl Endpoint {
         }
     }
 
-    fn receive_handshake(
+    fn screen_handshake(
         &mut self,
         now: Instant,
         source: SocketAddr,
-        kind: Kind,
         datagram: &[u8],
         out: &mut dyn Transmit,
-    ) -> Result<PeerId, Refusal> {
+    ) -> Result<(), Refusal> {
+        let kind = message::kind(datagram).ok_or(Refusal::Malformed)?;
         let macs = message::macs(datagram).ok_or(Refusal::Malformed)?;
         if !self.local.macs.mac1_holds(&macs) {
             return Err(Refusal::Handshake);
         }
         if kind == Kind::Response {
             let index = message::receiver_index(datagram).ok_or(Refusal::Malformed)?;
-            let (peer, remote) = remote_of(&self.local, &mut self.remotes, index)
+            remote_of(&self.local, &mut self.remotes, index)
                 .filter(|(_, remote)| remote.awaits(index))
                 .ok_or(Refusal::UnknownIndex)?;
-            admit(&self.local, now, source, datagram, &macs, out)?;
-            remote.read_response(&mut self.local, now, source, datagram, out)?;
-            self.wake = earlier(self.wake, remote.deadline());
-            return Ok(peer);
         }
-        admit(&self.local, now, source, datagram, &macs, out)?;
+        admit(&self.local, now, source, datagram, &macs, out)
+    }
+
+    fn read_response(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        out: &mut dyn Transmit,
+    ) -> Result<PeerId, Refusal> {
+        let index = message::receiver_index(datagram).ok_or(Refusal::Malformed)?;
+        let (peer, remote) =
+            remote_of(&self.local, &mut self.remotes, index).ok_or(Refusal::UnknownIndex)?;
+        remote.read_response(&mut self.local, now, source, datagram, out)?;
+        let deadline = remote.deadline();
+        self.schedule.arm(peer, &mut remote.scheduled, deadline);
+        Ok(peer)
+    }
+
+    fn read_initiation(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<Call, Refusal> {
         let (Some(noise), Some(remote_index)) = (
             message::noise_of_initiation(datagram),
             message::sender_index(datagram),
         ) else {
             return Err(Refusal::Malformed);
         };
-        let local = &mut self.local;
+        let local = &self.local;
         let known = Known {
             public: local.public_key.0,
             agreed: None,
@@ -134,11 +153,12 @@ impl Endpoint {
         let own = (&local.private_key, Some(known));
         let (responder, call) = Responder::read_initiation(&local.pattern, own, noise)
             .map_err(|_| Refusal::Handshake)?;
-        let peer = *self.by_key.get(&call.from).ok_or(Refusal::UnknownPeer)?;
-        let remote = place(&mut self.remotes, peer).ok_or(Refusal::UnknownPeer)?;
-        remote.answer(local, now, source, (remote_index, responder, call), out)?;
-        self.wake = earlier(self.wake, remote.deadline());
-        Ok(peer)
+        let state = Box::new(Heard {
+            remote_index,
+            responder,
+            call,
+        });
+        Ok(Call { source, state })
     }
 
     fn receive_cookie(&mut self, now: Instant, datagram: &[u8]) -> Result<PeerId, Refusal> {
@@ -159,10 +179,20 @@ impl tunnel::Endpoint for Endpoint {
         {
             return None;
         }
-        let id = PeerId(u16::try_from(self.remotes.len()).ok()?);
-        let remote = Box::new(Remote::new(now, id, peer));
-        self.wake = earlier(self.wake, remote.deadline());
-        self.remotes.push(Some(remote));
+        let id = match self.free.last() {
+            Some(&free) => free,
+            None => PeerId(u16::try_from(self.remotes.len()).ok()?),
+        };
+        let mut remote = Box::new(Remote::new(now, id, peer));
+        let deadline = remote.deadline();
+        self.schedule.arm(id, &mut remote.scheduled, deadline);
+        match place_of(&mut self.remotes, id) {
+            Some(free) => {
+                *free = Some(remote);
+                self.free.pop();
+            }
+            None => self.remotes.push(Some(remote)),
+        }
         self.by_key.insert(public_key, id);
         self.local.indices.grow(self.remotes.len());
         Some(id)
@@ -179,6 +209,7 @@ impl tunnel::Endpoint for Endpoint {
             .and_then(Option::take)
         {
             self.by_key.remove(&remote.public_key);
+            self.free.push(peer);
             remote.dissolve(&mut self.local);
         }
     }
@@ -190,16 +221,70 @@ impl tunnel::Endpoint for Endpoint {
         datagram: &'a mut [u8],
         out: &mut dyn Transmit,
     ) -> Received<'a> {
-        let handled = match message::kind(datagram) {
-            None => Err(Refusal::Malformed),
-            Some(Kind::Data) => return self.receive_data(now, source, datagram, out),
-            Some(Kind::CookieReply) => self.receive_cookie(now, datagram),
-            Some(kind) => self.receive_handshake(now, source, kind, datagram, out),
-        };
-        match handled {
-            Ok(peer) => Received::Control { peer: Some(peer) },
-            Err(refusal) => Received::Refused(refusal),
+        match message::kind(datagram) {
+            None => Received::Refused(Refusal::Malformed),
+            Some(Kind::Data) => self.receive_data(now, source, datagram, out),
+            Some(Kind::CookieReply) => control(self.receive_cookie(now, datagram)),
+            Some(Kind::Initiation | Kind::Response) => {
+                match self.screen_handshake(now, source, datagram, out) {
+                    Ok(()) => self.shake_hands(now, source, datagram, out),
+                    Err(refusal) => Received::Refused(refusal),
+                }
+            }
         }
+    }
+
+    fn screen(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        out: &mut dyn Transmit,
+    ) -> Result<(), Refusal> {
+        self.screen_handshake(now, source, datagram, out)
+    }
+
+    fn shake_hands<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut dyn Transmit,
+    ) -> Received<'a> {
+        match message::kind(datagram) {
+            Some(Kind::Initiation) => match self.read_initiation(source, datagram) {
+                Ok(call) => self.answer(now, call, out),
+                Err(refusal) => Received::Refused(refusal),
+            },
+            Some(Kind::Response) => control(self.read_response(now, source, datagram, out)),
+            _ => Received::Refused(Refusal::Malformed),
+        }
+    }
+
+    fn answer(&mut self, now: Instant, call: Call, out: &mut dyn Transmit) -> Received<'static> {
+        let Call { source, state } = call;
+        let Ok(heard) = state.downcast::<Heard>() else {
+            return Received::Refused(Refusal::Malformed);
+        };
+        let Some(&peer) = self.by_key.get(&heard.call.from) else {
+            return Received::Foreign(Call {
+                source,
+                state: heard,
+            });
+        };
+        let Some(remote) = place(&mut self.remotes, peer) else {
+            return Received::Refused(Refusal::UnknownPeer);
+        };
+        let Heard {
+            remote_index,
+            responder,
+            call,
+        } = *heard;
+        let heard = (remote_index, responder, call);
+        let answered = remote.answer(&mut self.local, now, source, heard, out);
+        let deadline = remote.deadline();
+        self.schedule.arm(peer, &mut remote.scheduled, deadline);
+        control(answered.map(|()| peer))
     }
 
     fn seal(
@@ -211,21 +296,32 @@ impl tunnel::Endpoint for Endpoint {
     ) -> Result<SocketAddr, SealError> {
         let remote = place(&mut self.remotes, peer).ok_or(SealError::UnknownPeer)?;
         let (sealed, armed) = remote.seal(&mut self.local, now, train, out);
-        self.wake = earlier(self.wake, armed);
+        self.schedule.arm(peer, &mut remote.scheduled, armed);
         sealed
     }
 
     fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant> {
-        if self.wake.is_none_or(|wake| now < wake) {
-            return self.wake;
+        if self.schedule.begin(now) {
+            while let Some((at, peer)) = self.schedule.next(now) {
+                // Who has been called already, or has gone, is passed over.
+                let Some(remote) = place(&mut self.remotes, peer) else {
+                    continue;
+                };
+                if !remote.scheduled.take(at) {
+                    continue;
+                }
+                remote.poll(&mut self.local, now, out);
+                let deadline = remote.deadline();
+                self.schedule
+                    .arm_again(now, peer, &mut remote.scheduled, deadline);
+            }
         }
-        let mut wake = None;
-        for remote in self.remotes.iter_mut().flatten() {
-            remote.poll(&mut self.local, now, out);
-            wake = earlier(wake, remote.deadline());
-        }
-        self.wake = wake.map(|wake| wake.max(now + POLL_INTERVAL));
-        self.wake
+        self.schedule.deadline()
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<Instant> {
+        self.schedule.deadline()
     }
 
     fn status(&self, peer: PeerId) -> Option<Status> {
@@ -240,6 +336,20 @@ impl fmt::Debug for Endpoint {
             .field("public_key", &self.local.public_key)
             .field("peers", &self.by_key.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// An initiation that has been read.
+struct Heard {
+    remote_index: u32,
+    responder: Responder,
+    call: handshake::Call,
+}
+
+fn control(handled: Result<PeerId, Refusal>) -> Received<'static> {
+    match handled {
+        Ok(peer) => Received::Control { peer: Some(peer) },
+        Err(refusal) => Received::Refused(refusal),
     }
 }
 
@@ -283,6 +393,10 @@ fn remote_of<'a>(
 ) -> Option<(PeerId, &'a mut Remote)> {
     let peer = local.indices.peer(index)?;
     Some((peer, place(remotes, peer)?))
+}
+
+fn place_of(remotes: &mut [Option<Box<Remote>>], peer: PeerId) -> Option<&mut Option<Box<Remote>>> {
+    remotes.get_mut(usize::from(peer.0))
 }
 
 #[inline]

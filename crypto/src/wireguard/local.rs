@@ -4,7 +4,7 @@ use super::handshake::Pattern;
 use super::index::Indices;
 use super::mac::MacKeys;
 use super::timer::MAX_JITTER;
-use super::timestamp::{Calendar, Epoch};
+use super::timestamp::{Calendar, WallClock};
 use crate::key::{PrivateKey, PublicKey};
 use crate::limiter::Limiter;
 use crate::tunnel::PeerId;
@@ -30,7 +30,7 @@ impl Local {
         private_key: PrivateKey,
         limiter: Arc<Limiter>,
         worker: u8,
-        epoch: Epoch,
+        clock: WallClock,
     ) -> Self {
         let public_key = private_key.public_key();
         Self {
@@ -38,7 +38,7 @@ impl Local {
             public_key,
             macs: MacKeys::of(&public_key),
             pattern: Pattern::new(0),
-            calendar: Calendar::new(epoch),
+            calendar: Calendar::new(clock),
             indices: Indices::new(worker),
             limiter,
             random: SystemRandom::new(),

@@ -5,7 +5,7 @@
 //! 1. `endpoint`: the peer by its number.
 //! 2. `keyring`: its session in use; none: `remote` sends an initiation and the packets wait outside.
 //! 3. `session`: for each slot header, counter, seal in place.
-//! 4. `timer`: an answer must come; after 120 s the initiator renews the session.
+//! 4. `timer`: an answer must come; after 120 s the initiator renews the session. `schedule`: whose is due.
 //!
 //! A datagram's way in:
 //! 1. `message`: its kind, by type and exact length.
@@ -26,6 +26,7 @@ mod message;
 mod noise;
 mod remote;
 mod replay;
+mod schedule;
 mod session;
 mod timer;
 mod timestamp;
@@ -38,4 +39,4 @@ pub use timer::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
     REKEY_ATTEMPT_TIME, REKEY_ON_RECEIVE_TIME, REKEY_TIMEOUT,
 };
-pub use timestamp::Epoch;
+pub use timestamp::WallClock;

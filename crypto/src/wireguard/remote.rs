@@ -6,9 +6,10 @@ use super::local::Local;
 use super::mac::MacKeys;
 use super::message::{self, DATA_OVERHEAD};
 use super::noise::{Agreed, Known};
+use super::schedule::Scheduled;
 use super::session::{Agreement, Session};
 use super::timer::{
-    CALL_INTERVAL, COOKIE_USE_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, Timers, earlier, is_due,
+    CALL_INTERVAL, CONFIRM_TIMEOUT, COOKIE_USE_TIME, REKEY_TIMEOUT, Timers, earlier, is_due,
 };
 use super::timestamp::{TIMESTAMP_LEN, Timestamp};
 use crate::key::{KEY_LEN, PublicKey};
@@ -41,6 +42,8 @@ pub(super) struct Remote {
     newest_call: Timestamp,
     last_call: Option<Instant>,
     timers: Timers,
+    /// When [`Remote::poll`] is called next.
+    pub(super) scheduled: Scheduled,
     handshakes: u64,
     last_received: Option<Instant>,
 }
@@ -82,7 +85,8 @@ impl Remote {
             cookie: None,
             newest_call: [0; TIMESTAMP_LEN],
             last_call: None,
-            timers: Timers::new(now, peer.keepalive),
+            timers: Timers::new(now, peer.keepalive, peer.retry),
+            scheduled: Scheduled::default(),
             handshakes: 0,
             last_received: None,
         }
@@ -93,7 +97,8 @@ impl Remote {
             endpoint: self.endpoint,
             last_handshake: self.keyring.current_since(),
             last_received: self.last_received,
-            handshaking: self.timers.trying_since,
+            handshaking: self.timers.unanswered_since,
+            called: self.keyring.next_since(),
             has_session: self.keyring.current_since().is_some(),
             handshakes: self.handshakes,
         }
@@ -207,11 +212,12 @@ impl Remote {
             self.timers.trying_since = Some(now);
         }
         // Not twice within REKEY_TIMEOUT; and not while the peer's own handshake is about to end: one is
-        // enough.
-        let wait_until = [self.last_initiation, self.keyring.next_since()]
+        // enough. But that is waited for once only, or whoever plays old initiations could keep us from ours.
+        let last = self.last_initiation.map(|last| last + REKEY_TIMEOUT);
+        let answered = self.keyring.next_since().map(|at| at + CONFIRM_TIMEOUT);
+        let wait_until = [last, answered.filter(|_| reason == Reason::Traffic)]
             .into_iter()
             .flatten()
-            .map(|last| last + REKEY_TIMEOUT)
             .filter(|allowed| *allowed > now)
             .max();
         if let Some(allowed) = wait_until {
@@ -219,9 +225,7 @@ impl Remote {
             return;
         }
         self.last_initiation = Some(now);
-        self.timers.jitter = local.jitter();
-        self.timers.handshake = Some(now + REKEY_TIMEOUT + self.timers.jitter);
-        self.timers.trying_since.get_or_insert(now);
+        self.timers.initiated(now, local.jitter());
         // No random bytes or no index: the timer tries again.
         let Some(message) = self.write_initiation(local, now) else {
             return;
@@ -236,7 +240,7 @@ impl Remote {
         now: Instant,
     ) -> Option<[u8; message::INITIATION_LEN]> {
         self.drop_pending(local);
-        let timestamp = local.calendar.timestamp(now);
+        let timestamp = local.calendar.timestamp();
         if self.agreed.is_none() {
             self.agreed = Agreed::between(local.private_key.as_bytes(), &self.public_key.0);
         }
@@ -271,6 +275,10 @@ impl Remote {
     }
 
     /// An initiation of this peer has been read: answers it, unless it is a replay or too soon.
+    ///
+    /// The answer goes to where it came from, and that is all. After a restart of ours nothing tells an old
+    /// initiation that somebody plays once more from a new one, so it moves no endpoint and touches no timer. Only
+    /// who can read the answer can go on, and [`Remote::open`] sees from where.
     pub(super) fn answer(
         &mut self,
         local: &mut Local,
@@ -300,12 +308,8 @@ impl Remote {
             return Err(Refusal::Handshake);
         };
         release(local, [self.keyring.answered(session)]);
-        self.endpoint = Some(source);
-        self.last_received = Some(now);
-        self.timers.own_received(now);
         let mut message = message::response(local_index, remote_index, &noise);
         self.write_macs(now, &mut message);
-        self.timers.own_sent(now);
         out.transmit(Some(self.id), source, &message);
         Ok(())
     }
@@ -414,14 +418,9 @@ impl Remote {
         }
     }
 
-    /// One more initiation; or none after [`REKEY_ATTEMPT_TIME`], until there is traffic. With a
-    /// persistent keepalive there is always traffic.
+    /// One more initiation; or none after REKEY_ATTEMPT_TIME, until there is traffic.
     fn try_again(&mut self, local: &mut Local, now: Instant, out: &mut dyn Transmit) {
-        let in_vain = self
-            .timers
-            .trying_since
-            .is_some_and(|since| now >= since + REKEY_ATTEMPT_TIME);
-        if in_vain && !self.timers.is_persistent() {
+        if self.timers.gives_up(now) {
             self.drop_pending(local);
             self.timers.trying_since = None;
             return;

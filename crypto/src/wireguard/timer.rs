@@ -20,6 +20,9 @@ pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// How long an initiation waits for its response; never are two sent sooner after one another.
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a session that the peer asked for may wait for its first packet, which follows within a round trip,
+/// before we begin a handshake of our own.
+pub(super) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long initiations are repeated.
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 /// How long after data came in there is an answer, if only an empty one.
@@ -48,8 +51,13 @@ pub(super) struct Timers {
     pub(super) jitter: Duration,
     /// Send an initiation, the first or one more.
     pub(super) handshake: Option<Instant>,
-    /// Since when initiations are sent in vain.
+    /// Since when there has been something to say, and initiations are sent for it in vain: whoever sends
+    /// more gives them [`REKEY_ATTEMPT_TIME`] anew.
     pub(super) trying_since: Option<Instant>,
+    /// When the first initiation was sent that nobody has answered, whatever has been sent since.
+    pub(super) unanswered_since: Option<Instant>,
+    /// How often to try again after [`REKEY_ATTEMPT_TIME`].
+    retry: Option<Duration>,
     /// Data was sent: by then something must have come back.
     pub(super) deaf: Option<Instant>,
     /// Data was received: by then something must have been sent.
@@ -62,7 +70,7 @@ pub(super) struct Timers {
 
 impl Timers {
     /// With a persistent keepalive the first is due at once: it starts the first handshake.
-    pub(super) fn new(now: Instant, keepalive: Option<Duration>) -> Self {
+    pub(super) fn new(now: Instant, keepalive: Option<Duration>, retry: Option<Duration>) -> Self {
         let interval = keepalive
             .filter(|interval| !interval.is_zero())
             .map(|interval| interval.max(Duration::from_secs(1)));
@@ -71,15 +79,13 @@ impl Timers {
             jitter: Duration::ZERO,
             handshake: None,
             trying_since: None,
+            unanswered_since: None,
+            retry,
             deaf: None,
             passive: None,
             passive_again: false,
             persistent: interval.map(|_| now),
         }
-    }
-
-    pub(super) fn is_persistent(&self) -> bool {
-        self.interval.is_some()
     }
 
     /// A train of data was sent. Gives the deadline that is armed by it, if one is.
@@ -128,6 +134,33 @@ impl Timers {
     pub(super) fn session_in_use(&mut self) {
         self.handshake = None;
         self.trying_since = None;
+        self.unanswered_since = None;
+    }
+
+    /// An initiation goes out; the next one is due when it is not answered.
+    pub(super) fn initiated(&mut self, now: Instant, jitter: Duration) {
+        self.jitter = jitter;
+        let since = *self.trying_since.get_or_insert(now);
+        self.unanswered_since.get_or_insert(now);
+        let pause = match self.retry {
+            Some(retry) if self.has_given_up(since, now) => retry.max(REKEY_TIMEOUT),
+            _ => REKEY_TIMEOUT,
+        };
+        self.handshake = Some(now + pause + jitter);
+    }
+
+    /// Whether initiations have been repeated long enough, and are repeated no more. With a persistent
+    /// keepalive there is always something to say.
+    fn has_given_up(&self, since: Instant, now: Instant) -> bool {
+        self.interval.is_none() && now >= since + REKEY_ATTEMPT_TIME
+    }
+
+    /// Whether there is no further initiation until there is traffic.
+    pub(super) fn gives_up(&self, now: Instant) -> bool {
+        self.retry.is_none()
+            && self
+                .trying_since
+                .is_some_and(|since| self.has_given_up(since, now))
     }
 
     /// Asks for an initiation at `at`, unless one is due anyway.
@@ -174,7 +207,7 @@ mod tests {
     #[test]
     fn data_is_answered_within_ten_seconds_once_for_all() {
         let now = Instant::now();
-        let mut timers = Timers::new(now, None);
+        let mut timers = Timers::new(now, None, None);
         assert_eq!(timers.data_received(now), Some(now + 10 * SECOND));
         assert_eq!(timers.data_received(now + SECOND), None);
         timers.own_sent(now + 10 * SECOND);
@@ -188,7 +221,7 @@ mod tests {
     #[test]
     fn whatever_comes_back_proves_that_the_session_hears() {
         let now = Instant::now();
-        let mut timers = Timers::new(now, None);
+        let mut timers = Timers::new(now, None, None);
         assert_eq!(timers.data_sent(now), Some(now + 15 * SECOND));
         assert_eq!(timers.data_sent(now + SECOND), None);
         assert_eq!(timers.deaf, Some(now + 15 * SECOND));
@@ -199,12 +232,13 @@ mod tests {
     #[test]
     fn traffic_puts_the_persistent_keepalive_off() {
         let now = Instant::now();
-        let mut timers = Timers::new(now, Some(25 * SECOND));
+        let mut timers = Timers::new(now, Some(25 * SECOND), None);
         assert_eq!(timers.earliest(), Some(now));
         timers.own_sent(now);
         assert_eq!(timers.earliest(), Some(now + 25 * SECOND));
         timers.own_received(now + 5 * SECOND);
         assert_eq!(timers.persistent, Some(now + 30 * SECOND));
-        assert!(!Timers::new(now, Some(Duration::ZERO)).is_persistent());
+        let zero = Timers::new(now, Some(Duration::ZERO), None);
+        assert_eq!(zero.earliest(), None, "off");
     }
 }

@@ -124,7 +124,7 @@ impl Pair {
                 .receive(self.now, source, &mut datagram, &mut collect(&mut out))
             {
                 Received::Packet { plaintext, .. } => self.arrived.0.push(plaintext.to_vec()),
-                Received::Keepalive { .. } | Received::Control { .. } => {}
+                Received::Keepalive { .. } | Received::Control { .. } | Received::Foreign(_) => {}
                 Received::Refused(refusal) => panic!("{refusal:?}"),
             }
             self.hand_to_theirs(out.into_iter().map(|(_, datagram)| datagram).collect());

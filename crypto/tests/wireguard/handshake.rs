@@ -1,13 +1,15 @@
 //! Handshakes: the plain case, each message lost in turn, both ends at once, deaf sessions, keepalives.
 
 use crate::network::{
-    A, B, DATA, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, collect, epoch, kind,
-    peer,
+    A, B, DATA, Flying, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, clock,
+    collect, kind, peer,
 };
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::tunnel::{Endpoint as _, PeerId, Received, Refusal};
 use crypto::wireguard::{Endpoint, receiver_index, worker_of};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -155,6 +157,63 @@ fn initiations_are_five_seconds_apart_and_end_after_ninety() {
 }
 
 #[test]
+fn whoever_takes_its_traffic_elsewhere_is_tried_again_though_more_slowly() {
+    let mut net = Network::with(|peer| peer.retry = Some(30 * SECOND), Limits::default());
+    net.lose = Box::new(|_, _| true);
+    net.send(A, b"knock");
+    net.run(100 * SECOND);
+    let before = net.sent(A, INITIATION);
+    net.run(300 * SECOND);
+    let later = net.sent(A, INITIATION) - before;
+    assert!((9..=10).contains(&later), "{later} in 300 s");
+    net.lose = Box::new(|_, _| false);
+    net.run(31 * SECOND);
+    assert_eq!(net.handshakes(A), 1);
+    net.exchange();
+}
+
+#[test]
+fn unanswered_handshakes_are_told_of_until_one_is_answered_whatever_is_sent() {
+    let mut net = Network::new();
+    let status = |net: &Network| {
+        let host = &net.hosts[A];
+        host.endpoint.status(host.peer).unwrap()
+    };
+    assert_eq!(status(&net).handshaking, None);
+    net.lose = Box::new(|_, _| true);
+    let began = net.now;
+    for _ in 0..200 {
+        net.send(A, b"knock");
+        net.run(SECOND);
+        assert_eq!(status(&net).handshaking, Some(began));
+    }
+    // It has given up: that is no answer.
+    net.run(200 * SECOND);
+    assert_eq!(status(&net).handshaking, Some(began));
+    net.lose = Box::new(|_, _| false);
+    net.connect(A);
+    assert_eq!(status(&net).handshaking, None);
+}
+
+#[test]
+fn whatever_is_sent_or_received_brings_the_deadline_forward_without_a_poll() {
+    let mut net = Network::new();
+    net.connect(A);
+    net.run(30 * SECOND);
+    let due = |net: &Network, at: usize| {
+        let deadline = net.hosts[at].endpoint.deadline().unwrap();
+        deadline.saturating_duration_since(net.now)
+    };
+    assert!(due(&net, A) > 100 * SECOND && due(&net, B) > 100 * SECOND);
+    assert!(net.send(A, b"data"));
+    let data = net.flying.pop_back().unwrap();
+    assert!(due(&net, A) <= Duration::from_millis(15_334), "deaf");
+    net.deliver(&data);
+    assert!(due(&net, B) <= 10 * SECOND, "passive keepalive");
+    assert!(due(&net, B) > 9 * SECOND);
+}
+
+#[test]
 fn with_a_persistent_keepalive_it_never_gives_up_and_needs_no_traffic() {
     let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
     net.lose = Box::new(|_, _| true);
@@ -272,6 +331,59 @@ fn the_endpoint_moves_after_an_authenticated_packet_and_not_before() {
 }
 
 #[test]
+fn an_old_initiation_that_is_played_after_a_restart_moves_nothing() {
+    let mut net = Network::new();
+    net.send(A, b"knock");
+    let recorded = net.flying.front().unwrap().clone();
+    net.run(5 * LATENCY);
+    net.restart(B);
+    let known = net.hosts[A].address;
+    let mut replayed = recorded;
+    replayed.from = "198.51.100.66:666".parse().unwrap();
+    net.deliver(&replayed);
+    let host = &net.hosts[B];
+    let status = host.endpoint.status(host.peer).unwrap();
+    assert_eq!(status.endpoint, Some(known));
+    assert_eq!(status.last_received, None);
+    assert!(!status.has_session && status.called.is_some());
+    // Our own handshake goes where it always went, and is delayed by a second at most.
+    net.send(B, b"knock");
+    net.run(SECOND + 5 * LATENCY);
+    net.exchange();
+}
+
+#[test]
+fn old_initiations_that_are_played_all_the_time_do_not_keep_us_from_our_own() {
+    let mut net = Network::new();
+    let recorded = Rc::new(RefCell::new(Vec::new()));
+    let all = Rc::clone(&recorded);
+    net.lose = Box::new(move |from, datagram| {
+        if from == A {
+            all.borrow_mut().push(datagram.to_vec());
+        }
+        true
+    });
+    net.send(A, b"knock");
+    net.run(60 * SECOND);
+    assert!(recorded.borrow().len() > 8);
+    net.restart(B);
+    let before = net.sent(B, INITIATION);
+    let [from, to] = [A, B].map(|at| net.hosts[at].address);
+    for datagram in recorded.take() {
+        let arrives = net.now;
+        net.deliver(&Flying {
+            arrives,
+            from,
+            to,
+            datagram,
+        });
+        net.send(B, b"knock");
+        net.run(SECOND / 4);
+    }
+    assert_eq!(net.sent(B, INITIATION) - before, 1);
+}
+
+#[test]
 fn an_end_without_an_address_waits_to_be_called() {
     let mut net = Network::new();
     let key = PrivateKey::generate().unwrap();
@@ -302,12 +414,34 @@ fn peers_are_added_once_and_only_with_keys_that_agree() {
     endpoint.remove_peer(id);
     assert_eq!(endpoint.status(id), None);
     let again = endpoint.add_peer(now, &far).unwrap();
-    assert_ne!(again, id, "a number is not used again");
+    assert_eq!(again, id, "the place is used again");
     far.public_key = own.0;
     assert_eq!(endpoint.add_peer(now, &far), None);
     far.public_key = [0; 32];
     assert_eq!(endpoint.add_peer(now, &far), None);
     endpoint.remove_peer(PeerId(999));
+}
+
+#[test]
+fn peers_may_come_and_go_without_end_and_none_gets_what_was_for_another() {
+    let mut net = Network::new();
+    net.connect(A);
+    assert!(net.send(A, b"for the old one"));
+    let late = net.flying.pop_back().unwrap();
+    let now = net.now;
+    let known = net.hosts[B].peer;
+    let endpoint = &mut net.hosts[B].endpoint;
+    endpoint.remove_peer(known);
+    let key = PrivateKey::generate().unwrap();
+    // Each takes the place of the one before it, so there is no end to them.
+    for _ in 0..1000 {
+        let id = endpoint.add_peer(now, &peer(&key, None)).unwrap();
+        assert_eq!(id, known);
+        endpoint.remove_peer(id);
+    }
+    endpoint.add_peer(now, &peer(&key, None)).unwrap();
+    net.deliver(&late);
+    assert_eq!(net.hosts[B].refused, [Refusal::UnknownIndex]);
 }
 
 #[test]
@@ -318,36 +452,35 @@ fn an_endpoint_can_be_made_in_one_thread_and_used_in_another() {
 }
 
 #[test]
-fn an_initiation_that_one_worker_refuses_can_be_offered_to_the_next() {
+fn an_initiation_that_is_handed_from_worker_to_worker_is_paid_for_once() {
     let mut net = Network::new();
     let now = net.now;
-    // Two workers of one gateway share key and limiter; the second knows the peer.
-    let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
-    let mut workers = [3, 9].map(|worker| {
-        Endpoint::new(
-            net.keys[B].clone(),
-            Arc::clone(&limiter),
-            worker,
-            epoch(now),
-        )
-    });
-    let id = workers[1].add_peer(now, &peer(&net.keys[A], None)).unwrap();
+    // Workers of one gateway share key and limiter; the last knows the peer. There is one token.
+    let limits = Limits {
+        source_burst: 1,
+        total_burst: 1,
+        ..Limits::default()
+    };
+    let limiter = Arc::new(Limiter::new(now, limits).unwrap());
+    let mut workers = [3, 5, 9]
+        .map(|worker| Endpoint::new(net.keys[B].clone(), Arc::clone(&limiter), worker, clock()));
+    let id = workers[2].add_peer(now, &peer(&net.keys[A], None)).unwrap();
     net.send(A, b"knock");
     let mut initiation = net.flying.pop_front().unwrap();
     let mut out = Vec::new();
-    let refused = workers[0].receive(
+    let read = workers[0].receive(
         now,
         initiation.from,
         &mut initiation.datagram,
         &mut collect(&mut out),
     );
-    assert!(matches!(refused, Received::Refused(Refusal::UnknownPeer)));
-    let answered = workers[1].receive(
-        now,
-        initiation.from,
-        &mut initiation.datagram,
-        &mut collect(&mut out),
-    );
+    let Received::Foreign(call) = read else {
+        panic!("{read:?}");
+    };
+    let Received::Foreign(call) = workers[1].answer(now, call, &mut collect(&mut out)) else {
+        panic!("the second does not know it either");
+    };
+    let answered = workers[2].answer(now, call, &mut collect(&mut out));
     assert!(matches!(answered, Received::Control { peer: Some(peer) } if peer == id));
     // The response carries the worker's number in its sender index, and so does all data that follows.
     assert_eq!(out[0].1[7], 9);

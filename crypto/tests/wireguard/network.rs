@@ -4,7 +4,7 @@ use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received, Refusal, SealError};
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::{Endpoint, WallClock};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,16 +25,14 @@ pub(crate) const RESPONSE: u8 = 2;
 pub(crate) const COOKIE: u8 = 3;
 pub(crate) const DATA: u8 = 4;
 
-pub(crate) fn epoch(now: Instant) -> Epoch {
-    Epoch {
-        instant: now,
-        calendar: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-    }
+/// A clock that stands still: what it does not tell the engine adds.
+pub(crate) fn clock() -> WallClock {
+    Arc::new(|| UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
 pub(crate) fn endpoint(now: Instant, key: &PrivateKey, limits: Limits) -> Endpoint {
     let limiter = Arc::new(Limiter::new(now, limits).unwrap());
-    Endpoint::new(key.clone(), limiter, 0, epoch(now))
+    Endpoint::new(key.clone(), limiter, 0, clock())
 }
 
 pub(crate) fn peer(key: &PrivateKey, endpoint: Option<SocketAddr>) -> Peer {
@@ -43,6 +41,7 @@ pub(crate) fn peer(key: &PrivateKey, endpoint: Option<SocketAddr>) -> Peer {
         preshared_key: Zeroizing::new([0; 32]),
         endpoint,
         keepalive: None,
+        retry: None,
         mtu: MTU,
     }
 }
@@ -182,6 +181,7 @@ impl Network {
             Received::Packet { plaintext, .. } => host.packets.push(plaintext.to_vec()),
             Received::Keepalive { .. } => host.keepalives += 1,
             Received::Control { .. } => {}
+            Received::Foreign(_) => host.refused.push(Refusal::UnknownPeer),
             Received::Refused(refusal) => host.refused.push(refusal),
         }
         self.launch(at, out);

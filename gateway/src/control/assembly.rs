@@ -40,7 +40,7 @@ use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use ipnet::IpNet;
 use routing::cache::FlowCache;
 use routing::path::PathId;
@@ -551,12 +551,14 @@ fn tunnels_of_port(
         None => Underlay::default(),
     };
     let private_key = private_key(keys)?;
-    let epoch = Epoch {
-        instant: started,
-        calendar: SystemTime::now(),
-    };
     let number = seat.number as u8;
-    let endpoint = Endpoint::new(private_key, Arc::clone(limiter), number, epoch).on_lane(lane);
+    let endpoint = Endpoint::new(
+        private_key,
+        Arc::clone(limiter),
+        number,
+        Arc::new(SystemTime::now),
+    )
+    .on_lane(lane);
     let ledger = Arc::clone(&seat.ledger);
     // A lane's port is its owner's alone: nobody else could know who calls there.
     let is_last = lane > 0 || seat.is_last();

@@ -43,8 +43,6 @@ const TOKEN_MONITOR: u64 = 1;
 /// The token of the first path's control socket.
 const TOKEN_PATHS: u64 = 16;
 
-/// How often tunnels are asked how they are: their words have no waker, and are written every 100 ms.
-const TUNNELS: Duration = Duration::from_millis(250);
 /// How often counts and round trips are shown anew.
 const SHOW: Duration = Duration::from_secs(1);
 /// Nice value of the thread, if it may be raised: a busy core must not make paths look silent.
@@ -122,7 +120,6 @@ struct Control {
     /// Token of the next new path; none is given twice.
     next_token: u64,
     shown: Option<Instant>,
-    tunnels_due: Instant,
     stopped: bool,
 }
 
@@ -153,7 +150,6 @@ impl Control {
             secret: Secret(secret),
             next_token: TOKEN_PATHS,
             shown: None,
-            tunnels_due: now,
             stopped: false,
         };
         control.watch(now, setup.watch)?;
@@ -202,11 +198,7 @@ impl Control {
 
     fn timeout(&self, now: Instant) -> Duration {
         let paths = self.paths.iter().filter_map(PathWatch::deadline);
-        let tunnels = self.paths.iter().any(|path| path.setup.tunnel.is_some());
-        let next = paths
-            .chain(self.shown.map(|shown| shown + SHOW))
-            .chain(tunnels.then_some(self.tunnels_due))
-            .min();
+        let next = paths.chain(self.shown.map(|shown| shown + SHOW)).min();
         next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
@@ -421,9 +413,6 @@ impl Control {
             for port in &self.ports {
                 port.bell.ring();
             }
-        }
-        if now >= self.tunnels_due {
-            self.tunnels_due = now + TUNNELS;
         }
     }
 

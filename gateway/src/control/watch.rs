@@ -12,6 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// How long silence says nothing of a path because its answers came back by another one that is in doubt: time
+/// for the far end to find that out too and to answer by this one. After that, silence is silence.
+const WAY_BACK: Duration = Duration::from_secs(30);
+
 /// How a path is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSetup {
@@ -66,6 +70,8 @@ pub struct PathWatch {
     was_reachable: bool,
     /// A probe was lost since this was last asked.
     lost: bool,
+    /// Until when the probes' silence is put down to another path.
+    excused: Option<Instant>,
 }
 
 impl PathWatch {
@@ -117,6 +123,7 @@ impl PathWatch {
             started,
             was_reachable: false,
             lost: false,
+            excused: None,
         }
     }
 
@@ -189,7 +196,7 @@ impl PathWatch {
             neighbor: self.link.as_ref().and_then(ControlLink::reachability),
             circuit: carriers.map(|&link| usability(link)).max(),
             tunnel: self.tunnel(),
-            probe: self.probed(is_in_doubt),
+            probe: self.probed(now, is_in_doubt),
             bfd: None,
             bgp: None,
         };
@@ -198,15 +205,20 @@ impl PathWatch {
 
     /// What the probes say. Where the answers came back by another path and that one is in doubt, their
     /// silence says nothing of this one: a VPN path whose answers return over ExpressRoute must not go
-    /// down together with it.
-    fn probed(&self, is_in_doubt: impl Fn(PathId) -> bool) -> Option<Probed> {
+    /// down together with it. But not for ever, or two paths that are down would excuse each other.
+    fn probed(&mut self, now: Instant, is_in_doubt: impl Fn(PathId) -> bool) -> Option<Probed> {
+        self.excused = None;
         let probe = self.probe.as_ref()?;
         let prober = probe.prober();
         let other = probe.returned_by().filter(|&path| path != self.setup.path);
+        let until = prober.since() + WAY_BACK;
+        let elsewhere =
+            prober.verdict() == Verdict::Fail && now < until && other.is_some_and(is_in_doubt);
+        self.excused = elsewhere.then_some(until);
         Some(Probed {
             verdict: prober.verdict(),
             impaired: prober.impaired(),
-            elsewhere: prober.verdict() == Verdict::Fail && other.is_some_and(is_in_doubt),
+            elsewhere,
         })
     }
 
@@ -222,7 +234,7 @@ impl PathWatch {
     pub fn deadline(&self) -> Option<Instant> {
         let link = self.link.as_ref().and_then(ControlLink::deadline);
         let probe = self.probe.as_ref().map(|probe| probe.prober().deadline());
-        [link, probe, self.health.deadline()]
+        [link, probe, self.health.deadline(), self.excused]
             .into_iter()
             .flatten()
             .min()
@@ -245,6 +257,7 @@ impl PathWatch {
             established: at(word.last_handshake.load(Ordering::Relaxed)),
             received: at(word.last_received.load(Ordering::Relaxed)),
             handshaking: at(word.handshaking.load(Ordering::Relaxed)),
+            called: at(word.called.load(Ordering::Relaxed)),
         })
     }
 
@@ -312,8 +325,24 @@ impl PathWatch {
 mod tests {
     use super::super::{echo, host::Host};
     use super::*;
+    use crate::device::offload::Offload;
+    use crate::device::sink::TrainSink;
+    use crate::device::udp::SendOutcome;
+    use crate::pipeline::checksum;
+    use crate::telemetry::ledger::Ledger;
+    use crate::worker::tunnels::{Tunnels, Underlay};
+    use crypto::key::PrivateKey;
+    use crypto::limiter::{Limiter, Limits};
+    use crypto::tunnel::Peer;
+    use crypto::wireguard::Endpoint;
     use routing::health::Reason;
+    use routing::packet::Headers;
     use routing::path::Ingress;
+    use std::cell::Cell;
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+    use std::time::SystemTime;
+    use zeroize::Zeroizing;
 
     const MS: Duration = Duration::from_millis(1);
     const SECRET: Secret = Secret([9; 8]);
@@ -338,6 +367,82 @@ mod tests {
         let own = ["10.1.255.4".parse().unwrap()];
         let tags = ((path, SECRET), (now, u64::from(path)));
         PathWatch::new(now, setup, MS * 5000, &own, tags.0, tags.1)
+    }
+
+    /// Counts the initiations that it is given, and answers none.
+    #[derive(Clone, Debug, Default)]
+    struct Silence(Rc<Cell<usize>>);
+
+    impl TrainSink for Silence {
+        fn send_train(&self, _: &SocketAddr, bytes: &[u8], _: usize, _: u8) -> SendOutcome {
+            if bytes.first() == Some(&1) {
+                self.0.set(self.0.get() + 1);
+            }
+            SendOutcome {
+                sent: 1,
+                ..SendOutcome::default()
+            }
+        }
+    }
+
+    /// A worker's tunnel to a site that is dead, with the engine that the program has.
+    struct OneTunnel {
+        tunnels: Tunnels<Endpoint, Silence>,
+        silence: Silence,
+    }
+
+    impl OneTunnel {
+        fn new(started: Instant, word: Arc<TunnelWord>) -> Self {
+            let limiter = Arc::new(Limiter::new(started, Limits::default()).unwrap());
+            let key = PrivateKey::generate().unwrap();
+            let endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
+            let silence = Silence::default();
+            let underlay = Underlay {
+                v4: Some(silence.clone()),
+                v6: None,
+            };
+            let ledger = Arc::new(Ledger::new(8));
+            let mut tunnels = Tunnels::new(endpoint, underlay, ledger, started, true);
+            let peer = Peer {
+                public_key: PrivateKey::generate().unwrap().public_key().0,
+                preshared_key: Zeroizing::default(),
+                endpoint: Some("192.0.2.1:51820".parse().unwrap()),
+                keepalive: None,
+                retry: Some(Duration::from_secs(5)),
+                mtu: 1420,
+            };
+            assert!(tunnels.add(started, PathId(1), &peer, word));
+            tunnels.publish(started);
+            Self { tunnels, silence }
+        }
+
+        /// The end of a round.
+        fn round(&mut self, now: Instant) {
+            self.tunnels.flush(now);
+            self.tunnels.poll(now);
+            assert!(
+                self.tunnels.deadline().is_none_or(|at| at > now),
+                "it spins"
+            );
+        }
+
+        /// One packet for the site.
+        fn send(&mut self, now: Instant) {
+            let mut packet = [0; 28];
+            (packet[0], packet[3], packet[8], packet[9]) = (0x45, 28, 64, 17);
+            packet[12..20].copy_from_slice(&[10, 1, 0, 4, 10, 2, 0, 4]);
+            packet[25] = 8;
+            let sum = checksum::Sum::of(&packet[..20]).checksum();
+            packet[10..12].copy_from_slice(&sum);
+            let headers = Headers::parse(&packet).unwrap();
+            let plain = Offload::default();
+            self.tunnels.send(now, PathId(1), &packet, &headers, &plain);
+            self.round(now);
+        }
+
+        fn initiations(&self) -> usize {
+            self.silence.0.get()
+        }
     }
 
     /// Sends what is due and brings the answers back by `way`, if there is one; then judges.
@@ -390,6 +495,23 @@ mod tests {
         // The other way is fine again, and the silence is this path's own.
         exchange(&mut watch, now + MS * 10_000, None, false);
         assert_eq!(watch.health.state(), State::Down(Reason::ProbeFailed));
+    }
+
+    #[test]
+    fn two_paths_that_are_down_excused_each_other_for_ever() {
+        let now = Instant::now();
+        let mut watch = site(now, 1);
+        exchange(&mut watch, now, Some(0), false);
+        let mut failed = None;
+        for second in 1..60 {
+            let at = now + MS * 1000 * second;
+            exchange(&mut watch, at, None, true);
+            assert!(watch.deadline().is_some_and(|deadline| deadline > at));
+            if watch.health.state() == State::Down(Reason::ProbeFailed) {
+                failed.get_or_insert(second);
+            }
+        }
+        assert_eq!(failed, Some(34), "30 s after the third lost probe");
     }
 
     #[test]
@@ -465,15 +587,35 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_words_times_count_from_the_start() {
+    fn a_dead_site_without_a_probe_goes_down_by_what_its_worker_says() {
         let started = Instant::now();
-        let watch = site(started, 1);
-        assert_eq!(watch.tunnel().unwrap().established, None);
-        let word = watch.setup.tunnel.as_ref().unwrap();
-        word.last_handshake.store(1, Ordering::Relaxed);
-        word.handshaking.store(2501, Ordering::Relaxed);
-        let tunnel = watch.tunnel().unwrap();
-        assert_eq!(tunnel.established, Some(started));
-        assert_eq!(tunnel.handshaking, Some(started + MS * 2500));
+        let mut watch = site(started, 1);
+        watch.probe = None;
+        let word = Arc::clone(watch.setup.tunnel.as_ref().unwrap());
+        let mut worker = OneTunnel::new(started, word);
+        watch.judge(started, |_| false, |_| Usability::Full);
+        assert_eq!(watch.health.state(), State::Idle);
+        // Packets want it all the time, and each begins WireGuard's 90 s anew.
+        let mut down = None;
+        for second in 1..400 {
+            let now = started + MS * 1000 * second;
+            worker.send(now);
+            watch.judge(now, |_| false, |_| Usability::Full);
+            match (watch.health.state(), down) {
+                (State::Down(Reason::HandshakeFailed), None) => down = Some(second),
+                (State::Down(Reason::HandshakeFailed), _) | (State::Idle, None) => {}
+                (state, _) => panic!("{state:?} after {second} s"),
+            }
+        }
+        assert_eq!(down, Some(16), "15 s after the first initiation");
+        // Nothing is sent to a path that is down: it is asked for all the same, now and then.
+        let before = worker.initiations();
+        for second in 400..600 {
+            worker.round(started + MS * 1000 * second);
+        }
+        let tried = worker.initiations() - before;
+        assert!((25..=37).contains(&tried), "{tried} in 200 s");
+        watch.judge(started + MS * 600_000, |_| false, |_| Usability::Full);
+        assert_eq!(watch.health.state(), State::Down(Reason::HandshakeFailed));
     }
 }

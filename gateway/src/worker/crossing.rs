@@ -15,6 +15,7 @@ use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::worker::backlog::Backlog;
 use crate::worker::bell::Bell;
+use crypto::tunnel::Call;
 use routing::packet::Headers;
 use routing::path::PathId;
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub const PARCELS: usize = 64;
 pub const MAX_QUEUED: usize = 32 * 65_536;
 /// Bytes that may be on their way without the queue being called a standing one.
 const TARGET: usize = 4 * 65_536;
+/// Calls on their way from one worker to another. A limiter has let each of them in.
+const CALLS: usize = 64;
 /// Bytes of one parcel: the longest super-packet and a little.
 const PARCEL_BYTES: usize = 66_048;
 /// Packets of one parcel.
@@ -45,11 +48,6 @@ pub enum Cargo {
         /// What is left to do for it.
         offload: Offload,
     },
-    /// A datagram from the underlay that the giver's tunnels do not know.
-    Datagram {
-        /// Who sent it.
-        source: SocketAddr,
-    },
     /// A datagram of a tunnel over a circuit, whose session is the receiver's. It is booked as come in.
     Outer {
         /// The place of the circuit's tunnels in each worker.
@@ -59,6 +57,17 @@ pub enum Cargo {
         /// Traffic class of the packet that it came in.
         class: u8,
     },
+}
+
+/// An initiation that the giver has read, of nobody whom it knows.
+#[derive(Debug)]
+pub struct Handed {
+    /// The place of the circuit that it came over; `None`: it came to the UDP socket.
+    pub place: Option<u8>,
+    /// What it says.
+    pub call: Call,
+    /// Bytes of the datagram, which nobody has booked yet.
+    pub length: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +154,7 @@ impl Parcel {
 struct Lanes {
     full: ArrayQueue<Parcel>,
     empty: ArrayQueue<Parcel>,
+    calls: ArrayQueue<Handed>,
     /// Bytes in `full`, as far as given back.
     queued: AtomicUsize,
 }
@@ -171,6 +181,7 @@ pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
     let lanes = Lanes {
         full: ArrayQueue::new(PARCELS),
         empty: ArrayQueue::new(PARCELS),
+        calls: ArrayQueue::new(CALLS),
         queued: AtomicUsize::new(0),
     };
     for _ in 0..PARCELS {
@@ -231,6 +242,18 @@ impl Exit {
         }
     }
 
+    /// Hands a call on at once; gives it back if the taker has too many.
+    pub fn offer(&self, call: Handed) -> Result<(), Handed> {
+        self.lanes.calls.push(call)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Takes back a call that the other side has not taken, when both have ended.
+    pub fn recall_call(&self) -> Option<Handed> {
+        self.lanes.calls.pop()
+    }
+
     /// Takes back what the other side has not taken, when both have ended.
     pub fn recall(&mut self) -> Option<Parcel> {
         self.open.take().or_else(|| self.lanes.full.pop())
@@ -242,6 +265,12 @@ impl Entrance {
     #[inline]
     pub fn take(&self) -> Option<Parcel> {
         self.lanes.full.pop()
+    }
+
+    /// The next call.
+    #[inline]
+    pub fn take_call(&self) -> Option<Handed> {
+        self.lanes.calls.pop()
     }
 
     /// Gives a parcel back.
@@ -264,8 +293,10 @@ mod tests {
     use super::*;
 
     fn datagram(n: u16) -> Cargo {
-        Cargo::Datagram {
+        Cargo::Outer {
+            place: 0,
             source: SocketAddr::from(([192, 0, 2, 1], n)),
+            class: 0,
         }
     }
 
@@ -280,7 +311,7 @@ mod tests {
         let mut take_all = |entrance: &Entrance| {
             while let Some(mut parcel) = entrance.take() {
                 parcel.for_each(|bytes, cargo| {
-                    let Cargo::Datagram { source } = cargo else {
+                    let Cargo::Outer { source, .. } = cargo else {
                         panic!("{cargo:?}")
                     };
                     arrived.push((source.port(), bytes.to_vec()));

@@ -118,9 +118,11 @@ pub struct TunnelWord {
     pub last_handshake: AtomicU64,
     /// When an authenticated message last came in.
     pub last_received: AtomicU64,
-    /// When the handshake that is now under way was first started: unanswered since then. 0 when none
-    /// is under way (also once the tunnel has given up).
+    /// When the first handshake was started that nobody has answered, also once the tunnel has given up. 0
+    /// when the last one was answered, or none was needed.
     pub handshaking: AtomicU64,
+    /// When the peer's own initiation was answered, while it has not used the session that it asked for.
+    pub called: AtomicU64,
     /// Handshakes completed.
     pub handshakes: AtomicU64,
     /// Whether packets can be sealed now.

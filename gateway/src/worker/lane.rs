@@ -73,12 +73,6 @@ pub fn way(lanes: u8, owner: usize, worker: usize, workers: usize) -> Way {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pulse {
     beats: bool,
-    /// Handshakes so far.
-    handshakes: u64,
-    /// Since when one has been under way that nobody has answered.
-    unanswered: Option<Instant>,
-    /// Nobody has for too long: whatever session there still is leads nowhere.
-    lost: bool,
 }
 
 impl Pulse {
@@ -88,19 +82,13 @@ impl Pulse {
         self.beats
     }
 
-    /// Looks at the engine's word. What has been lost is back with the next completed handshake.
+    /// Looks at the engine's word. If handshakes have gone unanswered for too long, whatever session there still
+    /// is leads nowhere; the next one that is completed ends that.
     pub fn feel(&mut self, now: Instant, status: &Status) {
-        if status.handshakes != self.handshakes {
-            *self = Self {
-                handshakes: status.handshakes,
-                ..Self::default()
-            };
-        }
-        self.unanswered = status.handshaking.map(|_| self.unanswered.unwrap_or(now));
-        self.lost |= self
-            .unanswered
+        let is_lost = status
+            .handshaking
             .is_some_and(|since| now.saturating_duration_since(since) >= UNANSWERED);
-        self.beats = status.has_session && !self.lost;
+        self.beats = status.has_session && !is_lost;
     }
 }
 
@@ -169,19 +157,17 @@ mod tests {
         (status.has_session, status.handshakes) = (true, 1);
         pulse.feel(at(1), &status);
         assert!(pulse.beats());
-        // Each packet that goes out may begin the wait of the engine anew, but not ours.
+        status.handshaking = Some(at(20));
         for seconds in 20..26 {
-            status.handshaking = Some(at(seconds));
             pulse.feel(at(seconds), &status);
             assert!(pulse.beats(), "{seconds}");
         }
         pulse.feel(at(26), &status);
         assert!(!pulse.beats());
-        // The engine gives up; its session is as dead as before.
-        status.handshaking = None;
+        // The engine has given up; its session is as dead as before.
         pulse.feel(at(110), &status);
         assert!(!pulse.beats());
-        status.handshakes = 2;
+        (status.handshakes, status.handshaking) = (2, None);
         pulse.feel(at(111), &status);
         assert!(pulse.beats());
     }

@@ -366,7 +366,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Hands a datagram to the worker that can open it; false if that is this one. The link's sockets share
     /// flows out, not sessions: the receiver index says whose session it is. A handshake's first message has none,
-    /// and goes to the first worker, and from one that does not know the caller to the next.
+    /// and goes to the first worker, which hands it on once it has read it and does not know the caller.
     #[inline]
     fn hand_over(&mut self, outer: (usize, SocketAddr, u8), datagram: &[u8]) -> bool {
         let owner = receiver_index(datagram).map_or(0, |index| usize::from(worker_of(index)));
@@ -414,12 +414,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     return None;
                 }
                 Some((path, inside))
-            }
-            Arrival::Foreign => {
-                if let Some(next) = self.next {
-                    self.cross_outer(next, (place, source, class), datagram);
-                }
-                None
             }
             Arrival::Done => None,
         }

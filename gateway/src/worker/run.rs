@@ -4,7 +4,7 @@
 //! 2. one clock reading and one look at the forwarding state for the whole round
 //! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
 //!    a bound, so that none starves another and no queue grows long; then what other workers have laid out
-//! 4. send what waited for its rate, the open train and the open parcels, run the timers
+//! 4. send what waited for its rate, the open train and the open parcels; then a few handshakes, and the timers
 
 use crate::config::schema::Polling;
 use crate::device::ReceiveError;
@@ -37,6 +37,8 @@ pub const BYTES: usize = SUPER_PACKETS * 65_536;
 /// with the shortest that Linux sends (`tcp_min_snd_mss`), but a virtual machine may say any size: at one byte each,
 /// the bytes alone would let 260,000 datagrams into a round.
 const SEGMENTS: usize = 1_024;
+/// Rounds in a row that leave something in a tunnel's socket until it counts as behind.
+const BEHIND: u32 = 4;
 /// Trains from the underlay that are this long on average, bytes, come few to a round.
 const LONG_TRAIN: usize = 4096;
 /// Bytes that may wait in a tunnel's socket without the queue being called a standing one: two trains.
@@ -115,6 +117,8 @@ pub struct Worker<E> {
     vnet_backlog: Backlog,
     /// As [`TOKEN_UDP`] counts.
     tunnel_backlogs: Vec<Backlog>,
+    /// How many rounds in a row have left something in each socket, in the same order.
+    full_rounds: Vec<u32>,
     link_backlogs: Vec<Backlog>,
     /// The device of the virtual network was deleted: the worker ends.
     vnet_lost: Option<ReceiveError>,
@@ -147,6 +151,7 @@ impl<E: Endpoint> Worker<E> {
         }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
         let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
+        let full_rounds = vec![0; tunnel_backlogs.len()];
         let mut worker = Self {
             switch,
             shared,
@@ -159,6 +164,7 @@ impl<E: Endpoint> Worker<E> {
             rounds: 0,
             vnet_backlog: Backlog::default(),
             tunnel_backlogs,
+            full_rounds,
             link_backlogs,
             vnet_lost: None,
         };
@@ -373,9 +379,18 @@ impl<E: Endpoint> Worker<E> {
             return;
         }
         let tell = backlog.is_due(self.rounds, round.now);
-        let emptied = received < self.batch.limited_to() || socket.queued() < QUEUE_TARGET;
+        let is_full = received >= self.batch.limited_to();
+        let emptied = !is_full || socket.queued() < QUEUE_TARGET;
         backlog.seen(self.rounds, round.now, emptied);
         self.switch.tell = tell;
+        if let Some(rounds) = self.full_rounds.get_mut(index) {
+            *rounds = if is_full { rounds.saturating_add(1) } else { 0 };
+            let both = self.full_rounds.get(place * 2..place * 2 + 2);
+            let behind = both.is_some_and(|both| both.iter().any(|rounds| *rounds >= BEHIND));
+            if let Some(tunnels) = self.switch.tunnels_at(place) {
+                tunnels.set_behind(behind);
+            }
+        }
         let (buffer, trains) = self.batch.split();
         let mut bytes = 0;
         let trains = trains.inspect(|train| bytes += train.len);
@@ -442,6 +457,17 @@ impl<E: Endpoint> Worker<E> {
             privates.for_each(|private| private.tunnels.publish(now));
             self.publish_kernel_drops();
             self.published = now;
+        }
+        self.switch.hand_calls_on();
+        let mut news = false;
+        for tunnels in self.switch.all_tunnels() {
+            news |= tunnels.take_news();
+        }
+        for private in &mut self.switch.privates {
+            news |= private.tunnels.take_news();
+        }
+        if news {
+            self.switch.control.wake();
         }
         next.map(|next| next.saturating_duration_since(now))
     }

@@ -226,11 +226,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 let (path, plaintext) = match arrival {
                     Arrival::Packet(path, plaintext) => (path, plaintext),
                     Arrival::Done => continue,
-                    Arrival::Foreign => {
-                        let datagram = buffer.get(at..end.min(at + train.stride));
-                        self.hand_on(train.source, datagram.unwrap_or_default());
-                        continue;
-                    }
                 };
                 let at = at + (plaintext.as_ptr().addr() - begin);
                 let length = plaintext.len();
@@ -609,6 +604,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             while let Some(mut parcel) = self.entrances.get(index).and_then(Entrance::take) {
                 self.drop_parcel(&mut parcel);
             }
+            while let Some(call) = self.entrances.get(index).and_then(Entrance::take_call) {
+                self.drop_call(DropReason::Shutdown, call.length);
+            }
         }
         for index in 0..self.exits.len() {
             while let Some(mut parcel) = self
@@ -617,6 +615,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 .and_then(|exit| exit.as_mut()?.recall())
             {
                 self.drop_parcel(&mut parcel);
+            }
+            while let Some(call) = self
+                .exits
+                .get(index)
+                .and_then(|exit| exit.as_ref()?.recall_call())
+            {
+                self.drop_call(DropReason::Shutdown, call.length);
             }
         }
         while let Some(FromHost { packet, .. }) = self.host.from_host.pop() {

@@ -6,8 +6,14 @@
 //!    end of the round: sealed in place, one system call
 //! 3. without a session the train waits, bounded in number and time, while the handshake runs
 //!
-//! Inbound: [`Tunnels::receive`] opens one datagram in place; what is inside goes back to the caller. A
-//! handshake from somebody who is not known here may be for another worker's tunnel ([`Arrival::Foreign`]).
+//! Inbound: [`Tunnels::receive`] opens one datagram in place; what is inside goes back to the caller.
+//!
+//! Handshakes: each costs as much as hundreds of packets, and data must not wait behind them. So what is cheap
+//! about them is done as they come, and those that are let in wait, a bounded number, for the end of the round,
+//! which has time for a few ([`Tunnels::poll`]). One from somebody who is not known here may be for another
+//! worker's tunnel ([`Tunnels::take_foreign`]).
+
+mod handshakes;
 
 use crate::device::SendError;
 use crate::device::offload::Offload;
@@ -22,7 +28,10 @@ use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
 use crypto::key::PrivateKey;
 use crypto::train::Train;
-use crypto::tunnel::{Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit};
+use crypto::tunnel::{
+    Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit, is_handshake,
+};
+use handshakes::Handshakes;
 use routing::packet::Headers;
 use routing::path::PathId;
 use routing::reason::DropReason;
@@ -102,9 +111,7 @@ enum FarEnd {
 pub enum Arrival<'a> {
     /// A packet of that path, still with its padding and not yet booked.
     Packet(PathId, &'a mut [u8]),
-    /// A handshake of nobody who is known here, not booked: for the next worker.
-    Foreign,
-    /// The tunnel's own business, or refused; booked.
+    /// The tunnel's own business, or refused; booked, or waiting for the end of the round.
     Done,
 }
 
@@ -158,7 +165,13 @@ pub struct Tunnels<E, U = UdpSocket> {
     /// Trains whose wait is over, to be used again.
     spare: Vec<Train>,
     waiting: usize,
-    deadline: Option<Instant>,
+    handshakes: Handshakes,
+    /// When the first train has waited too long, or before.
+    stale_at: Option<Instant>,
+    /// Something may have changed that others are to be told of at the end of the round.
+    changed: bool,
+    /// Control has something to judge: [`Tunnels::take_news`].
+    news: bool,
     /// When the others are to be told of clients, also if the worker would sleep.
     tell_at: Option<Instant>,
     /// Whether there is another worker who may know whom this one does not.
@@ -188,7 +201,10 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             open_bytes: 0,
             spare: Vec::new(),
             waiting: 0,
-            deadline: None,
+            handshakes: Handshakes::default(),
+            stale_at: None,
+            changed: false,
+            news: false,
             tell_at: None,
             is_last,
         }
@@ -249,7 +265,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             bytes_out: 0,
             client,
         });
-        self.deadline = Some(now);
+        self.changed = true;
         Some(id)
     }
 
@@ -351,7 +367,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         // A session that nobody answers on any more is sealed with too: the engine then waits for an answer,
         // and begins a handshake when there is none.
         let _ = self.seal(now, peer);
-        self.deadline = Some(now);
+        self.changed = true;
     }
 
     /// Lays a packet into its peer's train; `path` must be a tunnel of this worker.
@@ -479,7 +495,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         let to = match sealed {
             Ok(to) => to,
             Err(SealError::NoSession) => {
-                self.deadline = Some(now);
+                // A handshake may have begun.
+                self.changed = true;
                 return false;
             }
             Err(SealError::UnknownPeer) => {
@@ -541,6 +558,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             since: now,
         });
         self.waiting += 1;
+        self.stale_at.get_or_insert(now + MAX_WAIT);
         self.ledger.hold(packets);
     }
 
@@ -587,6 +605,10 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         datagram: &'a mut [u8],
     ) -> Arrival<'a> {
         let length = datagram.len() as u64;
+        if is_handshake(datagram) {
+            self.screen(now, source, datagram);
+            return Arrival::Done;
+        }
         let Self {
             endpoint,
             underlay,
@@ -604,96 +626,117 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 ledger,
             },
         );
-        let peer = match received {
-            Received::Packet { peer, plaintext } => {
-                let Some(Some(site)) = sites.get_mut(usize::from(peer.0)) else {
-                    return Arrival::Done;
-                };
-                site.packets_in += 1;
-                let path = site.path;
-                if let Some((_, sources)) = &site.client {
-                    let Some(bytes) = sources.admit(plaintext) else {
-                        let length = plaintext.len() as u64;
-                        ledger.received(Port::path(path), 1, length);
-                        ledger.dropped(DropReason::SpoofedSource, 1, length);
-                        return Arrival::Done;
-                    };
-                    site.bytes_in += bytes;
-                    self.tell_at.get_or_insert(now + TELL);
-                }
-                if self.waiting > 0 {
-                    self.send_waiting(now, peer);
-                }
-                return Arrival::Packet(path, plaintext);
-            }
-            Received::Keepalive { peer } => Some(peer),
-            Received::Control { peer } => peer,
-            Received::Refused(Refusal::UnknownPeer) if !self.is_last => return Arrival::Foreign,
-            Received::Refused(refusal) => {
-                ledger.received(Port::UNDERLAY, 1, length);
-                ledger.dropped(reason_of(refusal), 1, length);
+        let (peer, plaintext) = match received {
+            Received::Packet { peer, plaintext } => (peer, plaintext),
+            other => {
+                self.settle(now, &other, length);
                 return Arrival::Done;
             }
         };
-        let site = peer.and_then(|peer| sites.get(usize::from(peer.0))?.as_ref());
-        ledger.received(
+        let Some(Some(site)) = sites.get_mut(usize::from(peer.0)) else {
+            return Arrival::Done;
+        };
+        site.packets_in += 1;
+        let path = site.path;
+        if let Some((_, sources)) = &site.client {
+            let Some(bytes) = sources.admit(plaintext) else {
+                let length = plaintext.len() as u64;
+                ledger.received(Port::path(path), 1, length);
+                ledger.dropped(DropReason::SpoofedSource, 1, length);
+                return Arrival::Done;
+            };
+            site.bytes_in += bytes;
+            self.tell_at.get_or_insert(now + TELL);
+        }
+        if self.waiting > 0 {
+            self.send_waiting(now, peer);
+        }
+        Arrival::Packet(path, plaintext)
+    }
+
+    /// Books what was no packet, and sends what has waited for it.
+    fn settle(&mut self, now: Instant, received: &Received<'_>, length: u64) {
+        let peer = match received {
+            Received::Packet { peer, .. } | Received::Keepalive { peer } => Some(*peer),
+            Received::Control { peer } => *peer,
+            Received::Foreign(_) => {
+                self.refuse(DropReason::TunnelUnknownPeer, length);
+                return;
+            }
+            Received::Refused(refusal) => {
+                self.refuse(reason_of(*refusal), length);
+                return;
+            }
+        };
+        let site = peer.and_then(|peer| self.sites.get(usize::from(peer.0))?.as_ref());
+        self.ledger.received(
             site.map_or(Port::UNDERLAY, |site| Port::path(site.path)),
             1,
             length,
         );
-        ledger.sent(Port::LOCAL, 1, length);
-        self.deadline = Some(now);
+        self.ledger.sent(Port::LOCAL, 1, length);
+        self.changed = true;
         if let Some(peer) = peer
             && self.waiting > 0
         {
             self.send_waiting(now, peer);
         }
-        Arrival::Done
     }
 
-    /// When [`Tunnels::poll`] wants to be called at the latest.
+    fn refuse(&self, reason: DropReason, length: u64) {
+        self.ledger.received(Port::UNDERLAY, 1, length);
+        self.ledger.dropped(reason, 1, length);
+    }
+
+    /// When [`Tunnels::poll`] wants to be called at the latest. The engine is asked each time: whatever is
+    /// sent or received may arm one of its timers.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.deadline, self.tell_at].into_iter().flatten().min()
+        let engine = self.endpoint.deadline();
+        [engine, self.handshakes.since(), self.stale_at, self.tell_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Runs what is due: the engine's timers, the end of waits; tells the others how the tunnels are.
+    /// Runs what is due: a few handshakes, the engine's timers, the end of waits; tells the others how the tunnels
+    /// are. Called at the end of every round.
     pub fn poll(&mut self, now: Instant) {
+        self.shake_hands(now);
         if self.tell_at.is_some_and(|at| at <= now) {
             self.publish(now);
         }
-        if self.deadline.is_none_or(|deadline| deadline > now) {
-            return;
-        }
-        let Self {
-            endpoint,
-            underlay,
-            sites,
-            ledger,
-            ..
-        } = self;
-        self.deadline = endpoint.poll(
-            now,
-            &mut Outbox {
+        if self.endpoint.deadline().is_some_and(|at| at <= now) {
+            let Self {
+                endpoint,
                 underlay,
                 sites,
                 ledger,
-            },
-        );
-        if self.waiting > 0 {
-            for peer in 0..self.sites.len() {
-                self.send_waiting(now, PeerId(peer as u16));
-            }
-            self.drop_stale(now);
-            let soon = now + Duration::from_millis(100);
-            self.deadline = Some(self.deadline.map_or(soon, |deadline| deadline.min(soon)));
+                ..
+            } = self;
+            endpoint.poll(
+                now,
+                &mut Outbox {
+                    underlay,
+                    sites,
+                    ledger,
+                },
+            );
+            self.changed = true;
         }
-        self.publish_some(now, |site| site.client.is_none());
-        if !self.by_address.is_empty() {
-            self.tell_at.get_or_insert(now + TELL);
+        if self.stale_at.is_some_and(|at| at <= now) {
+            self.drop_stale(now);
+        }
+        if std::mem::take(&mut self.changed) {
+            self.publish_some(now, |site| site.client.is_none());
+            if !self.by_address.is_empty() {
+                self.tell_at.get_or_insert(now + TELL);
+            }
         }
     }
 
     fn drop_stale(&mut self, now: Instant) {
+        self.stale_at = None;
         for site in self.sites.iter_mut().flatten() {
             while site
                 .waiting
@@ -710,7 +753,16 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 self.waiting -= 1;
                 self.spare.push(waiting.train);
             }
+            let next = site.waiting.front().map(|first| first.since + MAX_WAIT);
+            self.stale_at = [self.stale_at, next].into_iter().flatten().min();
         }
+    }
+
+    /// Whether something has been published since the last call that paths are judged by: control is to be woken,
+    /// which sleeps until it hears of something.
+    #[inline]
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Looks at every tunnel, and writes its [`TunnelWord`].
@@ -736,8 +788,17 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             };
             site.pulse.feel(now, &status);
             let word = &site.word;
-            word.last_handshake
-                .store(since_start(status.last_handshake), Ordering::Relaxed);
+            // What a path is judged by; what has merely grown is read with it.
+            let judged = [
+                (&word.last_handshake, since_start(status.last_handshake)),
+                (&word.handshaking, since_start(status.handshaking)),
+                (&word.called, since_start(status.called)),
+            ];
+            let mut news = word.has_session.load(Ordering::Relaxed) != status.has_session;
+            for (known, is) in judged {
+                news |= known.load(Ordering::Relaxed) != is;
+                known.store(is, Ordering::Relaxed);
+            }
             word.last_received
                 .store(since_start(status.last_received), Ordering::Relaxed);
             word.handshakes.store(status.handshakes, Ordering::Relaxed);
@@ -749,13 +810,17 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             word.bytes_out.store(site.bytes_out, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
+                news = true;
             }
+            // No path stands or falls with one client.
+            self.news |= news && site.client.is_none();
         }
     }
 
     /// Drops everything that still waits, before the worker ends.
     pub fn shut_down(&mut self, now: Instant) {
         self.flush(now);
+        self.drop_handshakes();
         for peer in 0..self.sites.len() {
             self.remove_peer(now, PeerId(peer as u16), DropReason::Shutdown);
         }

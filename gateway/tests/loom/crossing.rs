@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 fn cargo() -> Cargo {
-    Cargo::Datagram {
+    Cargo::Outer {
+        place: 0,
         source: SocketAddr::from(([192, 0, 2, 1], 1)),
+        class: 0,
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! - [`program`]: other programs, in a namespace. [`stage`]: gateways, and questions to them.
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
-//!   [`capture`]: what a wire has carried, read by tshark.
-//! - [`tunnel`], [`changed`], [`clients`], [`sites`], [`rekey`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
+//!   [`capture`]: what a wire has carried, read by tshark. [`tap`]: when a tunnel's datagrams came.
+//! - [`tunnel`], [`changed`], [`clients`], [`sites`], [`rekey`], [`timers`], [`flood`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
 //!   [`trouble`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
@@ -15,6 +15,7 @@ mod bulk;
 mod capture;
 mod changed;
 mod clients;
+mod flood;
 mod lanes;
 mod link;
 mod peer;
@@ -25,6 +26,8 @@ mod resize;
 mod shaping;
 mod sites;
 mod stage;
+mod tap;
+mod timers;
 mod traffic;
 mod trouble;
 mod tunnel;

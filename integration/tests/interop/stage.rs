@@ -110,7 +110,19 @@ impl Stage {
 
     /// Gateway `n` on `host` with this configuration behind `[vnet]`; it does not run yet.
     pub(crate) fn gateway(&self, host: &Arc<Host>, n: u8, vnet: &str, rest: &str) -> Gateway {
-        let socket = self.scratch.path().join(format!("{n}.sock"));
+        self.named_gateway(host, n, &n.to_string(), vnet, rest)
+    }
+
+    /// The same with a name for its files, where a test has several with the same number.
+    pub(crate) fn named_gateway(
+        &self,
+        host: &Arc<Host>,
+        n: u8,
+        name: &str,
+        vnet: &str,
+        rest: &str,
+    ) -> Gateway {
+        let socket = self.scratch.path().join(format!("{name}.sock"));
         let text = format!(
             r#"[vnet]
 name          = "vnet-{n}"
@@ -133,7 +145,7 @@ socket = "{}"
             socket.display(),
             self.control
         );
-        let config = self.scratch.write(&format!("{n}.toml"), &text).unwrap();
+        let config = self.scratch.write(&format!("{name}.toml"), &text).unwrap();
         Gateway::new(
             Arc::clone(host),
             Arc::clone(&self.nursery),

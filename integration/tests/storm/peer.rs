@@ -4,7 +4,7 @@ use crypto::key::{PrivateKey, PublicKey};
 use crypto::limiter::{Limiter, Limits};
 use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use gateway::device::event::Poller;
 use gateway::device::udp::{ReceiveBatch, UdpOptions, UdpSocket};
 use integration::lab::Lab;
@@ -48,17 +48,14 @@ impl Branch {
     fn with(lab: &Lab, key: PrivateKey, socket: UdpSocket) -> Self {
         let now = Instant::now();
         let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
-        let epoch = Epoch {
-            instant: now,
-            calendar: SystemTime::now(),
-        };
-        let mut endpoint = Endpoint::new(key, limiter, 0, epoch);
+        let mut endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
         let public_key: PublicKey = read_key(lab, "gateway").public_key();
         let peer = Peer {
             public_key: public_key.0,
             preshared_key: Zeroizing::new([0; 32]),
             endpoint: GATEWAY.parse().ok(),
             keepalive: None,
+            retry: None,
             mtu: MTU as u16,
         };
         let gateway = endpoint.add_peer(now, &peer).unwrap();

@@ -183,15 +183,51 @@ fn unanswered_handshakes_take_the_tunnel_down_after_fifteen_seconds() {
     assert_eq!(health.update(now + S * 14, tunnel(calling)), None);
     health.update(deadline, tunnel(calling));
     assert_eq!(health.state(), State::Down(Reason::HandshakeFailed));
-    // WireGuard gives up after 90 s: the next packet may try again.
-    let gave_up = Tunnel {
+    // However often packets have begun it anew, and also once WireGuard has given up: nobody answers.
+    health.update(now + S * 300, tunnel(calling));
+    assert_eq!(health.state(), State::Down(Reason::HandshakeFailed));
+    assert_eq!(health.deadline(), None);
+    let back = now + S * 301;
+    let answered = Tunnel {
         handshaking: None,
+        has_session: true,
+        established: Some(back),
+        received: Some(back),
         ..calling
     };
-    health.update(deadline + S, tunnel(gave_up));
+    health.update(back, tunnel(answered));
+    assert_eq!(health.state(), State::Up, "it has never been up before");
+}
+
+#[test]
+fn a_site_that_calls_for_the_first_time_takes_packets_before_control_has_heard_of_its_session() {
+    let (mut health, now) = started();
+    health.update(now, tunnel(Tunnel::default()));
+    let calling = Tunnel {
+        called: Some(now + S),
+        ..Tunnel::default()
+    };
+    health.update(now + S, tunnel(calling));
+    assert_eq!(health.state(), State::Starting);
     assert_eq!(health.usability(), Usability::LastResort);
-    health.update(deadline + S * 6, tunnel(gave_up));
-    assert_eq!(health.state(), State::Idle);
+    // Nobody uses the session: an old call, played once more.
+    assert_eq!(health.deadline(), Some(now + S + CALL_PATIENCE));
+    health.update(now + S * 7, tunnel(calling));
+    assert_eq!(health.state(), State::Down(Reason::NoEndpoint));
+
+    let mut evidence = tunnel(Tunnel {
+        has_session: true,
+        has_endpoint: true,
+        established: Some(now + S * 8),
+        ..Tunnel::default()
+    });
+    evidence.probe = Some(Probed {
+        verdict: Verdict::Unknown,
+        impaired: false,
+        elsewhere: false,
+    });
+    health.update(now + S * 8, evidence);
+    assert_eq!(health.usability(), Usability::LastResort, "not tried yet");
 }
 
 #[test]
@@ -203,6 +239,7 @@ fn a_session_that_still_delivers_outlives_a_failing_rekey() {
         established: Some(now),
         received: Some(now + S * 134),
         handshaking: Some(now + S * 120),
+        ..Tunnel::default()
     };
     health.update(now + S * 135, tunnel(rekeying));
     assert_eq!(health.state(), State::Degraded(Reason::HandshakeFailed));
@@ -321,9 +358,21 @@ fn any_evidence(now: Instant) -> impl Strategy<Value = Evidence> {
         Some(Verdict::Fail),
     ]);
     let instant = move || prop::option::of((0_u32..400).prop_map(move |s| now + S * s));
-    let tunnel = (any::<[bool; 3]>(), instant(), instant(), instant());
+    let tunnel = (
+        any::<[bool; 3]>(),
+        instant(),
+        instant(),
+        instant(),
+        instant(),
+    );
     (interface, neighbor, verdict, any::<bool>(), tunnel).prop_map(
-        |(interface, neighbor, verdict, impaired, (has, established, received, handshaking))| {
+        |(
+            interface,
+            neighbor,
+            verdict,
+            impaired,
+            (has, established, received, handshaking, called),
+        )| {
             Evidence {
                 interface,
                 neighbor,
@@ -333,6 +382,7 @@ fn any_evidence(now: Instant) -> impl Strategy<Value = Evidence> {
                     established,
                     received,
                     handshaking,
+                    called,
                 }),
                 probe: verdict.map(|verdict| Probed {
                     verdict,

@@ -8,7 +8,7 @@ use crate::control::supervisor::RunError;
 use crate::worker::private::{Outlet, Private};
 use crate::worker::tunnels::{Tunnels, Underlay};
 use crypto::limiter::Limiter;
-use crypto::wireguard::{Endpoint, Epoch};
+use crypto::wireguard::Endpoint;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -36,12 +36,13 @@ pub(super) fn privates(
             v4: outlet(true),
             v6: outlet(false),
         };
-        let epoch = Epoch {
-            instant: started,
-            calendar: SystemTime::now(),
-        };
         let number = seat.number as u8;
-        let endpoint = Endpoint::new(private_key(keys)?, Arc::clone(limiter), number, epoch);
+        let endpoint = Endpoint::new(
+            private_key(keys)?,
+            Arc::clone(limiter),
+            number,
+            Arc::new(SystemTime::now),
+        );
         let (ledger, is_last) = (Arc::clone(&seat.ledger), seat.is_last());
         let tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
         privates.push(Private {

@@ -3,13 +3,11 @@
 use super::{Packet, Round, Switch, Way};
 use crate::device::sink::Devices;
 use crate::telemetry::ledger::Port;
-use crate::worker::crossing::{Cargo, PARCELS, Parcel};
+use crate::worker::crossing::{Cargo, Entrance, Handed, PARCELS, Parcel};
 use crate::worker::link::Tally;
-use crate::worker::tunnels::Arrival;
 use crypto::tunnel::Endpoint;
 use routing::path::PathId;
 use routing::reason::DropReason;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 impl<E: Endpoint, D: Devices> Switch<E, D> {
@@ -29,18 +27,44 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// Offers a handshake of nobody who is known here to the next worker, which books it.
-    #[cold]
-    pub fn hand_on(&mut self, source: SocketAddr, datagram: &[u8]) {
-        let next = self.next.and_then(|next| self.exits.get_mut(next));
-        if !next
-            .and_then(Option::as_mut)
-            .is_some_and(|exit| exit.lay(datagram, Cargo::Datagram { source }))
-        {
-            let length = datagram.len() as u64;
-            self.ledger.received(Port::UNDERLAY, 1, length);
-            self.ledger.dropped(DropReason::HandoverFull, 1, length);
+    /// Offers calls of nobody who is known here to the next worker, which answers and books them.
+    #[inline]
+    pub fn hand_calls_on(&mut self) {
+        while let Some((call, length)) = self.tunnels.take_foreign() {
+            self.hand_on(Handed {
+                place: None,
+                call,
+                length,
+            });
         }
+        for place in 0..self.privates.len() {
+            while let Some(private) = self.privates.get_mut(place)
+                && let Some((call, length)) = private.tunnels.take_foreign()
+            {
+                self.hand_on(Handed {
+                    place: Some(place as u8),
+                    call,
+                    length,
+                });
+            }
+        }
+    }
+
+    #[cold]
+    fn hand_on(&self, call: Handed) {
+        let exit = self.next.and_then(|next| self.exits.get(next)?.as_ref());
+        let refused = match exit {
+            Some(exit) => exit.offer(call).err(),
+            None => Some(call),
+        };
+        if let Some(Handed { length, .. }) = refused {
+            self.drop_call(DropReason::HandoverFull, length);
+        }
+    }
+
+    pub(super) fn drop_call(&self, reason: DropReason, length: u64) {
+        self.ledger.received(Port::UNDERLAY, 1, length);
+        self.ledger.dropped(reason, 1, length);
     }
 
     /// Sends every parcel that is open. Called at the end of every round, which has this number.
@@ -58,6 +82,24 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     pub fn take_parcels(&mut self, round: Round<'_>) -> bool {
         let mut some = false;
         for index in 0..self.entrances.len() {
+            while let Some(Handed {
+                place,
+                call,
+                length,
+            }) = self.entrances.get(index).and_then(Entrance::take_call)
+            {
+                some = true;
+                let taken = match place {
+                    None => self.tunnels.take_call(round.now, call, length),
+                    Some(place) => match self.privates.get_mut(usize::from(place)) {
+                        Some(private) => private.tunnels.take_call(round.now, call, length),
+                        None => false,
+                    },
+                };
+                if !taken {
+                    self.drop_call(DropReason::TunnelHandshakeRate, length);
+                }
+            }
             // As many as there are now: what comes meanwhile waits for the next round.
             for _ in 0..PARCELS {
                 let Some(entrance) = self.entrances.get(index) else {
@@ -132,13 +174,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 }
             }
             Cargo::Outer { .. } => {}
-            Cargo::Datagram { source } => {
-                match self.tunnels.receive(round.now, *source, bytes) {
-                    Arrival::Foreign => self.hand_on(*source, bytes),
-                    // A handshake carries no packet.
-                    Arrival::Packet(..) | Arrival::Done => {}
-                }
-            }
         }
     }
 
@@ -152,7 +187,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     self.ledger.release(tally.packets);
                     tally
                 }
-                Cargo::Datagram { .. } | Cargo::Outer { .. } => {
+                Cargo::Outer { .. } => {
                     let length = bytes.len() as u64;
                     self.ledger.received(Port::UNDERLAY, 1, length);
                     Tally {
