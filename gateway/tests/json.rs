@@ -156,10 +156,6 @@ fn running(printed: &mut Printed) {
                 ..HostStatus::default()
             },
             events: vec![Event::default()],
-            host: HostStatus {
-                problems: vec![HostProblem::default()],
-                ..HostStatus::default()
-            },
             ..Status::default()
         },
     );
