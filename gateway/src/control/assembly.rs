@@ -26,7 +26,7 @@ use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::flow::FlowLimits;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
-use crate::pipeline::process::{Forwarding, Side};
+use crate::pipeline::process::{Carried, Forwarding, Side};
 use crate::pipeline::shape;
 use crate::telemetry::hits::Hits;
 use crate::worker::bell::Bell;
@@ -56,7 +56,7 @@ mod private;
 /// Flows that a worker remembers the decision of; more only cost a decision each.
 const FLOWS: usize = 65_536;
 /// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
-pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
+const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
 /// What a link's parts share.
 #[derive(Clone, Debug)]
@@ -263,7 +263,7 @@ impl Parts {
             }
             side(mtu, fragments, &parts.address)
         });
-        Forwarding {
+        let forwarding = Forwarding {
             snapshot: Arc::clone(&plan.snapshot),
             vnet: side(
                 config.vnet.mtu,
@@ -271,10 +271,13 @@ impl Parts {
                 &config.vnet.address,
             ),
             paths: paths.collect(),
+            carried: carried(config, plan),
             limits,
             flows,
             hits,
-        }
+        };
+        forwarding.fit_carried();
+        forwarding
     }
 
     /// All ports of one worker.
@@ -494,8 +497,30 @@ type Ports = (
     Vec<Private<Endpoint>>,
 );
 
+/// The tunnels over circuits, with the links of those.
+pub(crate) fn carried(config: &Config, plan: &Plan) -> Box<[Carried]> {
+    let own_v6 = config.vnet.address.iter().any(|own| own.addr().is_ipv6());
+    let carried = plan.live().filter_map(|path| {
+        let over = path.over?;
+        let links = plan.live().filter(|link| {
+            let owner = plan.snapshot.path(link.id).map(|known| known.owner);
+            matches!(link.origin, Origin::Link { .. }) && owner == Some(over)
+        });
+        // Who only calls may call by either family.
+        let endpoint = site_of(config, path)?.endpoint;
+        let v6 = endpoint.map_or(own_v6, |to| to.is_ipv6());
+        Some(Carried {
+            path: path.id,
+            links: links.map(|link| link.id).collect(),
+            mtu: tunnel_mtu(config, path),
+            overhead: if v6 { 80 } else { 60 },
+        })
+    });
+    carried.collect()
+}
+
 /// MTU of the tunnel of a path, bytes of the inner packet.
-fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
+pub(crate) fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
     match (&config.vpn, site_of(config, path)) {
         (Some(vpn), Some(site)) => vpn.mtu_of(site),
         (Some(vpn), None) => vpn.mtu,

@@ -338,7 +338,9 @@ pub(crate) fn tunnels(
             lanes: (0..).zip(parts.lanes(path.id)).map(lane).collect(),
             public_key: BASE64.encode(site.public_key),
             endpoint: word.endpoint.load().as_deref().copied(),
+            local: word.local.load().as_deref().copied(),
             over: site.over.clone(),
+            fragmented_packets: fragmented(parts.lanes(path.id)),
             last_handshake_seconds: handshake_age(word, started),
             handshakes: word.handshakes.load(Ordering::Relaxed),
             state,
@@ -353,6 +355,12 @@ pub(crate) fn tunnels(
         })
     };
     plan.live().filter_map(tunnel).collect()
+}
+
+/// Datagrams of a tunnel that went in fragments, so far.
+fn fragmented(lanes: &[Arc<TunnelWord>]) -> u64 {
+    let of = |word: &Arc<TunnelWord>| word.fragmented.load(Ordering::Relaxed);
+    lanes.iter().map(of).sum()
 }
 
 /// The point-to-site clients, by name.

@@ -275,6 +275,10 @@ impl Effects for DataPlane {
                 && side.mtu.swap(mtu, Ordering::Relaxed) != mtu
             {
                 tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
+                for (tunnel, mtu) in forwarding.fit_carried() {
+                    let number = tunnel.0;
+                    tracing::info!(path = number, mtu, "MTU of a tunnel over this circuit");
+                }
                 if let Some(warning) =
                     warning.filter(|_| mtu < forwarding.vnet.mtu.load(Ordering::Relaxed))
                 {

@@ -17,7 +17,7 @@ use crate::worker::backlog::Backlog;
 use crate::worker::bell::Bell;
 use routing::packet::Headers;
 use routing::path::PathId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,6 +49,8 @@ pub enum Cargo {
     Datagram {
         /// Who sent it.
         source: SocketAddr,
+        /// The address of this machine that it was sent to.
+        local: Option<IpAddr>,
     },
     /// A datagram of a tunnel over a circuit, whose session is the receiver's. It is booked as come in.
     Outer {
@@ -266,6 +268,7 @@ mod tests {
     fn datagram(n: u16) -> Cargo {
         Cargo::Datagram {
             source: SocketAddr::from(([192, 0, 2, 1], n)),
+            local: None,
         }
     }
 
@@ -280,7 +283,7 @@ mod tests {
         let mut take_all = |entrance: &Entrance| {
             while let Some(mut parcel) = entrance.take() {
                 parcel.for_each(|bytes, cargo| {
-                    let Cargo::Datagram { source } = cargo else {
+                    let Cargo::Datagram { source, .. } = cargo else {
                         panic!("{cargo:?}")
                     };
                     arrived.push((source.port(), bytes.to_vec()));

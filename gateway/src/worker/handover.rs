@@ -6,7 +6,7 @@ use crate::worker::change::Order;
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -126,6 +126,10 @@ pub struct TunnelWord {
     pub has_session: AtomicBool,
     /// Where the peer is reached.
     pub endpoint: ArcSwapOption<SocketAddr>,
+    /// Where it is reached from: the address of this machine that its datagrams come to.
+    pub local: ArcSwapOption<IpAddr>,
+    /// Datagrams that were too long for the route, and went in fragments.
+    pub fragmented: AtomicU64,
     /// IP packets that came in through it.
     pub packets_in: AtomicU64,
     /// Their bytes; of clients only.

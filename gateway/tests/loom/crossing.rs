@@ -12,6 +12,7 @@ use std::sync::Arc;
 fn cargo() -> Cargo {
     Cargo::Datagram {
         source: SocketAddr::from(([192, 0, 2, 1], 1)),
+        local: None,
     }
 }
 

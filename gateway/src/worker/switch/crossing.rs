@@ -9,7 +9,7 @@ use crate::worker::tunnels::Arrival;
 use crypto::tunnel::Endpoint;
 use routing::path::PathId;
 use routing::reason::DropReason;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 impl<E: Endpoint, D: Devices> Switch<E, D> {
@@ -31,11 +31,16 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Offers a handshake of nobody who is known here to the next worker, which books it.
     #[cold]
-    pub fn hand_on(&mut self, source: SocketAddr, datagram: &[u8]) {
+    pub fn hand_on(
+        &mut self,
+        (source, local): (SocketAddr, Option<IpAddr>),
+        datagram: &[u8],
+    ) {
+        let cargo = Cargo::Datagram { source, local };
         let next = self.next.and_then(|next| self.exits.get_mut(next));
         if !next
             .and_then(Option::as_mut)
-            .is_some_and(|exit| exit.lay(datagram, Cargo::Datagram { source }))
+            .is_some_and(|exit| exit.lay(datagram, cargo))
         {
             let length = datagram.len() as u64;
             self.ledger.received(Port::UNDERLAY, 1, length);
@@ -132,9 +137,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 }
             }
             Cargo::Outer { .. } => {}
-            Cargo::Datagram { source } => {
-                match self.tunnels.receive(round.now, *source, bytes) {
-                    Arrival::Foreign => self.hand_on(*source, bytes),
+            Cargo::Datagram { source, local } => {
+                let ends = (*source, *local);
+                match self.tunnels.receive(round.now, ends, bytes) {
+                    Arrival::Foreign => self.hand_on(ends, bytes),
                     // A handshake carries no packet.
                     Arrival::Packet(..) | Arrival::Done => {}
                 }

@@ -1,0 +1,331 @@
+//! The underlay is not ours: narrower than it should be, with several addresses. Each script runs with vng on the
+//! near side, and with wireguard-go in its place.
+//!
+//! ```text
+//!   near 192.0.2.1, 2001:db8::1 -- eth0 ---- eth0 -- router -- eth1 ---- eth0 -- far 198.51.100.2, 2001:db8:2::2
+//! ```
+
+use crate::peer::Kind;
+use crate::program::{Background, present};
+use crate::stage::{Family, PATIENCE, Stage, host_address};
+use crypto::key::PrivateKey;
+use integration::gateway::Gateway;
+use integration::host::{Host, connect};
+use integration::peer::{self, End};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of each transfer: many windows.
+const BYTES: usize = 300_000;
+/// How long a transfer may stand still before it has failed.
+const STALL: Duration = Duration::from_secs(8);
+
+/// Who is on the near side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Near {
+    Vng,
+    Reference,
+}
+
+/// Where it is narrow.
+#[derive(Clone, Copy, Debug)]
+struct Narrow {
+    what: &'static str,
+    over: Family,
+    /// MTU between near and router, and between router and far.
+    links: [u32; 2],
+}
+
+const NARROW: [Narrow; 4] = [
+    Narrow {
+        what: "a link of 1479",
+        over: Family::V4,
+        links: [1_479, 1_500],
+    },
+    Narrow {
+        what: "a router of 1400 in the middle",
+        over: Family::V4,
+        links: [1_500, 1_400],
+    },
+    Narrow {
+        what: "an IPv6 endpoint over 1492",
+        over: Family::V6,
+        links: [1_492, 1_500],
+    },
+    Narrow {
+        what: "an IPv6 router of 1400 in the middle",
+        over: Family::V6,
+        links: [1_500, 1_400],
+    },
+];
+
+/// Near, router and far.
+struct Underlay {
+    hosts: [Arc<Host>; 3],
+}
+
+impl Underlay {
+    fn new(links: [u32; 2]) -> Self {
+        let hosts = ["near", "router", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
+        let [near, router, far] = &hosts;
+        connect((near, "eth0"), (router, "eth0")).unwrap();
+        connect((router, "eth1"), (far, "eth0")).unwrap();
+        router.forward().unwrap();
+        for (host, link, mtu) in [
+            (near, "eth0", links[0]),
+            (router, "eth0", links[0]),
+            (router, "eth1", links[1]),
+            (far, "eth0", links[1]),
+        ] {
+            host.configure(|netlink| netlink.set_mtu(link, mtu)).unwrap();
+        }
+        for (host, link, addresses) in [
+            (near, "eth0", ["192.0.2.1/24", "2001:db8::1/64"]),
+            (router, "eth0", ["192.0.2.254/24", "2001:db8::fe/64"]),
+            (router, "eth1", ["198.51.100.254/24", "2001:db8:2::fe/64"]),
+            (far, "eth0", ["198.51.100.2/24", "2001:db8:2::2/64"]),
+        ] {
+            host.address(link, &addresses).unwrap();
+        }
+        near.route("198.51.100.0/24", "192.0.2.254").unwrap();
+        near.route("2001:db8:2::/64", "2001:db8::fe").unwrap();
+        far.route("192.0.2.0/24", "198.51.100.254").unwrap();
+        far.route("2001:db8::/64", "2001:db8:2::fe").unwrap();
+        for there in ["198.51.100.2", "2001:db8:2::2"] {
+            assert!(near.reaches(there.parse().unwrap(), PATIENCE).unwrap());
+        }
+        Self { hosts }
+    }
+
+    fn near(&self) -> &Arc<Host> {
+        &self.hosts[0]
+    }
+
+    fn far(&self) -> &Arc<Host> {
+        &self.hosts[2]
+    }
+}
+
+/// Both ends of a tunnel through an underlay; the far one is wireguard-go.
+struct Ends {
+    gateway: Option<Gateway>,
+    _near: Option<Background>,
+    _far: Background,
+}
+
+/// What is different from a plain tunnel.
+#[derive(Clone, Copy, Default)]
+struct Setup<'a> {
+    /// More lines of `[vpn]` of the near side.
+    vpn: &'a str,
+    /// Where the far side finds the near one.
+    called: Option<&'a str>,
+    /// The far side calls: the near one does not know where it is.
+    waits: bool,
+}
+
+fn start(stage: &Stage, underlay: &Underlay, near: Near, over: Family, setup: Setup<'_>) -> Ends {
+    let [ours, theirs] = [(); 2].map(|()| PrivateKey::generate().unwrap());
+    let far_at = over.of(["198.51.100.2:51820", "[2001:db8:2::2]:51820"]);
+    let near_at = setup
+        .called
+        .unwrap_or_else(|| over.of(["192.0.2.1:51820", "[2001:db8::1]:51820"]));
+    let (mut gateway, mut reference) = (None, None);
+    match near {
+        Near::Vng => {
+            let mut text = stage.vpn_table(1, &ours, setup.vpn);
+            writeln!(text, "[[vpn.site]]\nname = \"site-2\"").unwrap();
+            writeln!(text, "public_key = \"{}\"", theirs.public_key()).unwrap();
+            if !setup.waits {
+                writeln!(text, "endpoint = \"{far_at}\"").unwrap();
+            }
+            writeln!(text, "prefixes = [\"10.2.0.0/16\", \"fd00:2::/48\"]").unwrap();
+            let mut vng = stage.gateway(underlay.near(), 1, "", &text);
+            vng.start().unwrap();
+            gateway = Some(vng);
+        }
+        Near::Reference => {
+            let end = End {
+                name: "near",
+                key: &ours,
+                other: &theirs.public_key(),
+                preshared: None,
+                endpoint: far_at,
+                addresses: ["10.1.0.4/16", "fd00:1::4/48"],
+                prefixes: ["10.2.0.0/16", "fd00:2::/48"],
+            };
+            let host = underlay.near();
+            let command = peer::WIREGUARD_GO;
+            reference = Some(
+                peer::start(&stage.nursery, host, &stage.scratch, command, &end).unwrap(),
+            );
+        }
+    }
+    let end = End {
+        name: "far",
+        key: &theirs,
+        other: &ours.public_key(),
+        preshared: None,
+        endpoint: near_at,
+        addresses: ["10.2.0.4/16", "fd00:2::4/48"],
+        prefixes: ["10.1.0.0/16", "fd00:1::/48"],
+    };
+    let far = underlay.far();
+    let far = peer::start(&stage.nursery, far, &stage.scratch, peer::WIREGUARD_GO, &end).unwrap();
+    Ends {
+        gateway,
+        _near: reference,
+        _far: far,
+    }
+}
+
+/// Sends bytes over TCP; how many arrived before the transfer was over or stood still.
+fn transfer(from: &Host, to: &Host, at: IpAddr) -> usize {
+    let listener = to.run(|| TcpListener::bind((at, 0)).unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let sent = from.run(|| {
+                let mut stream = TcpStream::connect_timeout(&at, STALL)?;
+                stream.set_write_timeout(Some(STALL))?;
+                stream.write_all(&vec![7; BYTES])
+            });
+            let _ = sent.unwrap();
+        });
+        listener.set_nonblocking(true).unwrap();
+        let begun = std::time::Instant::now();
+        let mut stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) if begun.elapsed() > STALL => return 0,
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(STALL)).unwrap();
+        let (mut arrived, mut buffer) = (0, vec![0; 65_536]);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            arrived += length;
+        }
+        arrived
+    })
+}
+
+/// What passes through a tunnel: bytes of TCP each way, and answers to pings as long as the tunnel takes.
+fn passes(near: &Host, far: &Host) -> [usize; 3] {
+    let [a, b] = [1, 2].map(|n| host_address(n, Family::V4));
+    assert!(near.reaches(b, PATIENCE).unwrap(), "{b} is not reached");
+    let pings = near.ping(b, 5, 1_420 - 28, PATIENCE).unwrap();
+    [
+        transfer(near, far, b),
+        transfer(far, near, a),
+        pings.received as usize,
+    ]
+}
+
+#[test]
+fn what_passes_a_narrow_underlay_with_wireguard_go_passes_with_vng() {
+    if !present(&Kind::WireguardGo.programs()) {
+        return;
+    }
+    let stage = Stage::new();
+    let stage = &stage;
+    let whole = [BYTES, BYTES, 5];
+    let mut found = Vec::new();
+    // All wait for each other's timers more than they compute.
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        for narrow in NARROW {
+            for near in [Near::Vng, Near::Reference] {
+                running.push(scope.spawn(move || {
+                    let stage = stage.beside();
+                    let underlay = Underlay::new(narrow.links);
+                    let setup = Setup::default();
+                    let ends = start(&stage, &underlay, near, narrow.over, setup);
+                    let passed = passes(underlay.near(), underlay.far());
+                    let shown = ends.gateway.as_ref().map(|vng| {
+                        let tunnels = stage.show(vng, "tunnels");
+                        (tunnels, vng.log())
+                    });
+                    (narrow, near, passed, shown)
+                }));
+            }
+        }
+        found.extend(running.into_iter().map(|run| run.join().unwrap()));
+    });
+    for (narrow, near, passed, _) in &found {
+        println!("{}, {near:?}: {passed:?}", narrow.what);
+    }
+    for (narrow, near, passed, shown) in found {
+        let of = format!("{}, {near:?}: {shown:#?}", narrow.what);
+        assert_eq!(passed, whole, "{of}");
+    }
+}
+
+/// An address that the machine has beside its first, which is the one that is called.
+#[test]
+fn answers_leave_from_the_address_that_was_called() {
+    if !present(&Kind::WireguardGo.programs()) {
+        return;
+    }
+    let stage = Stage::new();
+    let stage = &stage;
+    let cases = [
+        ("a second address", Family::V4, "eth0", "192.0.2.77/24"),
+        ("an address on lo", Family::V4, "lo", "192.0.2.78/32"),
+        ("a second IPv6 address", Family::V6, "eth0", "2001:db8::77/64"),
+    ];
+    std::thread::scope(|scope| {
+        for (what, over, link, address) in cases {
+            for near in [Near::Vng, Near::Reference] {
+                scope.spawn(move || {
+                    let stage = stage.beside();
+                    let underlay = Underlay::new([1_500; 2]);
+                    underlay.near().address(link, &[address]).unwrap();
+                    let called = address.split('/').next().unwrap();
+                    // The router, which is asked who has it on the link, is told.
+                    if link == "lo" {
+                        let router = &underlay.hosts[1];
+                        router.route(address, "192.0.2.1").unwrap();
+                    }
+                    let at = match over {
+                        Family::V4 => format!("{called}:51820"),
+                        Family::V6 => format!("[{called}]:51820"),
+                    };
+                    let setup = Setup {
+                        called: Some(&at),
+                        waits: near == Near::Vng,
+                        ..Setup::default()
+                    };
+                    let ends = start(&stage, &underlay, near, over, setup);
+                    let (near_host, far) = (underlay.near(), underlay.far());
+                    // The far side calls. A stateful firewall would let in only what comes from where it called.
+                    let there = host_address(1, Family::V4);
+                    assert!(far.reaches(there, PATIENCE).unwrap(), "{what}, {near:?}");
+                    let pings = near_host.ping(host_address(2, Family::V4), 3, 56, PATIENCE);
+                    assert_eq!(pings.unwrap().received, 3, "{what}, {near:?}");
+                    if let Some(vng) = &ends.gateway {
+                        let tunnels = stage.show(vng, "tunnels");
+                        assert_eq!(tunnels[0]["local"], Value::from(called), "{tunnels:#}");
+                    }
+                    // wireguard-go roams to where an answer came from: it shows what that was.
+                    let endpoint = far_endpoint(&stage, &ends, far);
+                    assert_eq!(endpoint, at, "{what}, {near:?}");
+                });
+            }
+        }
+    });
+}
+
+/// Where wireguard-go on the far side has last heard the near one.
+fn far_endpoint(stage: &Stage, ends: &Ends, far: &Arc<Host>) -> String {
+    let mounts = format!("--mount=/proc/{}/ns/mnt", ends._far.pid());
+    let words = ["nsenter", &mounts, "wg", "show", "wg0", "endpoints"];
+    let shown = crate::program::run(stage, far, PATIENCE, &words);
+    let line = shown.out.lines().next().unwrap_or_default();
+    line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+}
