@@ -142,6 +142,9 @@ pub trait Endpoint {
     /// latest; calling earlier is harmless.
     fn poll(&mut self, now: Instant, out: &mut dyn Transmit) -> Option<Instant>;
 
+    /// Sends what is for `peer` to this address from now on, until it is heard from another.
+    fn set_endpoint(&mut self, peer: PeerId, endpoint: SocketAddr);
+
     /// What `peer` looks like now.
     fn status(&self, peer: PeerId) -> Option<Status>;
 }

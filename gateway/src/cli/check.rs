@@ -241,14 +241,20 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
     }
     if let Some(vpn) = &config.vpn {
         rows.push(InterfaceRow {
-            name: format!("UDP port {}", vpn.listen_port),
+            name: match vpn.listen_port {
+                0 => "UDP port of the kernel's choice".to_owned(),
+                port => format!("UDP port {port}"),
+            },
             kind: "WireGuard",
             mtu: Some(vpn.mtu),
             vlan: Vec::new(),
             mac: None,
             offload: vpn.offload,
-            address: Vec::new(),
-            purpose: "tunnels".to_owned(),
+            address: vpn.bind_address.iter().copied().map(IpNet::from).collect(),
+            purpose: match &vpn.interface {
+                Some(interface) => format!("tunnels by {interface}"),
+                None => "tunnels".to_owned(),
+            },
         });
     }
     rows
@@ -289,7 +295,7 @@ fn paths(config: &Config) -> Vec<PathRow> {
         }
     }
     for site in config.vpn.iter().flat_map(|vpn| &vpn.sites) {
-        let endpoint = site.endpoint.map(|endpoint| endpoint.to_string());
+        let endpoint = site.place();
         rows.push(PathRow {
             name: site.name.clone(),
             kind: "Vpn",

@@ -21,7 +21,7 @@ use crate::device::interface::Interface;
 use crate::device::netlink::{Netlink, Route, Via};
 use crate::device::steering::{FlowProgram, NetworkAt};
 use crate::device::tun::{Tun, TunQueue};
-use crate::device::udp::{UdpOptions, UdpSocket};
+use crate::device::udp::{InterfaceName, UdpOptions, UdpSocket};
 use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::flow::FlowLimits;
@@ -30,6 +30,7 @@ use crate::pipeline::process::{Carried, Forwarding, Side};
 use crate::pipeline::shape;
 use crate::telemetry::hits::Hits;
 use crate::worker::bell::Bell;
+use crate::worker::change::Change;
 use crate::worker::clients::ByAddress;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
@@ -202,6 +203,20 @@ impl Parts {
             Steps::between(old, &self.tunnels, config.vpn.as_ref(), place)
         };
         (0..workers).map(steps).collect()
+    }
+
+    /// What each worker has to do for a site that is somewhere else.
+    pub(crate) fn moved(&self, path: PathId, to: SocketAddr, workers: usize) -> Vec<Vec<Change>> {
+        let changes = |worker| {
+            let place = Place {
+                worker,
+                workers,
+                most_lanes: self.most_lanes,
+                underlays: &self.underlays,
+            };
+            self.tunnels.moved(path, to, place)
+        };
+        (0..workers).map(changes).collect()
     }
 
     /// Keeps the kernel's own stack out of untagged links that use the interface's MAC address, until the
@@ -588,16 +603,24 @@ pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
 fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
     let shared = lane == 0 && seat.count > 1;
     let port = vpn.listen_port.saturating_add(u16::from(lane));
+    let interface = vpn.interface.as_deref();
     let options = UdpOptions {
         offload: vpn.offload,
         reuse_port: shared,
+        path_mtu_discovery: vpn.path_mtu_discovery,
+        interface: interface.and_then(InterfaceName::new),
+        mark: vpn.fwmark,
         ..UdpOptions::default()
     };
     let bind = |address: IpAddr| -> Result<UdpSocket, DeviceError> {
         let address = SocketAddr::new(address, port);
         if shared && seat.number == 0 {
             // A port that is shared among workers could be shared with another program too, unnoticed.
-            UdpSocket::bind(address, UdpOptions::default())?;
+            let alone = UdpOptions {
+                reuse_port: false,
+                ..options
+            };
+            UdpSocket::bind(address, alone)?;
         }
         let socket = UdpSocket::bind(address, options)?;
         if shared && seat.number == 0 {
@@ -605,8 +628,20 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
         }
         Ok(socket)
     };
-    let v4 =
-        bind(Ipv4Addr::UNSPECIFIED.into()).map_err(|error| RunError::System(error.to_string()))?;
+    let own = |v4: bool| {
+        let mut own = vpn.bind_address.iter();
+        own.find(|own| own.is_ipv4() == v4).copied()
+    };
+    let failed = |error: DeviceError| RunError::System(error.to_string());
+    if !vpn.bind_address.is_empty() {
+        // Of these addresses each must be there, and a family without one is not used.
+        let bind = |address: Option<IpAddr>| address.map(bind).transpose().map_err(failed);
+        return Ok(Underlay {
+            v4: bind(own(true))?,
+            v6: bind(own(false))?,
+        });
+    }
+    let v4 = bind(Ipv4Addr::UNSPECIFIED.into()).map_err(failed)?;
     let v6 = match bind(Ipv6Addr::UNSPECIFIED.into()) {
         Ok(socket) => Some(socket),
         Err(error)
@@ -615,7 +650,7 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
                 .iter()
                 .any(|site| site.endpoint.is_some_and(|to| to.is_ipv6())) =>
         {
-            return Err(RunError::System(error.to_string()));
+            return Err(failed(error));
         }
         Err(error) => {
             tracing::warn!(%error, "no tunnels over IPv6");

@@ -311,7 +311,7 @@ pub(crate) fn tunnels(
     parts: &Parts,
     views: &[PathView],
     totals: &Totals,
-    started: Instant,
+    (mtus, started): (&[u16], Instant),
 ) -> Vec<TunnelView> {
     let (_, rates) = limit::vpn(config);
     let port = config.vpn.as_ref().map_or(0, |vpn| vpn.listen_port);
@@ -340,6 +340,8 @@ pub(crate) fn tunnels(
             endpoint: word.endpoint.load().as_deref().copied(),
             local: word.local.load().as_deref().copied(),
             over: site.over.clone(),
+            mtu: mtus.get(usize::from(path.id.0)).copied(),
+            path_mtu: Some(word.path_mtu.load(Ordering::Relaxed)).filter(|&mtu| mtu > 0),
             fragmented_packets: fragmented(parts.lanes(path.id)),
             last_handshake_seconds: handshake_age(word, started),
             handshakes: word.handshakes.load(Ordering::Relaxed),
@@ -527,11 +529,14 @@ pub fn needs_restart(
                 vpn.listen_port,
                 vpn.mtu,
                 vpn.offload,
+                vpn.bind_address.clone(),
+                vpn.interface.clone(),
+                (vpn.fwmark, vpn.path_mtu_discovery),
             )
         })
     };
     check(
-        "vpn.private_key_file, listen_port, mtu or offload",
+        "vpn.private_key_file, listen_port, bind_address, interface, fwmark, mtu, path_mtu_discovery or offload",
         vpn(old) == vpn(new),
     );
     lines

@@ -8,6 +8,7 @@
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them
+//! - [`underlay`]: names of far ends, and how wide the routes to them are
 //! - [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
 //! - [`api`], [`client`]: the control socket
 
@@ -40,6 +41,7 @@ pub mod run;
 mod running;
 pub mod supervisor;
 mod tunnels;
+pub(crate) mod underlay;
 mod usage;
 pub mod view;
 pub mod watch;

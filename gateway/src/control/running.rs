@@ -10,10 +10,11 @@ use crate::control::describe;
 use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
 use crate::control::limit;
-use crate::control::plan::{PathPlan, Plan};
+use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::resize;
 use crate::control::run::ControlHandle;
 use crate::control::tunnels;
+use crate::control::underlay::{Terms, Watched};
 use crate::control::usage;
 use crate::control::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView,
@@ -22,11 +23,14 @@ use crate::control::view::{
 };
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
-use crate::pipeline::process::Forwarding;
+use crate::device::udp::{InterfaceName, RouteOptions};
+use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::ledger::{Ledger, Totals};
 use arc_swap::ArcSwap;
 use routing::health::Usability;
+use routing::path::PathId;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -212,6 +216,68 @@ impl Running {
         }
     }
 
+    /// Whether there are or can be sites.
+    pub(crate) fn has_sites(&self) -> bool {
+        self.current().config.vpn.is_some()
+    }
+
+    /// The sites' tunnels, to be looked after in the underlay, and what holds for all of them.
+    pub(crate) fn watched(&self) -> (Vec<Watched>, Terms) {
+        let current = self.current();
+        let vpn = current.config.vpn.as_ref();
+        let site = |path: &PathPlan| {
+            let Origin::Site { site } = path.origin else {
+                return None;
+            };
+            let (vpn, site) = (vpn?, vpn?.sites.get(site)?);
+            Some(Watched {
+                path: path.id,
+                name: site.name.clone(),
+                host: site.endpoint_host.clone(),
+                lanes: current.parts.lanes(path.id).to_vec(),
+                mtu: vpn.mtu_of(site),
+                is_routed: path.over.is_none(),
+            })
+        };
+        let own = vpn.map_or_else(Vec::new, |vpn| vpn.bind_address.clone());
+        let has = |v4: bool| own.is_empty() || own.iter().any(|own| own.is_ipv4() == v4);
+        let interface = vpn.and_then(|vpn| vpn.interface.as_deref());
+        let terms = Terms {
+            started: self.started,
+            discovers: vpn.is_some_and(|vpn| vpn.path_mtu_discovery),
+            families: [has(true), has(false)],
+            route: RouteOptions {
+                local: None,
+                interface: interface.and_then(InterfaceName::new),
+                mark: vpn.map_or(0, |vpn| vpn.fwmark),
+            },
+            own,
+        };
+        (current.plan.live().filter_map(site).collect(), terms)
+    }
+
+    /// Has the workers send what is for a site to this address, where its name has led.
+    pub(crate) fn move_site(&self, path: PathId, name: &str, to: SocketAddr) {
+        let current = self.current();
+        // A reload may have come in between.
+        let same = |known: &PathPlan| known.id == path && known.name == name;
+        if !current.plan.live().any(same) {
+            return;
+        }
+        let changes = current.parts.moved(path, to, self.workers.len());
+        if let Err(error) = tunnels::carry_out(&self.workers, changes) {
+            tracing::warn!(site = name, "the site's new address is not in use: {error}");
+        }
+    }
+
+    /// Makes a tunnel so wide.
+    pub(crate) fn set_mtu(&self, path: PathId, mtu: u16) {
+        let forwarding = self.forwarding.load();
+        if let Some(side) = forwarding.paths.get(usize::from(path.0)) {
+            side.mtu.store(mtu, Ordering::Relaxed);
+        }
+    }
+
     /// Tells every worker to end.
     pub(crate) fn stop_workers(&self) {
         for worker in &self.workers {
@@ -306,13 +372,15 @@ impl Gateway for Running {
         let current = self.current();
         let totals = self.totals(&current.plan.ports);
         let (views, started) = (self.views(), self.started);
+        let forwarding = self.forwarding.load();
+        let mtus: Vec<u16> = forwarding.paths.iter().map(Side::mtu).collect();
         let mut tunnels = inspect::tunnels(
             &current.config,
             &current.plan,
             &current.parts,
             &views,
             &totals,
-            started,
+            (&mtus, started),
         );
         let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
         for tunnel in &mut tunnels {
@@ -365,9 +433,10 @@ impl Gateway for Running {
     }
 
     fn reload(&self) -> Result<ReloadReport, Refusal> {
-        let loaded = config::load(&self.path, KeyFiles::Checked)
+        let mut loaded = config::load(&self.path, KeyFiles::Checked)
             .map_err(|error| Refusal::bad(error.to_string()))?;
         let mut current = self.current();
+        keep_port(&current, &mut loaded.config);
         allow(&current, &loaded.config)?;
         self.take(&mut current, loaded)
     }
@@ -377,9 +446,10 @@ impl Gateway for Running {
             .map_err(|error| Refusal::failed(format!("{}: {error}", self.path.display())))?;
         let text = resize::edited(&text, wanted).map_err(Refusal::bad)?;
         let directory = self.path.parent().unwrap_or(Path::new(""));
-        let loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
+        let mut loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
             .map_err(|report| Refusal::bad(report.render(false)))?;
         let mut current = self.current();
+        keep_port(&current, &mut loaded.config);
         let changes = resize::changes(&current.config, &loaded.config);
         let name = wanted.gateway.section();
         let change = changes.iter().find(|change| change.gateway == name);
@@ -429,6 +499,15 @@ impl Gateway for Running {
         tunnels::carry_out(&self.workers, changes).map_err(Refusal::failed)?;
         (current.config, current.parts) = (config, parts);
         Ok(true)
+    }
+}
+
+/// Where the kernel is to choose the tunnels' port, it has chosen.
+fn keep_port(current: &Current, new: &mut Config) {
+    if let (Some(old), Some(new)) = (&current.config.vpn, &mut new.vpn)
+        && new.listen_port == 0
+    {
+        new.listen_port = old.listen_port;
     }
 }
 

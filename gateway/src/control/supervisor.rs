@@ -18,6 +18,7 @@ use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects};
 use crate::control::running::Running;
+use crate::control::underlay;
 use crate::control::view::{Loss, Recreated};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
@@ -96,7 +97,8 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     if loaded.report.warnings() > 0 {
         eprint!("{}", loaded.report.render(false));
     }
-    let config = loaded.config;
+    let mut config = loaded.config;
+    underlay::choose_port(&mut config).map_err(RunError::System)?;
     let started = Instant::now();
     // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
     let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::LastResort)
@@ -161,13 +163,19 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .serve(Arc::clone(&running) as _)
         .map_err(|error| system("serve the control socket", &error))?;
 
+    let underlay = running
+        .has_sites()
+        .then(|| underlay::start(&running))
+        .transpose()
+        .map_err(|error| system("start a thread", &error))?;
+
     // 5. ready
     println!("ready");
     let _ = std::io::stdout().flush();
     notify("READY=1");
     wait(&signals, &ended, &running);
     // 6. the end; whoever asked for another gateway gets his answer first
-    drop(serving);
+    drop((serving, underlay));
     let departed = running.leaving().map(|lost| Departed {
         incarnation,
         at: Instant::now(),

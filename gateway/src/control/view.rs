@@ -288,6 +288,13 @@ pub struct TunnelView {
     /// The circuit that carries the tunnel; `null`: the host's own network does.
     #[serde(default)]
     pub over: Option<String>,
+    /// The largest packet that the tunnel takes now, bytes; `null`: not known.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// The largest packet that the route to the far end takes, bytes, as far as the kernel knows; `null`: not
+    /// known.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
     /// Datagrams of all lanes that were longer than the route takes, and went in fragments.
     #[serde(default)]
     pub fragmented_packets: u64,

@@ -75,13 +75,17 @@ impl Carried {
     /// The MTU of the tunnel over links whose narrowest has this MTU. Over IPv4 it is never less than IPv6 needs: on
     /// a link that is narrower still, what the tunnel makes of such packets goes in fragments.
     pub fn mtu_over(&self, narrowest: u16) -> u16 {
+        let least = if self.overhead == 60 { LEAST_V6 } else { 0 };
+        self.room_over(narrowest).max(least).min(self.mtu)
+    }
+
+    /// The longest inner packet that goes whole over a way of this MTU, padding included, at most the configured.
+    pub fn room_over(&self, narrowest: u16) -> u16 {
         let room = narrowest.saturating_sub(self.overhead);
         if room >= self.mtu {
             return self.mtu;
         }
-        let padded = room / PADDING * PADDING;
-        let least = if self.overhead == 60 { LEAST_V6 } else { 0 };
-        padded.max(least).min(self.mtu)
+        room / PADDING * PADDING
     }
 }
 

@@ -128,6 +128,8 @@ pub struct TunnelWord {
     pub endpoint: ArcSwapOption<SocketAddr>,
     /// Where it is reached from: the address of this machine that its datagrams come to.
     pub local: ArcSwapOption<IpAddr>,
+    /// Control: the largest IP packet that the route to it takes, bytes; 0: not known.
+    pub path_mtu: AtomicU32,
     /// Datagrams that were too long for the route, and went in fragments.
     pub fragmented: AtomicU64,
     /// IP packets that came in through it.

@@ -465,7 +465,12 @@ mod tests {
         ] {
             let (own, to): (SocketAddr, SocketAddr) = (own.parse().unwrap(), to.parse().unwrap());
             let outlet = Outlet::new(own);
-            assert_eq!(outlet.send_train_by(&PeerPath::default(), &to, &train, 1_452, 0xb8).sent, 3);
+            assert_eq!(
+                outlet
+                    .send_train_by(&PeerPath::default(), &to, &train, 1_452, 0xb8)
+                    .sent,
+                3
+            );
             let outer = outlet.take().unwrap();
             let headers = Headers::parse(&outer.bytes).unwrap();
             assert_eq!((headers.traffic_class, source_of(&headers)), (0xb8, own));
@@ -502,20 +507,31 @@ mod tests {
         let outlet = Outlet::new("10.1.255.4:51820".parse().unwrap());
         let v6 = "[fd00::1]:1".parse().unwrap();
         assert_eq!(
-            outlet.send_train_by(&PeerPath::default(), &v6, &[0; 32], 32, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &v6, &[0; 32], 32, 0)
+                .error,
             Some(SendError::TooBig)
         );
         let to = "10.200.0.1:51820".parse().unwrap();
         let long = vec![0; 65_508];
         assert_eq!(
-            outlet.send_train_by(&PeerPath::default(), &to, &long, 1_452, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &to, &long, 1_452, 0)
+                .error,
             Some(SendError::TooBig)
         );
         for _ in 0..MAX_READY {
-            assert_eq!(outlet.send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0).sent, 1);
+            assert_eq!(
+                outlet
+                    .send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0)
+                    .sent,
+                1
+            );
         }
         assert_eq!(
-            outlet.send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0)
+                .error,
             Some(SendError::NoRoom)
         );
     }

@@ -93,6 +93,8 @@ struct Site {
     /// The way to it through the underlay, and how many datagrams were too long for it and went in fragments.
     way: PeerPath,
     fragmented: u64,
+    /// What control has last said that the route to it takes, bytes.
+    path_mtu: u32,
     /// For a client: who it is, and what it may send.
     client: Option<(ClientId, Sources)>,
 }
@@ -271,6 +273,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             bytes_out: 0,
             way: PeerPath::default(),
             fragmented: 0,
+            path_mtu: 0,
             client,
         });
         self.deadline = Some(now);
@@ -285,6 +288,19 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         if let Some(slot) = self.by_path.get_mut(place) {
             *slot = Some(to);
         }
+    }
+
+    /// A site is at this address now; it is asked for a session there.
+    pub fn move_site(&mut self, now: Instant, path: PathId, endpoint: SocketAddr) {
+        let far_end = self.by_path.get(usize::from(path.0));
+        let Some(&Some(FarEnd::Site(id))) = far_end else {
+            return;
+        };
+        if let Some(Some(site)) = self.sites.get(usize::from(id.0)) {
+            site.way.forget();
+        }
+        self.endpoint.set_endpoint(id, endpoint);
+        self.ask(now, id);
     }
 
     /// Takes a site away; what waits for it is dropped.
@@ -782,6 +798,18 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             word.fragmented.store(site.fragmented, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
+            }
+            let path_mtu = word.path_mtu.load(Ordering::Relaxed);
+            if path_mtu != site.path_mtu {
+                site.path_mtu = path_mtu;
+                let around = match status.endpoint {
+                    Some(SocketAddr::V6(_)) => 48,
+                    _ => 28,
+                };
+                site.way.set_longest(match path_mtu {
+                    0 => usize::MAX,
+                    mtu => (mtu as usize).saturating_sub(around),
+                });
             }
             let local = site.way.local();
             if word.local.load().as_deref().copied() != local {

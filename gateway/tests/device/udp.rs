@@ -299,7 +299,10 @@ fn a_train_longer_than_its_route_goes_in_fragments_and_is_not_tried_each_time() 
 fn an_answer_leaves_from_the_address_that_was_called_as_long_as_that_is_there() {
     alone(|| {
         let mut netlink = Netlink::open().unwrap();
-        for [first, second] in [["192.0.2.1/32", "192.0.2.9/32"], ["fd00::1/128", "fd00::9/128"]] {
+        for [first, second] in [
+            ["192.0.2.1/32", "192.0.2.9/32"],
+            ["fd00::1/128", "fd00::9/128"],
+        ] {
             let nets = [first, second].map(|net| net.parse::<ipnet::IpNet>().unwrap());
             for net in nets {
                 netlink.add_address("lo", net).unwrap();

@@ -9,15 +9,16 @@ use crate::peer::Kind;
 use crate::program::{Background, present};
 use crate::stage::{Family, PATIENCE, Stage, host_address};
 use crypto::key::PrivateKey;
+use gateway::device::udp::{UdpOptions, UdpSocket as TrainSocket};
 use integration::gateway::Gateway;
 use integration::host::{Host, connect};
 use integration::peer::{self, End};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of each transfer: many windows.
 const BYTES: usize = 300_000;
@@ -81,7 +82,8 @@ impl Underlay {
             (router, "eth1", links[1]),
             (far, "eth0", links[1]),
         ] {
-            host.configure(|netlink| netlink.set_mtu(link, mtu)).unwrap();
+            host.configure(|netlink| netlink.set_mtu(link, mtu))
+                .unwrap();
         }
         for (host, link, addresses) in [
             (near, "eth0", ["192.0.2.1/24", "2001:db8::1/64"]),
@@ -114,7 +116,7 @@ impl Underlay {
 struct Ends {
     gateway: Option<Gateway>,
     _near: Option<Background>,
-    _far: Background,
+    far: Background,
 }
 
 /// What is different from a plain tunnel.
@@ -124,6 +126,8 @@ struct Setup<'a> {
     vpn: &'a str,
     /// Where the far side finds the near one.
     called: Option<&'a str>,
+    /// Where the near side is told that the far one is.
+    named: Option<&'a str>,
     /// The far side calls: the near one does not know where it is.
     waits: bool,
 }
@@ -141,6 +145,7 @@ fn start(stage: &Stage, underlay: &Underlay, near: Near, over: Family, setup: Se
             writeln!(text, "[[vpn.site]]\nname = \"site-2\"").unwrap();
             writeln!(text, "public_key = \"{}\"", theirs.public_key()).unwrap();
             if !setup.waits {
+                let far_at = setup.named.unwrap_or(far_at);
                 writeln!(text, "endpoint = \"{far_at}\"").unwrap();
             }
             writeln!(text, "prefixes = [\"10.2.0.0/16\", \"fd00:2::/48\"]").unwrap();
@@ -160,9 +165,8 @@ fn start(stage: &Stage, underlay: &Underlay, near: Near, over: Family, setup: Se
             };
             let host = underlay.near();
             let command = peer::WIREGUARD_GO;
-            reference = Some(
-                peer::start(&stage.nursery, host, &stage.scratch, command, &end).unwrap(),
-            );
+            reference =
+                Some(peer::start(&stage.nursery, host, &stage.scratch, command, &end).unwrap());
         }
     }
     let end = End {
@@ -175,11 +179,18 @@ fn start(stage: &Stage, underlay: &Underlay, near: Near, over: Family, setup: Se
         prefixes: ["10.1.0.0/16", "fd00:1::/48"],
     };
     let far = underlay.far();
-    let far = peer::start(&stage.nursery, far, &stage.scratch, peer::WIREGUARD_GO, &end).unwrap();
+    let far = peer::start(
+        &stage.nursery,
+        far,
+        &stage.scratch,
+        peer::WIREGUARD_GO,
+        &end,
+    )
+    .unwrap();
     Ends {
         gateway,
         _near: reference,
-        _far: far,
+        far,
     }
 }
 
@@ -197,7 +208,7 @@ fn transfer(from: &Host, to: &Host, at: IpAddr) -> usize {
             let _ = sent.unwrap();
         });
         listener.set_nonblocking(true).unwrap();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let mut stream = loop {
             match listener.accept() {
                 Ok((stream, _)) => break stream,
@@ -277,7 +288,12 @@ fn answers_leave_from_the_address_that_was_called() {
     let cases = [
         ("a second address", Family::V4, "eth0", "192.0.2.77/24"),
         ("an address on lo", Family::V4, "lo", "192.0.2.78/32"),
-        ("a second IPv6 address", Family::V6, "eth0", "2001:db8::77/64"),
+        (
+            "a second IPv6 address",
+            Family::V6,
+            "eth0",
+            "2001:db8::77/64",
+        ),
     ];
     std::thread::scope(|scope| {
         for (what, over, link, address) in cases {
@@ -323,9 +339,234 @@ fn answers_leave_from_the_address_that_was_called() {
 
 /// Where wireguard-go on the far side has last heard the near one.
 fn far_endpoint(stage: &Stage, ends: &Ends, far: &Arc<Host>) -> String {
-    let mounts = format!("--mount=/proc/{}/ns/mnt", ends._far.pid());
+    let mounts = format!("--mount=/proc/{}/ns/mnt", ends.far.pid());
     let words = ["nsenter", &mounts, "wg", "show", "wg0", "endpoints"];
     let shown = crate::program::run(stage, far, PATIENCE, &words);
     let line = shown.out.lines().next().unwrap_or_default();
-    line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    line.split_whitespace()
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Datagrams in one super-packet.
+const DATAGRAMS: usize = 10;
+
+/// Sends super-packets of datagrams that fill 1,500 bytes and may be cut; how many datagrams arrive.
+fn arrivals(from: &Host, to: &Host, source: IpAddr, target: IpAddr) -> usize {
+    let inlet = to.run(|| UdpSocket::bind((target, 0)).unwrap()).unwrap();
+    inlet
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let at = inlet.local_addr().unwrap();
+    let outlet = from
+        .run(|| TrainSocket::bind(SocketAddr::new(source, 0), UdpOptions::default()).unwrap())
+        .unwrap();
+    let (bytes, mut buffer, mut arrived) = (vec![7; DATAGRAMS * 1_472], [0; 2_000], 0);
+    for _ in 0..3 {
+        let outcome = outlet.send_train(&at, &bytes, 1_472, 0);
+        assert_eq!((outcome.sent, outcome.split), (DATAGRAMS, false));
+        for _ in 0..DATAGRAMS {
+            arrived += usize::from(matches!(inlet.recv(&mut buffer), Ok(1_472)));
+        }
+    }
+    arrived
+}
+
+#[test]
+fn super_packets_that_may_be_cut_arrive_as_through_a_linux_router() {
+    let stage = Stage::new();
+    let underlay = Underlay::new([1_500, 1_420]);
+    let (near, far) = (underlay.near(), underlay.far());
+    let ends = ["192.0.2.1", "198.51.100.2"].map(|end| end.parse().unwrap());
+    let reference = arrivals(near, far, ends[0], ends[1]);
+
+    let pair = stage.pair(crate::stage::Way::Tunnel(Family::V4), ["", ""]);
+    let [from, to] = [1, 2].map(|n| host_address(n, Family::V4));
+    let found = arrivals(&pair.hosts[0], &pair.hosts[1], from, to);
+    println!(
+        "a Linux router {reference}, vng {found} of {}",
+        3 * DATAGRAMS
+    );
+    assert_eq!((reference, found), (3 * DATAGRAMS, 3 * DATAGRAMS));
+    pair.finish(&stage, &[]);
+}
+
+#[test]
+fn a_datagram_of_length_zero_is_counted() {
+    let stage = Stage::new();
+    let pair = stage.pair(crate::stage::Way::Tunnel(Family::V4), ["", ""]);
+    let send = || {
+        let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+        for _ in 0..5 {
+            socket.send_to(&[], "192.0.2.1:51820").unwrap();
+        }
+    };
+    let malformed = || {
+        let counters = stage.show(&pair.gateways[0], "counters");
+        counters["dropped"]["tunnel_malformed"]["packets"]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let before = malformed();
+    pair.hosts[1].run(send).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while malformed() < before + 5 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(malformed(), before + 5);
+    pair.finish(&stage, &["tunnel_malformed"]);
+}
+
+/// Waits until the near host reaches the far one through the tunnel.
+fn assert_reaches(near: &Host, what: &str, ends: &Ends) {
+    let there = host_address(2, Family::V4);
+    let log = || ends.gateway.as_ref().map(Gateway::log).unwrap_or_default();
+    assert!(near.reaches(there, PATIENCE).unwrap(), "{what}: {}", log());
+}
+
+#[test]
+fn tunnels_are_bound_marked_and_named_as_the_configuration_says() {
+    if !present(&Kind::WireguardGo.programs()) {
+        return;
+    }
+    let stage = Stage::new();
+    let stage = &stage;
+    std::thread::scope(|scope| {
+        // A bound address: nothing leaves from or is taken at another.
+        scope.spawn(move || {
+            let stage = stage.beside();
+            let underlay = Underlay::new([1_500; 2]);
+            underlay.near().address("eth0", &["192.0.2.77/24"]).unwrap();
+            let setup = Setup {
+                vpn: "bind_address = \"192.0.2.77\"\ninterface = \"eth0\"\nfwmark = 7\n",
+                called: Some("192.0.2.77:51820"),
+                ..Setup::default()
+            };
+            let ends = start(&stage, &underlay, Near::Vng, Family::V4, setup);
+            assert_reaches(underlay.near(), "bound", &ends);
+            assert_eq!(
+                far_endpoint(&stage, &ends, underlay.far()),
+                "192.0.2.77:51820"
+            );
+        });
+        // The kernel chooses the port, and `show` says which.
+        scope.spawn(move || {
+            let stage = stage.beside();
+            let underlay = Underlay::new([1_500; 2]);
+            let setup = Setup {
+                vpn: "listen_port = 0\n",
+                ..Setup::default()
+            };
+            let ends = start(&stage, &underlay, Near::Vng, Family::V4, setup);
+            assert_reaches(underlay.near(), "a chosen port", &ends);
+            let gateway = ends.gateway.as_ref().unwrap();
+            let port = stage.show(gateway, "tunnels")[0]["lanes"][0]["port"].clone();
+            let endpoint = far_endpoint(&stage, &ends, underlay.far());
+            assert_eq!(endpoint, format!("192.0.2.1:{port}"));
+            assert_ne!(port, Value::from(51_820));
+            // It stays with a reload.
+            stage.vng(gateway, &["reload"]);
+            assert_eq!(stage.show(gateway, "tunnels")[0]["lanes"][0]["port"], port);
+        });
+        // A name: `localhost` needs no server. A relay on this machine leads on from there.
+        scope.spawn(move || {
+            let stage = stage.beside();
+            let underlay = Underlay::new([1_500; 2]);
+            let relay = underlay
+                .near()
+                .run(|| Relay::start("198.51.100.2:51820"))
+                .unwrap();
+            let at = format!("localhost:{}", relay.port);
+            let setup = Setup {
+                named: Some(&at),
+                ..Setup::default()
+            };
+            let ends = start(&stage, &underlay, Near::Vng, Family::V4, setup);
+            assert_reaches(underlay.near(), "a name", &ends);
+        });
+        // A link-local address in the zone of an interface.
+        scope.spawn(move || {
+            let stage = stage.beside();
+            let hosts = ["near", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
+            let [near, far] = &hosts;
+            connect((near, "eth0"), (far, "eth0")).unwrap();
+            near.address("eth0", &["fe80::1/64"]).unwrap();
+            far.address("eth0", &["fe80::2/64"]).unwrap();
+            let underlay = Underlay {
+                hosts: [Arc::clone(near), Arc::clone(far), Arc::clone(far)],
+            };
+            let setup = Setup {
+                named: Some("[fe80::2%eth0]:51820"),
+                called: Some("[fe80::1%eth0]:51820"),
+                ..Setup::default()
+            };
+            let ends = start(&stage, &underlay, Near::Vng, Family::V6, setup);
+            assert_reaches(near, "a zone", &ends);
+        });
+        // Path MTU discovery: the tunnel becomes as wide as a router in the middle, and TCP follows.
+        scope.spawn(move || {
+            let stage = stage.beside();
+            let underlay = Underlay::new([1_500, 1_400]);
+            let setup = Setup {
+                vpn: "path_mtu_discovery = true\n",
+                ..Setup::default()
+            };
+            let ends = start(&stage, &underlay, Near::Vng, Family::V4, setup);
+            assert_reaches(underlay.near(), "discovery", &ends);
+            let passed = transfer(underlay.near(), underlay.far(), host_address(2, Family::V4));
+            assert_eq!(passed, BYTES);
+            let tunnels = stage.show(ends.gateway.as_ref().unwrap(), "tunnels");
+            // 1,400 less 60, and padded to 16.
+            assert_eq!(tunnels[0]["mtu"], Value::from(1_328), "{tunnels:#}");
+            assert_eq!(tunnels[0]["fragmented_packets"], Value::from(0));
+        });
+    });
+}
+
+/// Passes datagrams on, from a port of loopback to somewhere and back, until it is dropped.
+struct Relay {
+    port: u16,
+    inlet: UdpSocket,
+}
+
+impl Relay {
+    fn start(to: &'static str) -> Self {
+        let inlet = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let outlet = UdpSocket::bind("0.0.0.0:0").unwrap();
+        outlet.connect(to).unwrap();
+        let relay = Self {
+            port: inlet.local_addr().unwrap().port(),
+            inlet: inlet.try_clone().unwrap(),
+        };
+        let (back, forth) = (inlet.try_clone().unwrap(), outlet.try_clone().unwrap());
+        for socket in [&inlet, &outlet] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let caller = Arc::new(std::sync::Mutex::new(None));
+        let called = Arc::clone(&caller);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2_000];
+            while let Ok((length @ 1.., from)) = inlet.recv_from(&mut buffer) {
+                *caller.lock().unwrap() = Some(from);
+                let _ = forth.send(&buffer[..length]);
+            }
+        });
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2_000];
+            while let Ok(length) = outlet.recv(&mut buffer) {
+                if let Some(to) = *called.lock().unwrap() {
+                    let _ = back.send_to(&buffer[..length], to);
+                }
+            }
+        });
+        relay
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let at = self.inlet.local_addr().unwrap();
+        let _ = self.inlet.send_to(&[], at);
+    }
 }

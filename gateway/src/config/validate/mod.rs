@@ -8,6 +8,7 @@ mod point_to_site;
 mod policy;
 mod prefix_sets;
 mod route;
+mod underlay;
 mod vnet;
 mod vpn;
 
@@ -24,7 +25,7 @@ use std::net::IpAddr;
 /// What the rules look at beyond the file's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFiles {
-    /// Key files must exist, be private and hold a key.
+    /// Key files must exist, be private and hold a key; routes to the far ends are looked up.
     Checked,
     /// Key files are not looked at: for a file that is checked on another host, and offline `explain`.
     Skipped,
@@ -46,6 +47,7 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {
         keys::check(&mut rules);
+        underlay::check(&mut rules);
     }
     rules.findings
 }

@@ -21,10 +21,12 @@
 mod batch;
 mod message;
 mod path;
+mod route;
 mod switch;
 
 pub use batch::{BUFFER_LEN, MAX_BATCH, ReceiveBatch, ReceivedTrain, TrainPlace};
 pub use path::PeerPath;
+pub use route::{RouteOptions, route_mtu};
 pub use switch::TrainSwitch;
 
 use super::error::{DeviceError, SendError};
@@ -310,8 +312,7 @@ impl UdpSocket {
         let segments = (MAX_TRAIN / stride).clamp(1, MAX_SEGMENTS);
         for train in bytes.chunks(segments.saturating_mul(stride)) {
             let count = train.len().div_ceil(stride);
-            let whole =
-                count > 1 && self.gso && path.takes_train(stride) && self.switch.ask();
+            let whole = count > 1 && self.gso && path.takes_train(stride) && self.switch.ask();
             if !whole {
                 self.send_singly((path, &to), train, stride, traffic_class, &mut outcome);
                 outcome.split |= count > 1;
@@ -396,15 +397,13 @@ impl UdpSocket {
                 path.forget_local();
                 true
             }
-            (Errno::NODEV, Some(name)) => {
-                set_option(
-                    self.fd.as_fd(),
-                    libc::SOL_SOCKET,
-                    libc::SO_BINDTODEVICE,
-                    &name.0,
-                )
-                .is_ok()
-            }
+            (Errno::NODEV, Some(name)) => set_option(
+                self.fd.as_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                &name.0,
+            )
+            .is_ok(),
             _ => false,
         }
     }

@@ -31,11 +31,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Offers a handshake of nobody who is known here to the next worker, which books it.
     #[cold]
-    pub fn hand_on(
-        &mut self,
-        (source, local): (SocketAddr, Option<IpAddr>),
-        datagram: &[u8],
-    ) {
+    pub fn hand_on(&mut self, (source, local): (SocketAddr, Option<IpAddr>), datagram: &[u8]) {
         let cargo = Cargo::Datagram { source, local };
         let next = self.next.and_then(|next| self.exits.get_mut(next));
         if !next
