@@ -163,6 +163,14 @@ fn bound(rules: &mut Rules, vpn: &Vpn) {
             );
         }
     }
+    for (index, address) in vpn.bind_address.iter().enumerate() {
+        let is_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if is_local && vpn.interface.is_none() {
+            let words = found(format!("{address} may be on every link"))
+                .allowed("a link-local address together with vpn.interface");
+            rules.error(&format!("vpn.bind_address[{index}]"), "has no zone", words);
+        }
+    }
     for (index, site) in vpn.sites.iter().enumerate() {
         let Some(endpoint) = site.endpoint.filter(|_| site.over.is_none()) else {
             continue;

@@ -37,6 +37,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
@@ -104,6 +105,14 @@ impl InterfaceName {
     }
 }
 
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        let name = self.0.get(..end.unwrap_or_default()).unwrap_or_default();
+        f.write_str(&String::from_utf8_lossy(name))
+    }
+}
+
 /// What became of a train.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendOutcome {
@@ -145,6 +154,12 @@ impl UdpSocket {
             Errno::ADDRINUSE | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT => DeviceError::Address {
                 address,
                 error: error.into(),
+            },
+            Errno::NODEV if options.interface.is_some() => DeviceError::NoInterface {
+                name: options
+                    .interface
+                    .map(|name| name.to_string())
+                    .unwrap_or_default(),
             },
             error => DeviceError::of(format!("open UDP socket {address}"), error),
         })
