@@ -29,7 +29,7 @@ const DISCOVER: Duration = Duration::from_millis(200);
 /// The first pause between two questions for a name.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest; a resolver's answers are good for minutes.
-const LAST_PAUSE: Duration = Duration::from_secs(300);
+const LAST_PAUSE: Duration = Duration::from_mins(5);
 /// Ports of the kernel's choice that are tried: each is free for one IP version, and most for the other too.
 const TRIES: usize = 16;
 /// How long a session may stay unanswered before its far end counts as silent: the time after which WireGuard
@@ -243,7 +243,8 @@ impl Known {
             (Some(_), false) => tracing::warn!(
                 site = name,
                 "the route to {endpoint} takes packets of {mtu} bytes, and those of the tunnel have up to \
-                 {whole}: longer ones go in fragments; mtu = {room} avoids it"
+                 {whole}: longer ones go in fragments; mtu = {} avoids it",
+                mtu.saturating_sub(u32::from(carried.overhead))
             ),
         }
     }

@@ -324,7 +324,7 @@ fn an_answer_leaves_from_the_address_that_was_called_as_long_as_that_is_there() 
             let path = PeerPath::default();
             path.heard_at(called);
             let bytes = pattern(3_000);
-            let mut source = || {
+            let source = || {
                 let outcome = gateway.send_train_by(&path, &from, &bytes, 1_000, 0xb8);
                 assert_eq!((outcome.sent, outcome.error), (3, None));
                 assert!(!outcome.refused && gateway.sends_trains());

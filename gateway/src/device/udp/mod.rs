@@ -328,43 +328,54 @@ impl UdpSocket {
         for train in bytes.chunks(segments.saturating_mul(stride)) {
             let count = train.len().div_ceil(stride);
             let whole = count > 1 && self.gso && path.takes_train(stride) && self.switch.ask();
-            if !whole {
+            if whole {
+                self.send_whole((path, &to), train, stride, traffic_class, &mut outcome);
+            } else {
                 self.send_singly((path, &to), train, stride, traffic_class, &mut outcome);
                 outcome.split |= count > 1;
-            } else {
-                let segment = Some(stride as u16);
-                let local = path.local();
-                match self.send_message((local, &to), train, segment, traffic_class) {
-                    Ok(()) => {
-                        outcome.sent += count;
-                        self.switch.taken();
-                        path.taken(stride);
-                    }
-                    Err(error) if SendError::of(error, true) == SendError::GsoRefused => {
-                        let way = (path, &to);
-                        let sent =
-                            self.send_singly(way, train, stride, traffic_class, &mut outcome);
-                        outcome.split = true;
-                        // Datagrams that fail singly too were not the train's fault, and neither was it one's
-                        // that left from an address which is gone.
-                        if sent > 0 && path.local() == local {
-                            outcome.refused = true;
-                            if matches!(error, Errno::MSGSIZE | Errno::INVAL) {
-                                path.refused(stride);
-                                outcome.cut += sent;
-                            } else {
-                                self.switch.refused();
-                            }
-                        }
-                    }
-                    Err(error) => outcome.error = Some(SendError::of(error, true)),
-                }
             }
             if matches!(outcome.error, Some(SendError::NoRoom | SendError::Down)) {
                 break;
             }
         }
         outcome
+    }
+
+    /// Sends a train by one call, or one by one if the kernel would not have it so.
+    #[inline]
+    fn send_whole(
+        &self,
+        (path, to): (&PeerPath, &RawAddress),
+        train: &[u8],
+        stride: usize,
+        traffic_class: u8,
+        outcome: &mut SendOutcome,
+    ) {
+        let (local, segment) = (path.local(), Some(stride as u16));
+        match self.send_message((local, to), train, segment, traffic_class) {
+            Ok(()) => {
+                outcome.sent += train.len().div_ceil(stride);
+                self.switch.taken();
+                path.taken(stride);
+            }
+            Err(error) if SendError::of(error, true) == SendError::GsoRefused => {
+                let cut = outcome.cut;
+                let sent = self.send_singly((path, to), train, stride, traffic_class, outcome);
+                outcome.split = true;
+                // Datagrams that fail singly too were not the train's fault, and neither was it one's that left
+                // from an address which is gone.
+                if sent > 0 && path.local() == local {
+                    outcome.refused = true;
+                    if matches!(error, Errno::MSGSIZE | Errno::INVAL) {
+                        path.refused(stride);
+                        outcome.cut = cut + sent;
+                    } else {
+                        self.switch.refused();
+                    }
+                }
+            }
+            Err(error) => outcome.error = Some(SendError::of(error, true)),
+        }
     }
 
     /// Sends datagrams one by one, until there is no room; how many the kernel took.
