@@ -483,7 +483,7 @@ impl Kind for Endpoint {
                 if written
                     .contains(|c: char| c.is_ascii_alphabetic() && !c.is_ascii_hexdigit()) =>
             {
-                Err(wrong.help("a name is not taken here; write the address"))
+                Err(wrong.help("names are not resolved; write the address"))
             }
             Err(_) => Err(wrong),
         }
@@ -542,7 +542,25 @@ impl Kind for Place {
             let host = host.to_owned();
             return Ok(Placed::Host(schema::HostPort { host, port }));
         }
-        Endpoint.parse(value).map(Placed::Address)
+        let wrong = Wrong::new(
+            "is not an address and a port",
+            format!("found {}", quoted(written)),
+        );
+        match written.parse::<SocketAddr>() {
+            Ok(endpoint) if endpoint.port() != 0 => Ok(Placed::Address(endpoint)),
+            Ok(_) => Err(wrong.help("port 0 cannot be reached")),
+            Err(_) if written.contains('%') => {
+                Err(wrong.help("a zone is the name of an interface, behind a link-local address"))
+            }
+            Err(_) if written.parse::<IpAddr>().is_ok() || !written.contains(':') => {
+                Err(wrong.help("the port is missing"))
+            }
+            Err(_) if written.contains(|c: char| c.is_ascii_alphabetic()) => {
+                Err(wrong
+                    .help("a name has letters, digits, hyphens and dots, and a port behind it"))
+            }
+            Err(_) => Err(wrong),
+        }
     }
 }
 

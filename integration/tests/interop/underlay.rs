@@ -677,7 +677,11 @@ prefixes = ["198.51.100.0/24"]
     let [a, b] = [1, 2].map(|n| host_address(n, Family::V4));
     assert!(here.reaches(b, PATIENCE).unwrap(), "{b} is not reached");
     let passed = [transfer(here, there, b), transfer(there, here, a)];
-    let shown = gateway.map(|vng| stage.show(&vng, "tunnels"));
+    let shown = gateway.map(|vng| {
+        let log = vng.log();
+        assert!(log.contains("has a narrow link"), "{log}");
+        stage.show(&vng, "tunnels")
+    });
     drop(reference);
     (passed, shown)
 }

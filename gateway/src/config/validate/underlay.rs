@@ -1,6 +1,8 @@
 //! What the machine says of the way to the far ends: a rule for the file on its own host alone.
 
 use super::{Rules, found};
+use crate::config::schema::{Site, Vpn};
+use crate::device::interface::Interface;
 use crate::device::udp::{InterfaceName, RouteOptions, route_mtu};
 
 pub(super) fn check(rules: &mut Rules) {
@@ -8,6 +10,7 @@ pub(super) fn check(rules: &mut Rules) {
         return;
     };
     for (index, site) in vpn.sites.iter().enumerate() {
+        over(rules, vpn, site, index);
         let Some(endpoint) = site.endpoint.filter(|_| site.over.is_none()) else {
             continue;
         };
@@ -41,4 +44,38 @@ pub(super) fn check(rules: &mut Rules) {
             words,
         );
     }
+}
+
+/// A tunnel over a circuit is as wide as the circuit's links let it be.
+fn over(rules: &mut Rules, vpn: &Vpn, site: &Site, index: usize) {
+    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let Some(circuit) = circuits
+        .into_iter()
+        .find(|circuit| Some(&circuit.name) == site.over.as_ref())
+    else {
+        return;
+    };
+    let known = |name: &String| Some((name.clone(), Interface::query(name).ok()?.mtu));
+    let links = circuit.links.iter();
+    let narrowest = links
+        .filter_map(|link| known(&link.interface))
+        .min_by_key(|(_, mtu)| *mtu);
+    // Who has no endpoint here calls by IPv4 at least.
+    let around = site.endpoint.map_or(60, |endpoint| vpn.overhead(endpoint));
+    let whole = u32::from(vpn.mtu_of(site)) + around;
+    let Some((name, mtu)) = narrowest.filter(|(_, mtu)| *mtu < whole) else {
+        return;
+    };
+    let words = found(format!(
+        "interface {name} takes packets of {mtu} bytes, and those of the tunnel have up to {whole}"
+    ))
+    .help(format!(
+        "the tunnel takes smaller packets while that is so, and senders are told; mtu = {} says so from the start",
+        mtu.saturating_sub(around)
+    ));
+    rules.warning(
+        &format!("vpn.site[{index}].over"),
+        "has a narrow link",
+        words,
+    );
 }
