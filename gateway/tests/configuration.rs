@@ -448,14 +448,7 @@ fn a_far_end_has_an_address_a_name_or_a_zone() {
     ] {
         let report = with(wrong).expect_err(wrong);
         let text = report.render(false);
-        assert!(
-            text.contains("vpn.site[0].endpoint") || text.contains("endpoint"),
-            "{text}"
-        );
-        assert!(
-            text.contains("vpn.example.net:51820") || text.contains("port"),
-            "{text}"
-        );
+        assert!(text.contains("is not an address and a port"), "{text}");
     }
 }
 

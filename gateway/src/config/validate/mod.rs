@@ -25,14 +25,19 @@ use std::net::IpAddr;
 /// What the rules look at beyond the file's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFiles {
-    /// Key files must exist, be private and hold a key; routes to the far ends are looked up.
+    /// Key files must exist, be private and hold a key.
     Checked,
     /// Key files are not looked at: for a file that is checked on another host, and offline `explain`.
     Skipped,
 }
 
-/// Holds `config` against every rule.
-pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Vec<Finding> {
+/// Holds `config` against every rule. `is_here`: routes to the far ends are looked up too.
+pub(super) fn check(
+    config: &Config,
+    places: &Places,
+    key_files: KeyFiles,
+    is_here: bool,
+) -> Vec<Finding> {
     let mut rules = Rules {
         config,
         places,
@@ -47,6 +52,10 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {
         keys::check(&mut rules);
+    }
+    // A file that cannot run needs no more to be said of it.
+    let is_wrong = |finding: &Finding| finding.severity == Severity::Error;
+    if is_here && !rules.findings.iter().any(is_wrong) {
         underlay::check(&mut rules);
     }
     rules.findings

@@ -358,7 +358,10 @@ impl UdpSocket {
                 self.switch.taken();
                 path.taken(stride);
             }
-            Err(error) if SendError::of(error, true) == SendError::GsoRefused => {
+            Err(error)
+                if SendError::of(error, true) == SendError::GsoRefused
+                    || is_of_source(error) && local.is_some() =>
+            {
                 let cut = outcome.cut;
                 let sent = self.send_singly((path, to), train, stride, traffic_class, outcome);
                 outcome.split = true;
@@ -414,12 +417,12 @@ impl UdpSocket {
     }
 
     /// Whether a datagram that met this error is worth sending again. The address that it left from may be gone
-    /// from this machine (EINVAL): the route gives another. The interface may have been made anew under its
+    /// from this machine, or no route may lead on from it: the route gives another. The interface may have been made anew under its
     /// name, while the socket is bound to the one that was (ENODEV).
     #[cold]
     fn is_mended(&self, error: Errno, path: &PeerPath) -> bool {
         match (error, self.interface) {
-            (Errno::INVAL, _) if path.local().is_some() => {
+            (error, _) if is_of_source(error) && path.local().is_some() => {
                 path.forget_local();
                 true
             }
@@ -538,6 +541,15 @@ impl UdpSocket {
         }
         Ok(0)
     }
+}
+
+/// Whether the address that a datagram was to leave from may be why it did not: it is not this machine's any more
+/// (EINVAL; ENETUNREACH in some kernels), or a rule for it leads nowhere.
+fn is_of_source(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INVAL | Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH
+    )
 }
 
 impl AsFd for UdpSocket {
