@@ -48,11 +48,8 @@ pub(super) fn check(rules: &mut Rules) {
 
 /// A tunnel over a circuit is as wide as the circuit's links let it be.
 fn over(rules: &mut Rules, vpn: &Vpn, site: &Site, index: usize) {
-    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
-    let Some(circuit) = circuits
-        .into_iter()
-        .find(|circuit| Some(&circuit.name) == site.over.as_ref())
-    else {
+    let mut circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let Some(circuit) = circuits.find(|circuit| Some(&circuit.name) == site.over.as_ref()) else {
         return;
     };
     let known = |name: &String| Some((name.clone(), Interface::query(name).ok()?.mtu));
