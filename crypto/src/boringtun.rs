@@ -311,6 +311,12 @@ impl tunnel::Endpoint for Endpoint {
         self.due
     }
 
+    fn set_endpoint(&mut self, peer: PeerId, endpoint: SocketAddr) {
+        if let Some(Some(tunnel)) = self.peers.get_mut(usize::from(peer.0)) {
+            tunnel.status.endpoint = Some(endpoint);
+        }
+    }
+
     fn status(&self, peer: PeerId) -> Option<Status> {
         let tunnel = self.peers.get(usize::from(peer.0))?.as_ref()?;
         Some(tunnel.status)

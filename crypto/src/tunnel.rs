@@ -211,6 +211,9 @@ pub trait Endpoint {
     /// received arms timers. So it is to be read after the last call before a sleep, and never kept.
     fn deadline(&self) -> Option<Instant>;
 
+    /// Sends what is for `peer` to this address from now on, until it is heard from another.
+    fn set_endpoint(&mut self, peer: PeerId, endpoint: SocketAddr);
+
     /// What `peer` looks like now.
     fn status(&self, peer: PeerId) -> Option<Status>;
 }

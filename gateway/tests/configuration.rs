@@ -414,3 +414,92 @@ fn sets_negation_and_rewriting_mean_what_the_reference_says() {
         None
     );
 }
+
+#[test]
+fn a_far_end_has_an_address_a_name_or_a_zone() {
+    let (directory, _key) = with_key();
+    let with = |endpoint: &str| {
+        let line = format!("[[vpn.site]]\nendpoint = {endpoint:?}");
+        check(directory.path(), &SMALL.replace("[[vpn.site]]", &line))
+    };
+    for (written, is_name) in [
+        ("203.0.113.10:51820", false),
+        ("[2001:db8::1]:51820", false),
+        ("[fe80::1%2]:51820", false),
+        ("[fe80::1%eth0]:51820", true),
+        ("vpn.example.net:51820", true),
+        ("localhost:51820", true),
+    ] {
+        let loaded = with(written).unwrap_or_else(|e| panic!("{}", e.render(false)));
+        let site = &loaded.config.vpn.as_ref().unwrap().sites[0];
+        assert_eq!(site.endpoint_host.is_some(), is_name, "{written}");
+        assert_eq!(site.place().as_deref(), Some(written));
+    }
+    for wrong in [
+        "vpn.example.net",
+        "vpn.example.net:0",
+        "vpn_example:51820",
+        "203.0.113.10",
+        "203.0.113.300:51820",
+        "[2001:db8::1%eth0]:51820",
+        "[fe80::1%et/0]:51820",
+        "[fe80::1%eth0]:0",
+        ":51820",
+    ] {
+        let report = with(wrong).expect_err(wrong);
+        let text = report.render(false);
+        assert!(text.contains("is not an address and a port"), "{text}");
+    }
+}
+
+#[test]
+fn tunnels_are_bound_to_what_can_be() {
+    let (directory, _key) = with_key();
+    let with = |lines: &str, endpoint: &str| {
+        let site = format!("{lines}\n[[vpn.site]]\nendpoint = {endpoint:?}");
+        check(directory.path(), &SMALL.replace("[[vpn.site]]", &site))
+    };
+    let there = "203.0.113.10:51820";
+    let right = "bind_address = [\"192.0.2.1\", \"2001:db8::1\"]\ninterface = \"eth0\"\n\
+                 fwmark = 0xca6c\npath_mtu_discovery = true\n";
+    let loaded = with(right, there).unwrap_or_else(|e| panic!("{}", e.render(false)));
+    let vpn = loaded.config.vpn.unwrap();
+    assert_eq!((vpn.bind_address.len(), vpn.fwmark), (2, 0xca6c));
+    assert!(vpn.path_mtu_discovery && vpn.interface.as_deref() == Some("eth0"));
+    for (lines, endpoint, title) in [
+        (
+            "bind_address = [\"192.0.2.1\", \"192.0.2.2\"]",
+            there,
+            "is one too many",
+        ),
+        ("bind_address = \"2001:db8::1\"", there, "cannot be reached"),
+        (
+            "bind_address = \"fe80::1\"",
+            "[fe80::2%eth0]:51820",
+            "has no zone",
+        ),
+        (
+            "bind_address = \"0.0.0.0\"",
+            there,
+            "cannot be a host's address",
+        ),
+        ("interface = \"eth0:1\"", there, "is not an interface name"),
+        ("fwmark = -1", there, "is out of range"),
+        ("listen_port = 65536", there, "is out of range"),
+    ] {
+        let report = with(lines, endpoint).expect_err(lines);
+        assert!(
+            report.findings[0].title.contains(title),
+            "{}",
+            report.render(false)
+        );
+    }
+    // The kernel's choice is one port: lanes need several that the far end knows.
+    let lanes = SMALL.replace("[[vpn.site]]", "listen_port = 0\n[[vpn.site]]\nlanes = 2");
+    let report = check(directory.path(), &lanes).expect_err("lanes");
+    assert!(
+        report.findings[0].title.contains("has no ports"),
+        "{}",
+        report.render(false)
+    );
+}

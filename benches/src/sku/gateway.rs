@@ -17,7 +17,7 @@ use gateway::device::SendError;
 use gateway::device::event::Waker;
 use gateway::device::offload::Offload;
 use gateway::device::sink::{Devices, FrameSink, PacketSink, TrainSink};
-use gateway::device::udp::{SendOutcome, TrainPlace};
+use gateway::device::udp::{PeerPath, SendOutcome, TrainPlace};
 use gateway::device::vlan::Tags;
 use gateway::pipeline::coalesce::Coalescer;
 use gateway::pipeline::icmp::RateLimit;
@@ -176,8 +176,9 @@ impl Wire {
 
 impl TrainSink for Wire {
     #[inline]
-    fn send_train(
+    fn send_train_by(
         &self,
+        _: &PeerPath,
         _: &SocketAddr,
         bytes: &[u8],
         stride: usize,
@@ -189,6 +190,7 @@ impl TrainSink for Wire {
             laid.bytes.extend_from_slice(bytes);
             laid.trains.push(TrainPlace {
                 source: self.source,
+                local: None,
                 traffic_class,
                 stride,
                 at,
@@ -368,6 +370,7 @@ fn gateway(
         paths: [MTU, MTU, TUNNEL_MTU]
             .map(|mtu| side(mtu, FragmentPolicy::Drop))
             .into(),
+        carried: Box::default(),
         limits: limits()?,
         flows: None,
         hits: Hits::new(1, RULES),

@@ -324,6 +324,12 @@ impl tunnel::Endpoint for Endpoint {
         self.schedule.deadline()
     }
 
+    fn set_endpoint(&mut self, peer: PeerId, endpoint: SocketAddr) {
+        if let Some(Some(remote)) = self.remotes.get_mut(usize::from(peer.0)) {
+            remote.set_endpoint(endpoint);
+        }
+    }
+
     fn status(&self, peer: PeerId) -> Option<Status> {
         let remote = self.remotes.get(usize::from(peer.0))?.as_ref()?;
         Some(remote.status())

@@ -104,6 +104,11 @@ impl Remote {
         }
     }
 
+    /// Where the peer is from now on, as somebody else has found out.
+    pub(super) fn set_endpoint(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+    }
+
     /// The next moment at which [`Remote::poll`] has work.
     pub(super) fn deadline(&self) -> Option<Instant> {
         earlier(self.timers.earliest(), self.keyring.first_expiry())

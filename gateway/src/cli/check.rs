@@ -386,7 +386,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
             vlan: Vec::new(),
             mac: None,
             offload: vpn.offload,
-            address: Vec::new(),
+            address: vpn.bind_address.iter().copied().map(IpNet::from).collect(),
             path: None,
         });
     }
@@ -422,11 +422,12 @@ fn paths(config: &Config) -> Vec<PathRow> {
     }
     let vpn = config.vpn.as_ref();
     for site in vpn.iter().flat_map(|vpn| &vpn.sites) {
+        let endpoint = site.place();
         rows.push(PathRow {
             name: site.name.clone(),
             kind: "Vpn",
             neighbor: Vec::new(),
-            endpoint: site.endpoint.map(|endpoint| endpoint.to_string()),
+            endpoint,
             over: site.over.clone(),
             clients: None,
             probe: site.probe.as_ref().map(ProbeRow::of),

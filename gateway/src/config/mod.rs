@@ -96,7 +96,7 @@ fn unreadable(file: &Path, error: &FileError) -> String {
     }
 }
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path`; with its key files also what this machine says of the way to the far ends.
 ///
 /// # Errors
 /// That the file cannot be read, or everything that is wrong with it.
@@ -106,10 +106,11 @@ pub fn load(path: &Path, key_files: KeyFiles) -> Result<Loaded, LoadError> {
         error,
     })?;
     let directory = path.parent().unwrap_or(Path::new(""));
-    parse(path, source, directory, key_files).map_err(LoadError::Wrong)
+    let is_here = key_files == KeyFiles::Checked;
+    read_in(path, source, directory, (key_files, is_here)).map_err(LoadError::Wrong)
 }
 
-/// Checks the text of a file; `name` stands in messages, relative paths begin at `directory`.
+/// Checks the text of a file, but not what this machine says of the way to the far ends; `name` stands in messages, relative paths begin at `directory`.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -118,6 +119,15 @@ pub fn parse(
     source: String,
     directory: &Path,
     key_files: KeyFiles,
+) -> Result<Loaded, Report> {
+    read_in(name, source, directory, (key_files, false))
+}
+
+fn read_in(
+    name: &Path,
+    source: String,
+    directory: &Path,
+    (key_files, is_here): (KeyFiles, bool),
 ) -> Result<Loaded, Report> {
     let mut walk = walk::Walk::default();
     if let Some(findings) = no_toml_at_all(&source) {
@@ -133,7 +143,9 @@ pub fn parse(
     let root = walk::Section::root(document.get_ref());
     let mut config = read::config(&mut walk, root, directory);
     drop(document);
-    let rules = validate::check(&config, &walk.places, key_files);
+    let is_wrong = |finding: &Finding| finding.severity == Severity::Error;
+    let is_here = is_here && !walk.findings.iter().any(is_wrong);
+    let rules = validate::check(&config, &walk.places, key_files, is_here);
     walk.findings.extend(rules);
     let report = Report::new(name, source, walk.findings).and_errors(walk.more);
     if report.errors() > 0 {

@@ -9,7 +9,7 @@ use super::schema::{
 };
 use super::value::{
     Address, Endpoint, File, HostPort, Interface, InterfaceAddress, Key, Kind, Mac, Name, Network,
-    OneOf, PathName, StationMac, Switch, Text, Time, Whole, Wrong, described,
+    OneOf, Own, PathName, Place, Placed, StationMac, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
 use crate::sku::{self, Edition};
@@ -424,8 +424,16 @@ fn vpn(walk: &mut Walk, section: Section, directory: &Path) -> Vpn {
             .map(|file| directory.join(file))
             .unwrap_or_default(),
         listen_port: section
-            .optional(walk, "listen_port", &Whole(1, 65_535))
+            .optional(walk, "listen_port", &Whole(0, 65_535))
             .map_or(DEFAULT_LISTEN_PORT, |port| port as u16),
+        bind_address: section.list(walk, "bind_address", &Own),
+        interface: section.optional(walk, "interface", &Interface),
+        fwmark: section
+            .optional(walk, "fwmark", &Whole(0, u64::from(u32::MAX)))
+            .map_or(0, |mark| mark as u32),
+        path_mtu_discovery: section
+            .optional(walk, "path_mtu_discovery", &Switch)
+            .unwrap_or(false),
         mtu: section
             .optional(walk, "mtu", &MTU)
             .map_or(DEFAULT_TUNNEL_MTU, |mtu| mtu as u16),
@@ -450,6 +458,11 @@ const SITE_KINDS: OneOf<SiteKind> = OneOf(&[
 ]);
 
 fn site(walk: &mut Walk, section: Section, directory: &Path) -> Site {
+    let (endpoint, endpoint_host) = match section.optional(walk, "endpoint", &Place) {
+        Some(Placed::Address(endpoint)) => (Some(endpoint), None),
+        Some(Placed::Host(host)) => (None, Some(host)),
+        None => (None, None),
+    };
     let site = Site {
         name: section
             .required(walk, "name", &PathName)
@@ -463,7 +476,8 @@ fn site(walk: &mut Walk, section: Section, directory: &Path) -> Site {
         preshared_key_file: section
             .optional(walk, "preshared_key_file", &File)
             .map(|file| directory.join(file)),
-        endpoint: section.optional(walk, "endpoint", &Endpoint),
+        endpoint,
+        endpoint_host,
         prefixes: section.required_list(walk, "prefixes", &Network),
         weight: weight(walk, &section),
         keepalive: section.optional(walk, "keepalive", &Time(seconds(1), seconds(65_535))),

@@ -4,6 +4,7 @@
 use crate::sku::resize::Choice;
 use crate::sku::{self, Edition, ExpressRouteSku, UnknownVpnSku, VpnSku};
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,8 +246,18 @@ pub struct Vpn {
     pub generation: u8,
     /// File with the private key, base64.
     pub private_key_file: PathBuf,
-    /// UDP port.
+    /// UDP port; 0: the kernel chooses one at start.
     pub listen_port: u16,
+    /// The addresses of this machine that tunnels use, one a family at most, and no family that has none; empty:
+    /// all.
+    pub bind_address: Vec<IpAddr>,
+    /// The interface that they use (SO_BINDTODEVICE); `None`: any.
+    pub interface: Option<String>,
+    /// The mark of their datagrams (SO_MARK), for routing rules and firewalls; 0: none.
+    pub fwmark: u32,
+    /// Whether datagrams are sent with don't-fragment, and the tunnels' MTU follows what the path takes. Default
+    /// off: what is too long goes in fragments.
+    pub path_mtu_discovery: bool,
     /// MTU of the tunnels, bytes of the inner packet. Default 1420.
     pub mtu: u16,
     /// UDP GSO and GRO on the tunnel sockets.
@@ -275,6 +286,26 @@ impl Vpn {
             edition: self.edition,
             name: self.sku.clone(),
             generation: self.generation,
+        }
+    }
+}
+
+/// A host by name, or by an address with the name of its zone, and a UDP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The name as the system's resolver takes it, such as `vpn.example.net` or `fe80::1%eth0`.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
         }
     }
 }
@@ -309,8 +340,10 @@ pub struct Site {
     pub public_key: [u8; 32],
     /// File with the preshared key, base64.
     pub preshared_key_file: Option<PathBuf>,
-    /// Where the site's device is; `None`: it calls.
+    /// Where the site's device is; `None`: it calls, or has a name.
     pub endpoint: Option<SocketAddr>,
+    /// The name of where it is, which is resolved while the gateway runs.
+    pub endpoint_host: Option<HostPort>,
     /// Prefixes behind the site: routes to it, and the sources that it may use.
     pub prefixes: Vec<IpNet>,
     /// Weight of its connection, compared before AS-path length; larger is better. Default 0.
@@ -327,7 +360,24 @@ pub struct Site {
     pub mtu: Option<u16>,
 }
 
+impl Site {
+    /// Where it is, as the file says; `None`: it calls.
+    pub fn place(&self) -> Option<String> {
+        let address = self.endpoint.map(|endpoint| endpoint.to_string());
+        address.or_else(|| self.endpoint_host.as_ref().map(HostPort::to_string))
+    }
+}
+
 impl Vpn {
+    /// What a tunnel to `endpoint` puts around each packet, bytes: IP, UDP, and WireGuard's header and tag.
+    pub fn overhead(&self, endpoint: SocketAddr) -> u32 {
+        if endpoint.is_ipv4() {
+            20 + 8 + 32
+        } else {
+            40 + 8 + 32
+        }
+    }
+
     /// MTU of a site's tunnel, bytes of the inner packet.
     pub fn mtu_of(&self, site: &Site) -> u16 {
         site.mtu.unwrap_or(self.mtu)

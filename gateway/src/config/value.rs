@@ -1,9 +1,10 @@
 //! Kinds of values in a configuration file: each says what it allows and makes a checked value out of
 //! TOML, or says what was found instead.
 
+use super::schema;
 use crypto::key::{KeyError, PrivateKey, PublicKey};
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -489,6 +490,96 @@ impl Kind for Endpoint {
     }
 }
 
+/// An address of this machine that something is bound to.
+pub(super) struct Own;
+
+impl Kind for Own {
+    type Value = IpAddr;
+
+    fn allowed(&self) -> String {
+        "an address of this machine, such as \"192.0.2.1\"".to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<IpAddr, Wrong> {
+        match text(value)?.parse::<IpAddr>() {
+            // A relay on this machine is reached over loopback.
+            Ok(address) if address.is_loopback() => Ok(address),
+            _ => Address.parse(value),
+        }
+    }
+}
+
+/// Where a far end is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// An address and a port.
+    Address(SocketAddr),
+    /// A name to be resolved, and a port.
+    Host(schema::HostPort),
+}
+
+/// Where a far end is: an address, a name, or a link-local address with the name of its interface, and a UDP port.
+pub(super) struct Place;
+
+impl Kind for Place {
+    type Value = Placed;
+
+    fn allowed(&self) -> String {
+        "a host and a port, such as \"203.0.113.10:51820\", \"[2001:db8::1]:51820\", \
+         \"[fe80::1%eth0]:51820\" or \"vpn.example.net:51820\""
+            .to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<Placed, Wrong> {
+        let written = text(value)?;
+        if let Some(host) = zoned(written) {
+            return Ok(Placed::Host(host));
+        }
+        let is_name = HostPort::holds(written) && written.parse::<SocketAddr>().is_err();
+        if let (true, Some((host, port))) = (is_name, written.rsplit_once(':'))
+            && let Ok(port) = port.parse()
+        {
+            let host = host.to_owned();
+            return Ok(Placed::Host(schema::HostPort { host, port }));
+        }
+        let wrong = Wrong::new(
+            "is not an address and a port",
+            format!("found {}", quoted(written)),
+        );
+        match written.parse::<SocketAddr>() {
+            Ok(endpoint) if endpoint.port() != 0 => Ok(Placed::Address(endpoint)),
+            Ok(_) => Err(wrong.help("port 0 cannot be reached")),
+            Err(_) if written.contains('%') => {
+                Err(wrong.help("a zone is the name of an interface, behind a link-local address"))
+            }
+            Err(_) if written.parse::<IpAddr>().is_ok() || !written.contains(':') => {
+                Err(wrong.help("the port is missing"))
+            }
+            Err(_) if written.contains(|c: char| c.is_ascii_alphabetic()) => {
+                Err(wrong
+                    .help("a name has letters, digits, hyphens and dots, and a port behind it"))
+            }
+            Err(_) => Err(wrong),
+        }
+    }
+}
+
+/// `[fe80::1%eth0]:51820`: the zone is the name of an interface, which has its number only while it is there.
+fn zoned(written: &str) -> Option<schema::HostPort> {
+    let (address, port) = written.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, zone) = address.split_once('%')?;
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    let port: u16 = port.parse().ok()?;
+    let name = zone
+        .chars()
+        .all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%'));
+    let named = name && (1..=15).contains(&zone.len()) && zone.parse::<u32>().is_err();
+    (named && port != 0 && ip.is_unicast_link_local()).then(|| schema::HostPort {
+        host: address.to_owned(),
+        port,
+    })
+}
+
 /// A time span with its unit, from and to inclusive.
 pub(super) struct Time(pub(super) Duration, pub(super) Duration);
 
@@ -589,14 +680,14 @@ pub(super) fn mac(written: &str) -> Option<[u8; 6]> {
 pub(super) struct Mac;
 
 impl Kind for Mac {
-    type Value = super::schema::LinkMac;
+    type Value = schema::LinkMac;
 
     fn allowed(&self) -> String {
         "\"own\", \"interface\", or a station's address such as \"02:00:00:00:00:01\"".to_owned()
     }
 
     fn parse(&self, value: &DeValue) -> Result<Self::Value, Wrong> {
-        use super::schema::LinkMac;
+        use schema::LinkMac;
         match text(value)? {
             "own" => Ok(LinkMac::Own),
             "interface" => Ok(LinkMac::Interface),

@@ -21,15 +21,16 @@ use crate::device::event::Waker;
 use crate::device::interface::Interface;
 use crate::device::steering::{FlowProgram, NetworkAt};
 use crate::device::tun::{Tun, TunQueue};
-use crate::device::udp::{UdpOptions, UdpSocket};
+use crate::device::udp::{InterfaceName, UdpOptions, UdpSocket};
 use crate::device::vlan::Tags;
 use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::flow::FlowLimits;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
-use crate::pipeline::process::{Forwarding, Side};
+use crate::pipeline::process::{Carried, Forwarding, Side};
 use crate::pipeline::shape;
 use crate::telemetry::hits::Hits;
 use crate::worker::bell::Bell;
+use crate::worker::change::Change;
 use crate::worker::clients::ByAddress;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
@@ -58,7 +59,7 @@ const FLOWS: usize = 65_536;
 /// MTU of a link whose interface is not there, until it is.
 const ETHERNET_MTU: u32 = 1_500;
 /// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
-pub(crate) const DEFAULT_TUNNEL_MTU: u16 = 1420;
+const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
 /// What a link's parts share.
 #[derive(Clone, Debug)]
@@ -221,6 +222,21 @@ impl Parts {
         (0..workers).map(steps).collect()
     }
 
+    /// What each worker has to do for a site that is somewhere else.
+    pub(crate) fn moved(&self, path: PathId, to: SocketAddr, workers: usize) -> Vec<Vec<Change>> {
+        let changes = |worker| {
+            let place = Place {
+                worker,
+                workers,
+                most_lanes: self.most_lanes,
+                underlays: &self.underlays,
+                identity: None,
+            };
+            self.tunnels.moved(path, to, place)
+        };
+        (0..workers).map(changes).collect()
+    }
+
     /// What untagged links need of the kernel.
     pub(crate) fn needs(&self) -> Vec<LinkNeeds> {
         let links = self.links.iter().map(|link| &link.recipe);
@@ -284,7 +300,7 @@ impl Parts {
             }
             side(mtu, fragments, &parts.address)
         });
-        Forwarding {
+        let forwarding = Forwarding {
             snapshot: Arc::clone(&plan.snapshot),
             vnet: side(
                 config.vnet.mtu,
@@ -292,10 +308,13 @@ impl Parts {
                 &config.vnet.address,
             ),
             paths: paths.collect(),
+            carried: carried(config, plan),
             limits,
             flows,
             hits,
-        }
+        };
+        forwarding.fit_carried();
+        forwarding
     }
 
     /// All ports of one worker.
@@ -514,8 +533,30 @@ type Ports = (
     Vec<Private<Endpoint>>,
 );
 
+/// The tunnels over circuits, with the links of those.
+pub(crate) fn carried(config: &Config, plan: &Plan) -> Box<[Carried]> {
+    let own_v6 = config.vnet.address.iter().any(|own| own.addr().is_ipv6());
+    let carried = plan.live().filter_map(|path| {
+        let over = path.over?;
+        let links = plan.live().filter(|link| {
+            let owner = plan.snapshot.path(link.id).map(|known| known.owner);
+            matches!(link.origin, Origin::Link { .. }) && owner == Some(over)
+        });
+        // Who only calls may call by either family.
+        let endpoint = site_of(config, path)?.endpoint;
+        let v6 = endpoint.map_or(own_v6, |to| to.is_ipv6());
+        Some(Carried {
+            path: path.id,
+            links: links.map(|link| link.id).collect(),
+            mtu: tunnel_mtu(config, path),
+            overhead: if v6 { 80 } else { 60 },
+        })
+    });
+    carried.collect()
+}
+
 /// MTU of the tunnel of a path, bytes of the inner packet.
-fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
+pub(crate) fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
     match (&config.vpn, site_of(config, path)) {
         (Some(vpn), Some(site)) => vpn.mtu_of(site),
         (Some(vpn), None) => vpn.mtu,
@@ -584,16 +625,24 @@ pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
 fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
     let shared = lane == 0 && seat.count > 1;
     let port = vpn.listen_port.saturating_add(u16::from(lane));
+    let interface = vpn.interface.as_deref();
     let options = UdpOptions {
         offload: vpn.offload,
         reuse_port: shared,
+        path_mtu_discovery: vpn.path_mtu_discovery,
+        interface: interface.and_then(InterfaceName::new),
+        mark: vpn.fwmark,
         ..UdpOptions::default()
     };
     let bind = |address: IpAddr| -> Result<UdpSocket, DeviceError> {
         let address = SocketAddr::new(address, port);
         if shared && seat.number == 0 {
             // A port that is shared among workers could be shared with another program too, unnoticed.
-            UdpSocket::bind(address, UdpOptions::default())?;
+            let alone = UdpOptions {
+                reuse_port: false,
+                ..options
+            };
+            UdpSocket::bind(address, alone)?;
         }
         let socket = UdpSocket::bind(address, options)?;
         if shared && seat.number == 0 {
@@ -601,8 +650,20 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
         }
         Ok(socket)
     };
-    let v4 =
-        bind(Ipv4Addr::UNSPECIFIED.into()).map_err(|error| RunError::System(error.to_string()))?;
+    let own = |v4: bool| {
+        let mut own = vpn.bind_address.iter();
+        own.find(|own| own.is_ipv4() == v4).copied()
+    };
+    let failed = |error: DeviceError| RunError::System(error.to_string());
+    if !vpn.bind_address.is_empty() {
+        // Of these addresses each must be there, and a family without one is not used.
+        let bind = |address: Option<IpAddr>| address.map(bind).transpose().map_err(failed);
+        return Ok(Underlay {
+            v4: bind(own(true))?,
+            v6: bind(own(false))?,
+        });
+    }
+    let v4 = bind(Ipv4Addr::UNSPECIFIED.into()).map_err(failed)?;
     let v6 = match bind(Ipv6Addr::UNSPECIFIED.into()) {
         Ok(socket) => Some(socket),
         Err(error)
@@ -611,7 +672,7 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
                 .iter()
                 .any(|site| site.endpoint.is_some_and(|to| to.is_ipv6())) =>
         {
-            return Err(RunError::System(error.to_string()));
+            return Err(failed(error));
         }
         Err(error) => {
             tracing::warn!(%error, "no tunnels over IPv6");

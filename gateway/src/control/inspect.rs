@@ -317,7 +317,7 @@ pub(crate) fn tunnels(
     parts: &Parts,
     views: &[PathView],
     totals: &Totals,
-    started: Instant,
+    (mtus, started): (&[u16], Instant),
 ) -> Vec<TunnelView> {
     let (_, rates) = limit::vpn(config);
     let port = config.vpn.as_ref().map_or(0, |vpn| vpn.listen_port);
@@ -345,7 +345,11 @@ pub(crate) fn tunnels(
             public_key: BASE64.encode(site.public_key),
             gateway_public_key: String::new(),
             endpoint: word.endpoint.load().as_deref().copied(),
+            local: word.local.load().as_deref().copied(),
             over: site.over.clone(),
+            mtu: mtus.get(usize::from(path.id.0)).copied(),
+            path_mtu: Some(word.path_mtu.load(Ordering::Relaxed)).filter(|&mtu| mtu > 0),
+            fragmented_packets: fragmented(parts.lanes(path.id)),
             last_handshake_seconds: handshake_age(word, started),
             handshakes: word.handshakes.load(Ordering::Relaxed),
             state,
@@ -360,6 +364,12 @@ pub(crate) fn tunnels(
         })
     };
     plan.live().filter_map(tunnel).collect()
+}
+
+/// Datagrams of a tunnel that went in fragments, so far.
+fn fragmented(lanes: &[Arc<TunnelWord>]) -> u64 {
+    let of = |word: &Arc<TunnelWord>| word.fragmented.load(Ordering::Relaxed);
+    lanes.iter().map(of).sum()
 }
 
 /// The point-to-site clients, by name.
@@ -538,9 +548,19 @@ pub fn needs_restart(
     }
     let vpn = |config: &Config| {
         let vpn = config.vpn.as_ref();
-        vpn.map(|vpn| (vpn.listen_port, vpn.mtu, vpn.offload))
+        vpn.map(|vpn| {
+            (
+                (vpn.listen_port, vpn.mtu, vpn.offload),
+                vpn.bind_address.clone(),
+                vpn.interface.clone(),
+                (vpn.fwmark, vpn.path_mtu_discovery),
+            )
+        })
     };
-    check("vpn.listen_port, mtu or offload", vpn(old) == vpn(new));
+    check(
+        "vpn.listen_port, bind_address, interface, fwmark, mtu, path_mtu_discovery or offload",
+        vpn(old) == vpn(new),
+    );
     lines
 }
 

@@ -9,6 +9,7 @@
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them; [`sources`]: who may use which source
+//! - [`underlay`]: names of far ends, and how wide the routes to them are
 //! - [`keys`]: the secret keys in force; [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
 //! - `kernel`: what is set in the machine's kernel: the device's side, routes, parameters of interfaces
 //! - [`api`], [`client`]: the control socket
@@ -46,6 +47,7 @@ mod running;
 mod sources;
 pub mod supervisor;
 mod tunnels;
+pub(crate) mod underlay;
 mod usage;
 pub mod view;
 pub mod watch;

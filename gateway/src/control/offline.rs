@@ -1,7 +1,7 @@
 //! The forwarding state of a configuration without its devices: what replay and tests put packets through.
 
 use crate::config::schema::{Config, FragmentPolicy};
-use crate::control::assembly::{DEFAULT_TUNNEL_MTU, circuits_of, side};
+use crate::control::assembly::{carried, circuits_of, side, tunnel_mtu};
 use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::hits::Hits;
@@ -14,9 +14,7 @@ const LINK_MTU: u16 = 1_500;
 pub fn forwarding(config: &Config, plan: &Plan) -> Forwarding {
     let path = |path: &PathPlan| -> Side {
         let Origin::Link { circuit, link } = path.origin else {
-            let mtu = config.vpn.as_ref().map(|vpn| vpn.mtu);
-            let mtu = mtu.unwrap_or(DEFAULT_TUNNEL_MTU);
-            return side(mtu, FragmentPolicy::Forward, &[]);
+            return side(tunnel_mtu(config, path), FragmentPolicy::Forward, &[]);
         };
         let circuit = circuits_of(config).get(circuit);
         let link = circuit.and_then(|circuit| circuit.links.get(link));
@@ -27,7 +25,7 @@ pub fn forwarding(config: &Config, plan: &Plan) -> Forwarding {
             link.map_or(&[], |link| link.address.as_slice()),
         )
     };
-    Forwarding {
+    let forwarding = Forwarding {
         snapshot: Arc::clone(&plan.snapshot),
         vnet: side(
             config.vnet.mtu,
@@ -35,8 +33,11 @@ pub fn forwarding(config: &Config, plan: &Plan) -> Forwarding {
             &config.vnet.address,
         ),
         paths: plan.paths.iter().map(path).collect(),
+        carried: carried(config, plan),
         limits: None,
         flows: None,
         hits: Hits::new(1, config.policy.len()),
-    }
+    };
+    forwarding.fit_carried();
+    forwarding
 }

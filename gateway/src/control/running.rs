@@ -12,8 +12,10 @@ use crate::control::effective::{self, Wanted};
 use crate::control::inspect;
 use crate::control::kernel::presence::Presence;
 use crate::control::keys::Keys;
-use crate::control::plan::{PathPlan, Plan};
+use crate::control::plan::{Origin, PathPlan, Plan};
 use crate::control::run::ControlHandle;
+use crate::control::tunnels;
+use crate::control::underlay::{Terms, Watched};
 use crate::control::usage;
 use crate::control::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, Loss, NeighborView, PolicyView,
@@ -22,11 +24,14 @@ use crate::control::view::{
 };
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
-use crate::pipeline::process::Forwarding;
+use crate::device::udp::{InterfaceName, RouteOptions};
+use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::ledger::{Ledger, Totals};
 use arc_swap::ArcSwap;
 use routing::health::Usability;
+use routing::path::PathId;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -235,6 +240,68 @@ impl Running {
         self.ending.store(true, Ordering::Release);
     }
 
+    /// Whether there are or can be sites.
+    pub(crate) fn has_sites(&self) -> bool {
+        self.current().config.vpn.is_some()
+    }
+
+    /// The sites' tunnels, to be looked after in the underlay, and what holds for all of them.
+    pub(crate) fn watched(&self) -> (Vec<Watched>, Terms) {
+        let current = self.current();
+        let vpn = current.config.vpn.as_ref();
+        let site = |path: &PathPlan| {
+            let Origin::Site { site } = path.origin else {
+                return None;
+            };
+            let (vpn, site) = (vpn?, vpn?.sites.get(site)?);
+            Some(Watched {
+                path: path.id,
+                name: site.name.clone(),
+                host: site.endpoint_host.clone(),
+                lanes: current.parts.lanes(path.id).to_vec(),
+                mtu: vpn.mtu_of(site),
+                is_routed: path.over.is_none(),
+            })
+        };
+        let own = vpn.map_or_else(Vec::new, |vpn| vpn.bind_address.clone());
+        let has = |v4: bool| own.is_empty() || own.iter().any(|own| own.is_ipv4() == v4);
+        let interface = vpn.and_then(|vpn| vpn.interface.as_deref());
+        let terms = Terms {
+            started: self.started,
+            discovers: vpn.is_some_and(|vpn| vpn.path_mtu_discovery),
+            families: [has(true), has(false)],
+            route: RouteOptions {
+                local: None,
+                interface: interface.and_then(InterfaceName::new),
+                mark: vpn.map_or(0, |vpn| vpn.fwmark),
+            },
+            own,
+        };
+        (current.plan.live().filter_map(site).collect(), terms)
+    }
+
+    /// Has the workers send what is for a site to this address, where its name has led.
+    pub(crate) fn move_site(&self, path: PathId, name: &str, to: SocketAddr) {
+        let current = self.current();
+        // A reload may have come in between.
+        let same = |known: &PathPlan| known.id == path && known.name == name;
+        if !current.plan.live().any(same) {
+            return;
+        }
+        let changes = current.parts.moved(path, to, self.workers.len());
+        if let Err(error) = tunnels::carry_out(&self.workers, changes) {
+            tracing::warn!(site = name, "the site's new address is not in use: {error}");
+        }
+    }
+
+    /// Makes a tunnel so wide.
+    pub(crate) fn set_mtu(&self, path: PathId, mtu: u16) {
+        let forwarding = self.forwarding.load();
+        if let Some(side) = forwarding.paths.get(usize::from(path.0)) {
+            side.mtu.store(mtu, Ordering::Relaxed);
+        }
+    }
+
     /// Tells every worker to end.
     pub(crate) fn stop_workers(&self) {
         for worker in &self.workers {
@@ -335,13 +402,15 @@ impl Gateway for Running {
         let current = self.current();
         let totals = self.totals(&current.plan.ports);
         let (views, started) = (self.views(), self.started);
+        let forwarding = self.forwarding.load();
+        let mtus: Vec<u16> = forwarding.paths.iter().map(Side::mtu).collect();
         let mut tunnels = inspect::tunnels(
             &current.config,
             &current.plan,
             &current.parts,
             &views,
             &totals,
-            started,
+            (&mtus, started),
         );
         let sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
         let own = current.keys.public_key().map(|key| key.to_string());

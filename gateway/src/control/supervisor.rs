@@ -22,6 +22,7 @@ use crate::control::notify::notify;
 use crate::control::plan::Plan;
 use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::control::running::Running;
+use crate::control::underlay;
 use crate::control::view::{Loss, Recreated};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
@@ -102,7 +103,8 @@ impl Departed {
 fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunError> {
     // 1. file and plan
     let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
-    let config = loaded.config;
+    let mut config = loaded.config;
+    underlay::choose_port(&mut config).map_err(RunError::System)?;
     let started = Instant::now();
     // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
     let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::LastResort)
@@ -194,13 +196,19 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         .serve(Arc::clone(&running) as _)
         .map_err(|error| system("serve the control socket", &error))?;
 
+    let underlay = running
+        .has_sites()
+        .then(|| underlay::start(&running))
+        .transpose()
+        .map_err(|error| system("start a thread", &error))?;
+
     // 5. ready
     log::announce("ready\n");
     notify("READY=1");
     let waited = wait(poller, &signals, &running);
     // 6. the end, also of a reload that runs; whoever asked for another gateway gets his answer first
     running.ends();
-    drop(serving);
+    drop((serving, underlay));
     let departed = running.leaving().map(|lost| Departed {
         incarnation,
         at: Instant::now(),
@@ -313,6 +321,10 @@ impl Effects for DataPlane {
                 && side.mtu.swap(mtu, Ordering::Relaxed) != mtu
             {
                 tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
+                for (tunnel, mtu) in forwarding.fit_carried() {
+                    let number = tunnel.0;
+                    tracing::info!(path = number, mtu, "MTU of a tunnel over this circuit");
+                }
                 if let Some(warning) =
                     warning.filter(|_| mtu < forwarding.vnet.mtu.load(Ordering::Relaxed))
                 {

@@ -9,7 +9,7 @@ use super::crew;
 use super::data_path::WorkerHandle;
 use super::keys::Keys;
 use super::plan::{Origin, PathPlan, Plan};
-use crate::config::schema::{Client, Config, Site, Vpn};
+use crate::config::schema::{Client, Config, HostPort, Site, Vpn};
 use crate::worker::change::{Change, MOST_CHANGES, Order, PortPlace};
 use crate::worker::clients::ClientId;
 use crate::worker::handover::TunnelWord;
@@ -40,6 +40,7 @@ struct SiteFacts {
     /// What its file holds, whatever it is called.
     preshared_key: Option<PresharedKey>,
     endpoint: Option<SocketAddr>,
+    endpoint_host: Option<HostPort>,
     keepalive: Option<Duration>,
     lanes: u8,
     /// The circuit that carries it.
@@ -175,6 +176,7 @@ impl TunnelSet {
                 public_key: site.public_key,
                 preshared_key: keys.preshared_key(site.preshared_key_file.as_deref()),
                 endpoint: site.endpoint,
+                endpoint_host: site.endpoint_host.clone(),
                 keepalive: site.keepalive,
                 lanes: site.lanes.max(1),
                 over: path.over,
@@ -270,6 +272,22 @@ impl TunnelSet {
     /// A client, by its name.
     pub(crate) fn client(&self, name: &str) -> Option<&ClientTunnel> {
         self.clients.get(name)
+    }
+
+    /// What a worker has to do for a site that is at this address now, lane 0 of it.
+    pub(crate) fn moved(&self, path: PathId, to: SocketAddr, place: Place<'_>) -> Vec<Change> {
+        let Some(tunnel) = self.sites.get(&path) else {
+            return Vec::new();
+        };
+        let owner = self.owner(path, place.workers);
+        let (_, ports) = ports(&tunnel.facts, owner, place);
+        let lanes = ports.into_iter();
+        let moved = lanes.map(|(port, lane)| Change::MoveSite {
+            port,
+            path,
+            endpoint: of_lane(to, lane),
+        });
+        moved.collect()
     }
 
     /// The worker that owns lane 0 of a site's tunnel: by its place among the paths, which no reload changes.
@@ -408,34 +426,14 @@ fn add_site(
     place: Place<'_>,
     changes: &mut Vec<Change>,
 ) {
-    let Place {
-        worker, workers, ..
-    } = place;
     let SiteTunnel { facts, words } = tunnel;
-    let owner = set.owner(path, workers);
-    let over = facts.over.filter(|_| owner == worker);
-    let over = over.and_then(|over| place.underlays.iter().position(|known| *known == over));
-    let way = match over {
-        Some(place) => Way::Private(place),
-        None => lane::way(facts.lanes, owner, worker, workers),
-    };
+    let (way, ports) = ports(facts, set.owner(path, place.workers), place);
     changes.push(Change::Way { path, way });
-    let mut ports = Vec::new();
-    if let Some(place) = over {
-        ports.push((PortPlace::Private(place), 0));
-    } else if facts.over.is_none() {
-        ports.extend((owner == worker).then_some((PortPlace::Socket(0), 0)));
-        let above = (1..).zip(lane::owned(worker, workers, place.most_lanes));
-        ports.extend(above.map(|(place, lane)| (PortPlace::Socket(place), lane)));
-    }
     for (port, lane) in ports {
         let Some(word) = words.get(usize::from(lane)) else {
             continue;
         };
-        let mut endpoint = facts.endpoint;
-        if let Some(to) = &mut endpoint {
-            to.set_port(to.port().saturating_add(u16::from(lane)));
-        }
+        let endpoint = facts.endpoint.map(|to| of_lane(to, lane));
         let peer = Peer {
             public_key: facts.public_key,
             preshared_key: secret(facts.preshared_key.as_ref()),
@@ -452,6 +450,34 @@ fn add_site(
             word,
         });
     }
+}
+
+/// What a site is to a worker, and the ports of that worker which its lanes are on.
+fn ports(facts: &SiteFacts, owner: usize, place: Place<'_>) -> (Way, Vec<(PortPlace, u8)>) {
+    let Place {
+        worker, workers, ..
+    } = place;
+    let over = facts.over.filter(|_| owner == worker);
+    let over = over.and_then(|over| place.underlays.iter().position(|known| *known == over));
+    let way = match over {
+        Some(place) => Way::Private(place),
+        None => lane::way(facts.lanes, owner, worker, workers),
+    };
+    let mut ports = Vec::new();
+    if let Some(place) = over {
+        ports.push((PortPlace::Private(place), 0));
+    } else if facts.over.is_none() {
+        ports.extend((owner == worker).then_some((PortPlace::Socket(0), 0)));
+        let above = (1..).zip(lane::owned(worker, workers, place.most_lanes));
+        ports.extend(above.map(|(place, lane)| (PortPlace::Socket(place), lane)));
+    }
+    (way, ports)
+}
+
+/// Where a lane of a site is whose lane 0 is at `to`.
+fn of_lane(mut to: SocketAddr, lane: u8) -> SocketAddr {
+    to.set_port(to.port().saturating_add(u16::from(lane)));
+    to
 }
 
 fn add_client(client: &ClientTunnel, path: PathId, vpn: &Vpn, place: Place<'_>) -> Change {

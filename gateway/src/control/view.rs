@@ -327,9 +327,23 @@ pub struct TunnelView {
     pub gateway_public_key: String,
     /// Where its datagrams go now; this and what follows is lane 0's.
     pub endpoint: Option<SocketAddr>,
+    /// The address of this machine that they leave from: where the far end's datagrams come to. `null`: none has
+    /// come, and the route says.
+    #[serde(default)]
+    pub local: Option<IpAddr>,
     /// The circuit that carries the tunnel; `null`: the host's own network does.
     #[serde(default)]
     pub over: Option<String>,
+    /// The largest packet that the tunnel takes now, bytes; `null`: not known.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// The largest packet that the route to the far end takes, bytes, as far as the kernel knows; `null`: not
+    /// known.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
+    /// Datagrams of all lanes that were longer than the route takes, and went in fragments.
+    #[serde(default)]
+    pub fragmented_packets: u64,
     /// Seconds since the last handshake; `null`: none yet.
     pub last_handshake_seconds: Option<f64>,
     /// Handshakes completed.

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
     use crate::device::offload::Offload;
     use crate::device::sink::TrainSink;
-    use crate::device::udp::SendOutcome;
+    use crate::device::udp::{PeerPath, SendOutcome};
     use crate::pipeline::checksum;
     use crate::telemetry::ledger::Ledger;
     use crate::worker::tunnels::{Tunnels, Underlay};
@@ -374,7 +374,14 @@ mod tests {
     struct Silence(Rc<Cell<usize>>);
 
     impl TrainSink for Silence {
-        fn send_train(&self, _: &SocketAddr, bytes: &[u8], _: usize, _: u8) -> SendOutcome {
+        fn send_train_by(
+            &self,
+            _: &PeerPath,
+            _: &SocketAddr,
+            bytes: &[u8],
+            _: usize,
+            _: u8,
+        ) -> SendOutcome {
             if bytes.first() == Some(&1) {
                 self.0.set(self.0.get() + 1);
             }

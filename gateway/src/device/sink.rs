@@ -5,7 +5,7 @@ use crate::device::SendError;
 use crate::device::link::LinkSocket;
 use crate::device::offload::Offload;
 use crate::device::tun::TunQueue;
-use crate::device::udp::{SendOutcome, UdpSocket};
+use crate::device::udp::{PeerPath, SendOutcome, UdpSocket};
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
@@ -40,9 +40,10 @@ pub trait FrameSink {
 
 /// Takes trains of datagrams.
 pub trait TrainSink {
-    /// As [`UdpSocket::send_train`].
-    fn send_train(
+    /// As [`UdpSocket::send_train_by`].
+    fn send_train_by(
         &self,
+        path: &PeerPath,
         to: &SocketAddr,
         bytes: &[u8],
         stride: usize,
@@ -97,13 +98,14 @@ impl FrameSink for LinkSocket {
 
 impl TrainSink for UdpSocket {
     #[inline]
-    fn send_train(
+    fn send_train_by(
         &self,
+        path: &PeerPath,
         to: &SocketAddr,
         bytes: &[u8],
         stride: usize,
         traffic_class: u8,
     ) -> SendOutcome {
-        self.send_train(to, bytes, stride, traffic_class)
+        self.send_train_by(path, to, bytes, stride, traffic_class)
     }
 }

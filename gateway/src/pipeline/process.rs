@@ -46,9 +46,46 @@ pub struct Side {
 }
 
 impl Side {
+    /// Largest IP packet there now, bytes.
     #[inline]
-    fn mtu(&self) -> u16 {
+    pub fn mtu(&self) -> u16 {
         self.mtu.load(Ordering::Relaxed)
+    }
+}
+
+/// A tunnel over a circuit: it is as wide as the narrowest link of the circuit lets it be.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// The tunnel's path.
+    pub path: PathId,
+    /// The circuit's links.
+    pub links: Box<[PathId]>,
+    /// MTU that the configuration gives it, bytes of the inner packet.
+    pub mtu: u16,
+    /// What the tunnel puts around each packet: 60 bytes over IPv4, 80 over IPv6.
+    pub overhead: u16,
+}
+
+/// The least MTU of IPv6 (RFC 8200, 5): senders go no lower, whatever they are told.
+const LEAST_V6: u16 = 1_280;
+/// Plaintext is padded to a multiple of this, but not beyond the configured MTU (WireGuard whitepaper, 5.4.6).
+const PADDING: u16 = 16;
+
+impl Carried {
+    /// The MTU of the tunnel over links whose narrowest has this MTU. Over IPv4 it is never less than IPv6 needs: on
+    /// a link that is narrower still, what the tunnel makes of such packets goes in fragments.
+    pub fn mtu_over(&self, narrowest: u16) -> u16 {
+        let least = if self.overhead == 60 { LEAST_V6 } else { 0 };
+        self.room_over(narrowest).max(least).min(self.mtu)
+    }
+
+    /// The longest inner packet that goes whole over a way of this MTU, padding included, at most the configured.
+    pub fn room_over(&self, narrowest: u16) -> u16 {
+        let room = narrowest.saturating_sub(self.overhead);
+        if room >= self.mtu {
+            return self.mtu;
+        }
+        room / PADDING * PADDING
     }
 }
 
@@ -61,6 +98,8 @@ pub struct Forwarding {
     pub vnet: Side,
     /// The side of each path, by [`PathId`].
     pub paths: Box<[Side]>,
+    /// Tunnels over circuits.
+    pub carried: Box<[Carried]>,
     /// Rates that packets are held to; `None` without such.
     pub limits: Option<Arc<Limits>>,
     /// Flows that there may be; `None` without such a limit.
@@ -70,6 +109,21 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
+    /// Makes every tunnel over a circuit as wide as its links let it be; gives those that have changed, and how wide
+    /// they are now. To be called when a link's MTU is known, or another.
+    pub fn fit_carried(&self) -> Vec<(PathId, u16)> {
+        let side = |path: PathId| self.paths.get(usize::from(path.0));
+        let fit = |carried: &Carried| {
+            let links = carried.links.iter().filter_map(|&link| side(link));
+            // An interface that is not there has none.
+            let known = links.map(Side::mtu).filter(|&mtu| mtu > 0);
+            let mtu = carried.mtu_over(known.min()?);
+            let before = side(carried.path)?.mtu.swap(mtu, Ordering::Relaxed);
+            (before != mtu).then_some((carried.path, mtu))
+        };
+        self.carried.iter().filter_map(fit).collect()
+    }
+
     /// The side behind an egress or ingress; the gateway's own host is as wide as the virtual network.
     #[inline]
     pub fn side(&self, path: Option<PathId>) -> &Side {
@@ -112,7 +166,7 @@ pub enum Outcome {
         /// Its headers, with the hop limit as parsed and the DSCP that it leaves with.
         headers: Headers,
     },
-    /// Send it out in fragments of at most `mtu` bytes.
+    /// Send it out in fragments of at most `mtu` bytes; a super-packet segment by segment.
     Fragment {
         /// Where.
         to: Egress,
@@ -239,8 +293,8 @@ fn finish(
         return Outcome::refuse(DropReason::Fragment, None, headers);
     }
     if forward::largest_segment(&headers, offload) > usize::from(out.mtu()) {
-        let may_fragment = !headers.dont_fragment && offload.gso.is_none();
-        if !may_fragment {
+        // A super-packet too: its segments are packets of their own, and each may be cut.
+        if headers.dont_fragment {
             let complaint = Complaint::TooBig { mtu: out.mtu() };
             return Outcome::refuse(DropReason::TooBig, Some(complaint), headers);
         }

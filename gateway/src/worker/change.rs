@@ -14,7 +14,7 @@ use crate::worker::switch::{Switch, Way};
 use crypto::key::PrivateKey;
 use crypto::tunnel::{Endpoint, Peer};
 use routing::path::PathId;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
@@ -56,6 +56,15 @@ pub enum Change {
         peer: Peer,
         /// Where the worker says how the tunnel is.
         word: Arc<TunnelWord>,
+    },
+    /// A site that has a tunnel on a port is somewhere else.
+    MoveSite {
+        /// Which.
+        port: PortPlace,
+        /// The site's path.
+        path: PathId,
+        /// Where it is.
+        endpoint: SocketAddr,
     },
     /// A site has no tunnel any more, on no port.
     RemoveSite {
@@ -153,6 +162,25 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 .privates
                 .get_mut(place)
                 .is_some_and(|private| private.tunnels.add(now, path, &peer, word)),
+            Change::MoveSite {
+                port,
+                path,
+                endpoint,
+            } => {
+                match port {
+                    PortPlace::Socket(place) => {
+                        if let Some(tunnels) = self.tunnels_at(place) {
+                            tunnels.move_site(now, path, endpoint);
+                        }
+                    }
+                    PortPlace::Private(place) => {
+                        if let Some(private) = self.privates.get_mut(place) {
+                            private.tunnels.move_site(now, path, endpoint);
+                        }
+                    }
+                }
+                true
+            }
             Change::RemoveSite { path } => {
                 for tunnels in self.all_tunnels() {
                     tunnels.remove(now, path);

@@ -18,7 +18,7 @@ use crate::worker::bell::Bell;
 use crypto::tunnel::Call;
 use routing::packet::Headers;
 use routing::path::PathId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ pub struct Handed {
     pub place: Option<u8>,
     /// What it says.
     pub call: Call,
+    /// The address of this machine that it was sent to, where that is known.
+    pub local: Option<IpAddr>,
     /// Bytes of the datagram, which nobody has booked yet.
     pub length: u64,
 }

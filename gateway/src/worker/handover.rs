@@ -7,9 +7,9 @@ pub use crate::worker::interface::{LinkFacts, LinkWord};
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use routing::path::{Ingress, PathId};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The most packets that wait between a worker and the gateway's own host, each way.
 pub const HOST_QUEUE: usize = 1024;
@@ -129,6 +129,12 @@ pub struct TunnelWord {
     pub has_session: AtomicBool,
     /// Where the peer is reached.
     pub endpoint: ArcSwapOption<SocketAddr>,
+    /// Where it is reached from: the address of this machine that its datagrams come to.
+    pub local: ArcSwapOption<IpAddr>,
+    /// Control: the largest IP packet that the route to it takes, bytes; 0: not known.
+    pub path_mtu: AtomicU32,
+    /// Datagrams that were too long for the route, and went in fragments.
+    pub fragmented: AtomicU64,
     /// IP packets that came in through it.
     pub packets_in: AtomicU64,
     /// Their bytes; of clients only.

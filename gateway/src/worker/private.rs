@@ -18,10 +18,10 @@
 use crate::device::SendError;
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use crate::device::sink::{Devices, TrainSink};
-use crate::device::udp::SendOutcome;
+use crate::device::udp::{PeerPath, SendOutcome};
 use crate::pipeline::checksum::{Sum, pseudo_header};
-use crate::pipeline::ecn;
 use crate::pipeline::process::Egress;
+use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Port;
 use crate::worker::crossing::Cargo;
 use crate::worker::link::{MAX_SEGMENT, Tally};
@@ -72,6 +72,8 @@ struct Queue {
     ready: VecDeque<Outer>,
     /// To be used again: nothing is allocated once there have been as many as there will be.
     spare: Vec<Outer>,
+    /// IPv4 identification of the next datagram: what may be cut must be told apart (RFC 6864, 4).
+    id: u16,
 }
 
 /// Takes the trains of one family, in place of a UDP socket.
@@ -90,6 +92,7 @@ impl Outlet {
             queue: RefCell::new(Queue {
                 ready: VecDeque::with_capacity(MAX_READY),
                 spare: Vec::with_capacity(MAX_READY),
+                id: 0,
             }),
         }
     }
@@ -104,8 +107,9 @@ impl Outlet {
 }
 
 impl TrainSink for Outlet {
-    fn send_train(
+    fn send_train_by(
         &self,
+        _: &PeerPath,
         to: &SocketAddr,
         bytes: &[u8],
         stride: usize,
@@ -117,10 +121,12 @@ impl TrainSink for Outlet {
             return refused(SendError::NoRoom);
         }
         let mut outer = queue.spare.pop().unwrap_or_else(Outer::new);
-        if lay(&mut outer, self.own, *to, (bytes, stride), traffic_class).is_none() {
+        let (ends, id) = ((self.own, *to), queue.id);
+        if lay(&mut outer, ends, (bytes, stride), (traffic_class, id)).is_none() {
             queue.spare.push(outer);
             return refused(SendError::TooBig);
         }
+        queue.id = id.wrapping_add(datagrams as u16);
         queue.ready.push_back(outer);
         SendOutcome {
             sent: datagrams,
@@ -140,10 +146,9 @@ fn refused(error: SendError) -> SendOutcome {
 /// differ, or it is too long for one IP packet.
 fn lay(
     outer: &mut Outer,
-    from: SocketAddr,
-    to: SocketAddr,
+    (from, to): (SocketAddr, SocketAddr),
     (train, stride): (&[u8], usize),
-    class: u8,
+    (class, id): (u8, u16),
 ) -> Option<()> {
     let udp = u16::try_from(train.len() + UDP_HEADER).ok()?;
     let bytes = &mut outer.bytes;
@@ -151,15 +156,17 @@ fn lay(
     match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [high, low] = udp.checked_add(20)?.to_be_bytes();
-            // Don't fragment: a fragment would be dropped on an ExpressRoute path.
+            let [id_high, id_low] = id.to_be_bytes();
+            // Don't-fragment is clear, as it is over UDP sockets: a router in the middle may be narrower, and
+            // nobody here would believe it if it said so.
             let mut header = [
                 0x45,
                 class,
                 high,
                 low,
+                id_high,
+                id_low,
                 0,
-                0,
-                0x40,
                 0,
                 HOP_LIMIT,
                 protocol::UDP,
@@ -305,7 +312,13 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             offload: &outer.offload,
         };
         // As if it came from the virtual network, which what is inside has: it is held to the circuit's rates.
-        self.emit(round.now, Ingress::Vnet, Egress::Path(link), packet);
+        let (ingress, to) = (Ingress::Vnet, Egress::Path(link));
+        let mtu = round.forwarding.side(Some(link)).mtu();
+        if mtu > 0 && forward::largest_segment(&headers, &outer.offload) > usize::from(mtu) {
+            self.fragment(round.now, ingress, to, packet, mtu);
+        } else {
+            self.emit(round.now, ingress, to, packet);
+        }
     }
 
     /// The place of the tunnels that a packet for the gateway itself is for, if it is for any over the circuit
@@ -345,6 +358,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let begin = at + usize::from(headers.payload);
         let stride = offload.gso.map_or(usize::MAX, |gso| usize::from(gso.size));
         let (mut next, mut stays) = (begin, false);
+        if begin >= end {
+            self.drop_empty();
+        }
         while next < end {
             let datagram = next..end.min(next.saturating_add(stride));
             next = datagram.end;
@@ -403,7 +419,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     ) -> Option<(PathId, (usize, usize))> {
         let begin = datagram.as_ptr().addr();
         let private = self.privates.get_mut(place)?;
-        match private.tunnels.receive(round.now, source, datagram) {
+        match private.tunnels.receive(round.now, (source, None), datagram) {
             Arrival::Packet(path, plaintext) => {
                 let inside = (plaintext.as_ptr().addr() - begin, plaintext.len());
                 if class & ecn::ECN != 0
@@ -473,7 +489,12 @@ mod tests {
         ] {
             let (own, to): (SocketAddr, SocketAddr) = (own.parse().unwrap(), to.parse().unwrap());
             let outlet = Outlet::new(own);
-            assert_eq!(outlet.send_train(&to, &train, 1_452, 0xb8).sent, 3);
+            assert_eq!(
+                outlet
+                    .send_train_by(&PeerPath::default(), &to, &train, 1_452, 0xb8)
+                    .sent,
+                3
+            );
             let outer = outlet.take().unwrap();
             let headers = Headers::parse(&outer.bytes).unwrap();
             assert_eq!((headers.traffic_class, source_of(&headers)), (0xb8, own));
@@ -496,7 +517,7 @@ mod tests {
             outlet.give_back(outer);
 
             // One datagram alone is a plain packet, whose checksum is still to be made.
-            outlet.send_train(&to, &train[..148], 148, 0);
+            outlet.send_train_by(&PeerPath::default(), &to, &train[..148], 148, 0);
             let mut outer = outlet.take().unwrap();
             assert_eq!(outer.offload.gso, None);
             checksum::finish(&mut outer.bytes, outer.offload.checksum.unwrap()).unwrap();
@@ -510,20 +531,31 @@ mod tests {
         let outlet = Outlet::new("10.1.255.4:51820".parse().unwrap());
         let v6 = "[fd00::1]:1".parse().unwrap();
         assert_eq!(
-            outlet.send_train(&v6, &[0; 32], 32, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &v6, &[0; 32], 32, 0)
+                .error,
             Some(SendError::TooBig)
         );
         let to = "10.200.0.1:51820".parse().unwrap();
         let long = vec![0; 65_508];
         assert_eq!(
-            outlet.send_train(&to, &long, 1_452, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &to, &long, 1_452, 0)
+                .error,
             Some(SendError::TooBig)
         );
         for _ in 0..MAX_READY {
-            assert_eq!(outlet.send_train(&to, &[0; 32], 32, 0).sent, 1);
+            assert_eq!(
+                outlet
+                    .send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0)
+                    .sent,
+                1
+            );
         }
         assert_eq!(
-            outlet.send_train(&to, &[0; 32], 32, 0).error,
+            outlet
+                .send_train_by(&PeerPath::default(), &to, &[0; 32], 32, 0)
+                .error,
             Some(SendError::NoRoom)
         );
     }
@@ -537,7 +569,9 @@ mod tests {
             let to = to.parse().unwrap();
             for _ in 0..1_000 {
                 for _ in 0..3 {
-                    assert_eq!(outlet.send_train(&to, &[0; 3_000], 1_452, 0).sent, 3);
+                    let sent =
+                        outlet.send_train_by(&PeerPath::default(), &to, &[0; 3_000], 1_452, 0);
+                    assert_eq!(sent.sent, 3);
                 }
                 while let Some((place, outer)) = take_of(outlets) {
                     give_back_to(outlets, place, outer);

@@ -213,6 +213,11 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         trains: impl Iterator<Item = TrainPlace>,
     ) {
         for train in trains {
+            if train.len == 0 {
+                self.drop_empty();
+                continue;
+            }
+            let ends = (train.source, train.local);
             let end = train.at + train.len;
             for at in (train.at..end).step_by(train.stride) {
                 let Some(datagram) = buffer.get_mut(at..end.min(at + train.stride)) else {
@@ -222,7 +227,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 let Some(tunnels) = self.tunnels_at(place) else {
                     return;
                 };
-                let arrival = tunnels.receive(round.now, train.source, datagram);
+                let arrival = tunnels.receive(round.now, ends, datagram);
                 let (path, plaintext) = match arrival {
                     Arrival::Packet(path, plaintext) => (path, plaintext),
                     Arrival::Done => continue,

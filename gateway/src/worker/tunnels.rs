@@ -18,7 +18,7 @@ mod handshakes;
 use crate::device::SendError;
 use crate::device::offload::Offload;
 use crate::device::sink::TrainSink;
-use crate::device::udp::{SendOutcome, UdpSocket};
+use crate::device::udp::{PeerPath, SendOutcome, UdpSocket};
 use crate::pipeline::ecn;
 use crate::pipeline::split::{self, Split};
 use crate::telemetry::ledger::{Ledger, Port};
@@ -31,6 +31,7 @@ use crypto::train::Train;
 use crypto::tunnel::{
     Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit, is_handshake,
 };
+use crypto::wireguard::receiver_index;
 use handshakes::Handshakes;
 use routing::packet::Headers;
 use routing::path::PathId;
@@ -68,10 +69,16 @@ impl<U> Default for Underlay<U> {
 }
 
 impl<U: TrainSink> Underlay<U> {
-    fn send(&self, to: SocketAddr, bytes: &[u8], stride: usize, class: u8) -> SendOutcome {
+    fn send(
+        &self,
+        (path, to): (&PeerPath, SocketAddr),
+        bytes: &[u8],
+        stride: usize,
+        class: u8,
+    ) -> SendOutcome {
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         match socket {
-            Some(socket) => socket.send_train(&to, bytes, stride, class),
+            Some(socket) => socket.send_train_by(path, &to, bytes, stride, class),
             None => SendOutcome {
                 error: Some(SendError::Down),
                 ..SendOutcome::default()
@@ -93,6 +100,11 @@ struct Site {
     bytes_in: u64,
     packets_out: u64,
     bytes_out: u64,
+    /// The way to it through the underlay, and how many datagrams were too long for it and went in fragments.
+    way: PeerPath,
+    fragmented: u64,
+    /// What control has last said that the route to it takes, bytes.
+    path_mtu: u32,
     /// For a client: who it is, and what it may send.
     client: Option<(ClientId, Sources)>,
 }
@@ -129,17 +141,30 @@ struct Outbox<'a, U> {
     underlay: &'a Underlay<U>,
     sites: &'a [Option<Site>],
     ledger: &'a Ledger,
+    /// Where the datagram that is being answered came to: the answer leaves from there, whether its sender has
+    /// authenticated or not. `None`: nothing is answered.
+    local: Option<IpAddr>,
 }
 
 impl<U: TrainSink> Transmit for Outbox<'_, U> {
     fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]) {
         let length = datagram.len() as u64;
+        let site = peer.and_then(|peer| self.sites.get(usize::from(peer.0))?.as_ref());
+        let answer = PeerPath::from(self.local);
+        let way = match (self.local, site) {
+            (None, Some(site)) => &site.way,
+            _ => &answer,
+        };
+        if receiver_index(datagram).is_none() {
+            // A handshake's first message: it has no receiver yet.
+            way.asks();
+        }
         // Handshakes ask for low latency and must not be remarked: CS6, as kernel WireGuard sends them.
-        let outcome = self.underlay.send(to, datagram, datagram.len(), 0xc0);
+        let way = (way, to);
+        let outcome = self.underlay.send(way, datagram, datagram.len(), 0xc0);
         self.ledger.received(Port::LOCAL, 1, length);
         match outcome.error {
             None => {
-                let site = peer.and_then(|peer| self.sites.get(usize::from(peer.0))?.as_ref());
                 let port = site.map_or(Port::UNDERLAY, |site| Port::path(site.path));
                 self.ledger.sent(port, 1, length);
             }
@@ -263,6 +288,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             bytes_in: 0,
             packets_out: 0,
             bytes_out: 0,
+            way: PeerPath::default(),
+            fragmented: 0,
+            path_mtu: 0,
             client,
         });
         self.changed = true;
@@ -282,6 +310,19 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     /// Takes another private key; see [`Endpoint::set_private_key`].
     pub fn set_private_key(&mut self, private_key: &PrivateKey) {
         self.endpoint.set_private_key(private_key);
+    }
+
+    /// A site is at this address now; it is asked for a session there.
+    pub fn move_site(&mut self, now: Instant, path: PathId, endpoint: SocketAddr) {
+        let far_end = self.by_path.get(usize::from(path.0));
+        let Some(&Some(FarEnd::Site(id))) = far_end else {
+            return;
+        };
+        if let Some(Some(site)) = self.sites.get(usize::from(id.0)) {
+            site.way.forget();
+        }
+        self.endpoint.set_endpoint(id, endpoint);
+        self.ask(now, id);
     }
 
     /// Takes a site away; what waits for it is dropped.
@@ -477,6 +518,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             underlay,
             sites,
             ledger,
+            local: None,
         };
         endpoint.seal(now, peer, train, &mut out)
     }
@@ -504,17 +546,20 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 return true;
             }
         };
-        let outcome = underlay.send(to, train.bytes(), train.stride(), class);
+        let site = sites.get_mut(usize::from(peer.0)).and_then(Option::as_mut);
+        let unknown = PeerPath::default();
+        let way = site.as_ref().map_or(&unknown, |site| &site.way);
+        let outcome = underlay.send((way, to), train.bytes(), train.stride(), class);
         let sent = (outcome.sent as u64).min(packets);
         let sent_bytes = if sent == packets {
             bytes
         } else {
             bytes * sent / packets
         };
-        let site = sites.get_mut(usize::from(peer.0)).and_then(Option::as_mut);
         let port = site.map_or(Port::UNDERLAY, |site| {
             site.packets_out += sent;
             site.bytes_out += sent_bytes;
+            site.fragmented += outcome.cut as u64;
             Port::path(site.path)
         });
         ledger.sent(port, sent, sent_bytes);
@@ -596,17 +641,18 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         }
     }
 
-    /// Opens one datagram in place.
+    /// Opens one datagram in place. `local`: the address that it was sent to, where that is known; once it has
+    /// authenticated, what is for the peer leaves from there.
     #[inline]
     pub fn receive<'a>(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        (source, local): (SocketAddr, Option<IpAddr>),
         datagram: &'a mut [u8],
     ) -> Arrival<'a> {
         let length = datagram.len() as u64;
         if is_handshake(datagram) {
-            self.screen(now, source, datagram);
+            self.screen(now, (source, local), datagram);
             return Arrival::Done;
         }
         let Self {
@@ -624,11 +670,17 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 underlay,
                 sites,
                 ledger,
+                local,
             },
         );
         let (peer, plaintext) = match received {
             Received::Packet { peer, plaintext } => (peer, plaintext),
             other => {
+                if let Received::Keepalive { peer } = other
+                    && let Some(Some(site)) = sites.get(usize::from(peer.0))
+                {
+                    site.way.heard_at(local);
+                }
                 self.settle(now, &other, length);
                 return Arrival::Done;
             }
@@ -637,6 +689,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             return Arrival::Done;
         };
         site.packets_in += 1;
+        site.way.heard_at(local);
         let path = site.path;
         if let Some((_, sources)) = &site.client {
             let Some(bytes) = sources.admit(plaintext) else {
@@ -720,6 +773,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                     underlay,
                     sites,
                     ledger,
+                    local: None,
                 },
             );
             self.changed = true;
@@ -808,12 +862,29 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             word.packets_out.store(site.packets_out, Ordering::Relaxed);
             word.bytes_in.store(site.bytes_in, Ordering::Relaxed);
             word.bytes_out.store(site.bytes_out, Ordering::Relaxed);
+            word.fragmented.store(site.fragmented, Ordering::Relaxed);
             if word.endpoint.load().as_deref().copied() != status.endpoint {
                 word.endpoint.store(status.endpoint.map(Arc::new));
                 news = true;
             }
             // No path stands or falls with one client.
             self.news |= news && site.client.is_none();
+            let path_mtu = word.path_mtu.load(Ordering::Relaxed);
+            if path_mtu != site.path_mtu {
+                site.path_mtu = path_mtu;
+                let around = match status.endpoint {
+                    Some(SocketAddr::V6(_)) => 48,
+                    _ => 28,
+                };
+                site.way.set_longest(match path_mtu {
+                    0 => usize::MAX,
+                    mtu => (mtu as usize).saturating_sub(around),
+                });
+            }
+            let local = site.way.local();
+            if word.local.load().as_deref().copied() != local {
+                word.local.store(local.map(Arc::new));
+            }
         }
     }
 

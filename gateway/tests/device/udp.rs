@@ -2,9 +2,16 @@
 
 use crate::lab::{alone, ready, veth};
 use crate::packet::pattern;
-use gateway::device::udp::{MAX_SEGMENTS, ReceiveBatch, SendOutcome, UdpOptions, UdpSocket};
+use gateway::device::netlink::Netlink;
+use gateway::device::udp::{
+    MAX_SEGMENTS, PeerPath, ReceiveBatch, SendOutcome, UdpOptions, UdpSocket,
+};
 use gateway::device::{DeviceError, SendError};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that is only waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -145,7 +152,11 @@ fn datagrams_that_do_not_fit_are_too_big_and_not_the_offloads_fault() {
         netlink
             .add_address("a", "10.0.0.1/24".parse().unwrap())
             .unwrap();
-        let socket = UdpSocket::bind(V4_ANY, UdpOptions::default()).unwrap();
+        let discovery = UdpOptions {
+            path_mtu_discovery: true,
+            ..UdpOptions::default()
+        };
+        let socket = UdpSocket::bind(V4_ANY, discovery).unwrap();
         let to = SocketAddr::from(([10, 0, 0, 2], 9));
         let outcome = socket.send_train(&to, &pattern(4 * 1473), 1473, 0);
         assert_eq!(outcome.sent, 0);
@@ -160,6 +171,7 @@ fn datagrams_that_do_not_fit_are_too_big_and_not_the_offloads_fault() {
 }
 
 const V4_ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const V6_ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 #[test]
 fn icmp_errors_do_not_stop_the_socket() {
@@ -247,5 +259,122 @@ fn a_port_in_use_is_named_and_may_be_shared_if_both_agree() {
         // IPv4 and IPv6 have the port side by side.
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
         UdpSocket::bind(any, UdpOptions::default()).unwrap();
+    });
+}
+
+#[test]
+fn a_train_longer_than_its_route_goes_in_fragments_and_is_not_tried_each_time() {
+    alone(|| {
+        Netlink::open().unwrap().set_mtu("lo", 1_400).unwrap();
+        for address in [V4, V6] {
+            let (sender, receiver, to) = pair(address, UdpOptions::default());
+            let (path, bytes) = (PeerPath::default(), pattern(5 * 1_452 + 77));
+            let (mut refused, mut fragmented) = (Vec::new(), 0);
+            for number in 0..70 {
+                let outcome = sender.send_train_by(&path, &to, &bytes, 1_452, 0x88);
+                assert_eq!((outcome.sent, outcome.error), (6, None), "{address}");
+                if outcome.refused {
+                    refused.push(number);
+                }
+                fragmented += outcome.cut;
+                assert!(collect(&receiver, 6).0 == cut(&bytes, 1_452, 0x88));
+            }
+            assert_eq!(refused, [0, 65], "tried again after a pause of 64");
+            // The last of each is short; of a train that was tried, all count.
+            assert_eq!(fragmented, 70 * 5 + 2, "{address}");
+            // It is this peer's way that is narrow, and only for datagrams of that length.
+            assert!(sender.sends_trains());
+            assert!(!sender.send_train_by(&path, &to, &bytes, 1_200, 0).split);
+            collect(&receiver, 7);
+
+            let discovery = UdpOptions {
+                path_mtu_discovery: true,
+                ..UdpOptions::default()
+            };
+            let sender = UdpSocket::bind(address, discovery).unwrap();
+            let outcome = sender.send_train(&to, &bytes, 1_452, 0);
+            assert_eq!((outcome.sent, outcome.error), (1, Some(SendError::TooBig)));
+            collect(&receiver, 1);
+        }
+    });
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_called_as_long_as_that_is_there() {
+    alone(|| {
+        let mut netlink = Netlink::open().unwrap();
+        for [first, second] in [
+            ["192.0.2.1/32", "192.0.2.9/32"],
+            ["fd00::1/128", "fd00::9/128"],
+        ] {
+            let nets = [first, second].map(|net| net.parse::<ipnet::IpNet>().unwrap());
+            for net in nets {
+                netlink.add_address("lo", net).unwrap();
+            }
+            let [first, second] = nets.map(|net| net.addr());
+            let any = if first.is_ipv4() { V4_ANY } else { V6_ANY };
+            let deadline = Instant::now() + PATIENCE;
+            let bind = |at| loop {
+                match UdpSocket::bind(at, UdpOptions::default()) {
+                    Ok(socket) => break socket,
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+            };
+            let (gateway, peer) = (bind(any), bind(SocketAddr::new(first, 0)));
+            let port = gateway.local_address().unwrap().port();
+            let from = peer.local_address().unwrap();
+
+            // An IPv6 address is reached a moment after it was added, also where nothing is to be detected.
+            let mut batch = ReceiveBatch::new(1);
+            while gateway.receive(&mut batch).unwrap() == 0 {
+                assert!(Instant::now() < deadline, "{second} is not reached");
+                peer.send_train(&SocketAddr::new(second, port), b"call", 4, 0);
+                std::thread::yield_now();
+            }
+            let called = batch.trains().next().unwrap().local;
+            assert_eq!(called, Some(second));
+
+            let path = PeerPath::default();
+            path.heard_at(called);
+            let bytes = pattern(3_000);
+            let source = || {
+                let outcome = gateway.send_train_by(&path, &from, &bytes, 1_000, 0xb8);
+                assert_eq!((outcome.sent, outcome.error), (3, None));
+                assert!(!outcome.refused && gateway.sends_trains());
+                ready(&peer);
+                let mut batch = ReceiveBatch::new(4);
+                let trains = peer.receive(&mut batch).unwrap();
+                let source = batch.trains().next().unwrap().source;
+                let datagrams = |train: gateway::device::udp::ReceivedTrain<'_>| {
+                    train.bytes.len().div_ceil(train.stride)
+                };
+                let taken: usize = batch.trains().map(datagrams).sum();
+                assert!(trains > 0);
+                collect(&peer, 3 - taken);
+                source.ip()
+            };
+            assert_eq!(source(), second);
+            netlink.delete_address("lo", nets[1]).unwrap();
+            assert_eq!(source(), first, "the route's own");
+            assert_eq!(path.local(), None);
+        }
+    });
+}
+
+#[test]
+fn a_datagram_of_length_zero_is_an_entry_of_length_zero() {
+    alone(|| {
+        let (sender, receiver, to) = pair(V4, UdpOptions::default());
+        let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        plain.send_to(&[], to).unwrap();
+        sender.send_train(&to, b"more", 4, 0);
+        let mut batch = ReceiveBatch::new(4);
+        let mut lengths = Vec::new();
+        while lengths.len() < 2 {
+            ready(&receiver);
+            receiver.receive(&mut batch).unwrap();
+            lengths.extend(batch.split().1.map(|train| train.len));
+        }
+        assert_eq!(lengths, [0, 4]);
     });
 }

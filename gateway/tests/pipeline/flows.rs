@@ -53,6 +53,7 @@ impl Gateway {
                 snapshot: Arc::clone(&plan.snapshot),
                 vnet: side(),
                 paths: plan.paths.iter().map(|_| side()).collect(),
+                carried: Box::default(),
                 hits: gateway::telemetry::hits::Hits::default(),
                 limits: None,
                 flows: Some(Arc::clone(&limits)),

@@ -5,7 +5,7 @@
 //!   [`peer`]: a WireGuard implementation that is not ours. [`traffic`]: what every way must carry.
 //!   [`capture`]: what a wire has carried, read by tshark. [`tap`]: when a tunnel's datagrams came.
 //! - [`tunnel`], [`changed`], [`clients`], [`sites`], [`rekey`], [`timers`], [`flood`], [`link`], [`bulk`], [`reload`], [`resize`], [`shaping`],
-//!   [`trouble`]: the tests.
+//!   [`trouble`], [`underlay`]: the tests.
 //!
 //! A test whose programs are missing says so on standard error and passes; `./test` installs them.
 //! `VNG_QUICK=1` leaves out the one that takes minutes.
@@ -31,4 +31,5 @@ mod timers;
 mod traffic;
 mod trouble;
 mod tunnel;
+mod underlay;
 mod workers;

@@ -38,7 +38,7 @@ pub(crate) struct Stage {
     /// More lines of `[control]` of every gateway.
     pub(crate) control: &'static str,
     vng: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// How the two sides are joined.
@@ -104,7 +104,19 @@ impl Stage {
             scratch,
             control: "",
             vng,
-            _turn: turn,
+            _turn: Some(turn),
+        }
+    }
+
+    /// Another one that runs beside this one, for scripts of one test that wait more than they compute.
+    pub(crate) fn beside(&self) -> Self {
+        let scratch = Scratch::new().unwrap();
+        Self {
+            nursery: Arc::new(Nursery::new().unwrap()),
+            scratch,
+            control: self.control,
+            vng: self.vng.clone(),
+            _turn: None,
         }
     }
 
@@ -158,11 +170,7 @@ socket = "{}"
     /// The `[vpn]` table of gateway `n`, whose site is the other side.
     pub(crate) fn vpn(&self, n: u8, key: &PrivateKey, site: &Site<'_>) -> String {
         let file = |name: &str, content: &str| self.scratch.write(name, content).unwrap();
-        let key = file(&format!("{n}.key"), &key.to_base64());
-        let mut text = format!(
-            "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\nlisten_port = 51820\n\n",
-            key.display()
-        );
+        let mut text = self.vpn_table(n, key, "");
         let other = 3 - n;
         writeln!(text, "[[vpn.site]]\nname = \"site-{other}\"").unwrap();
         writeln!(text, "public_key = \"{}\"", site.key).unwrap();
@@ -177,6 +185,21 @@ socket = "{}"
             writeln!(text, "preshared_key_file = \"{}\"", file.display()).unwrap();
         }
         text
+    }
+
+    /// The `[vpn]` table of gateway `n` without sites, with more lines.
+    pub(crate) fn vpn_table(&self, n: u8, key: &PrivateKey, more: &str) -> String {
+        let name = format!("{n}.key");
+        let key = self.scratch.write(&name, &key.to_base64()).unwrap();
+        let port = if more.contains("listen_port") {
+            ""
+        } else {
+            "listen_port = 51820\n"
+        };
+        format!(
+            "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\n{port}{more}\n",
+            key.display()
+        )
     }
 
     /// Two gateways face to face, running, and reaching each other. `vnet`: more lines of `[vnet]` of each.

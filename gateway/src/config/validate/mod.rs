@@ -9,6 +9,7 @@ mod policy;
 mod prefix_sets;
 mod reach;
 mod route;
+mod underlay;
 mod vnet;
 mod vpn;
 
@@ -31,8 +32,13 @@ pub enum KeyFiles {
     Skipped,
 }
 
-/// Holds `config` against every rule.
-pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Vec<Finding> {
+/// Holds `config` against every rule. `is_here`: routes to the far ends are looked up too.
+pub(super) fn check(
+    config: &Config,
+    places: &Places,
+    key_files: KeyFiles,
+    is_here: bool,
+) -> Vec<Finding> {
     let mut rules = Rules {
         config,
         places,
@@ -48,6 +54,11 @@ pub(super) fn check(config: &Config, places: &Places, key_files: KeyFiles) -> Ve
     not_yet::check(&mut rules);
     if key_files == KeyFiles::Checked {
         keys::check(&mut rules);
+    }
+    // A file that cannot run needs no more to be said of it.
+    let is_wrong = |finding: &Finding| finding.severity == Severity::Error;
+    if is_here && !rules.findings.iter().any(is_wrong) {
+        underlay::check(&mut rules);
     }
     rules.findings
 }

@@ -8,6 +8,7 @@ use crate::config::value::nearest;
 use crate::sku::{self, Edition, UnknownVpnSku};
 use ipnet::IpNet;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 pub(super) fn check(rules: &mut Rules) {
     let Some(vpn) = &rules.config.vpn else {
@@ -16,6 +17,7 @@ pub(super) fn check(rules: &mut Rules) {
     sku(rules, vpn);
     names(rules, vpn);
     keys(rules, vpn);
+    bound(rules, vpn);
     for (index, of) in vpn.sites.iter().enumerate() {
         site(rules, vpn, &format!("vpn.site[{index}]"), of);
     }
@@ -168,6 +170,53 @@ fn keys(rules: &mut Rules, vpn: &Vpn) {
     rules.unique("is in use already", keys);
 }
 
+/// What the tunnels' sockets are bound to.
+fn bound(rules: &mut Rules, vpn: &Vpn) {
+    for v4 in [true, false] {
+        let own = vpn.bind_address.iter().enumerate();
+        let mut of_family = own.filter(|(_, address)| address.is_ipv4() == v4);
+        if let (Some((first, _)), Some((second, address))) = (of_family.next(), of_family.next()) {
+            let words = found(format!("{address} is another of the same IP version"))
+                .allowed("one IPv4 and one IPv6 address, or none for all of this machine")
+                .also(format!("vpn.bind_address[{first}]"), "the first");
+            rules.error(
+                &format!("vpn.bind_address[{second}]"),
+                "is one too many",
+                words,
+            );
+        }
+    }
+    for (index, address) in vpn.bind_address.iter().enumerate() {
+        let is_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if is_local && vpn.interface.is_none() {
+            let words = found(format!("{address} may be on every link"))
+                .allowed("a link-local address together with vpn.interface");
+            rules.error(&format!("vpn.bind_address[{index}]"), "has no zone", words);
+        }
+    }
+    for (index, site) in vpn.sites.iter().enumerate() {
+        let Some(endpoint) = site.endpoint.filter(|_| site.over.is_none()) else {
+            continue;
+        };
+        let is_bound = |own: &IpAddr| own.is_ipv4() == endpoint.is_ipv4();
+        if !vpn.bind_address.is_empty() && !vpn.bind_address.iter().any(is_bound) {
+            let words = found(format!(
+                "{endpoint}, while the tunnels use {} alone",
+                joined(&vpn.bind_address)
+            ))
+            .allowed("an endpoint of an IP version that vpn.bind_address has")
+            .also("vpn.bind_address", "the tunnels' own addresses");
+            let key = format!("vpn.site[{index}].endpoint");
+            rules.error(&key, "cannot be reached", words);
+        }
+    }
+    if vpn.listen_port == 0 && !clients_of(vpn).is_empty() {
+        let words = found("0: another port after each start")
+            .help("clients are given a port once, in their files; write one, such as 51820");
+        rules.warning("vpn.listen_port", "is not known to clients", words);
+    }
+}
+
 fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
     let list = format!("{key}.prefixes");
     if rules.sound(&list) {
@@ -183,16 +232,19 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
             .also("vpn.listen_port", "the first port");
         rules.error(&format!("{key}.lanes"), "runs out of ports", words);
     }
-    if let Some(endpoint) = site.endpoint
-        && u32::from(endpoint.port()) + u32::from(site.lanes) - 1 > u32::from(u16::MAX)
+    if vpn.listen_port == 0 && site.lanes > 1 {
+        let words = found(format!("{} lanes", site.lanes))
+            .allowed("1, or a listen_port that is not 0: the far end must know the ports")
+            .also("vpn.listen_port", "the kernel chooses");
+        rules.error(&format!("{key}.lanes"), "has no ports", words);
+    }
+    let host_port = site.endpoint_host.as_ref().map(|host| host.port);
+    if let Some(port) = site.endpoint.map(|endpoint| endpoint.port()).or(host_port)
+        && u32::from(port) + u32::from(site.lanes) - 1 > u32::from(u16::MAX)
     {
-        let words = found(format!(
-            "{} lanes from port {}",
-            site.lanes,
-            endpoint.port()
-        ))
-        .allowed("one port for each lane, counted up, to 65535")
-        .also(format!("{key}.lanes"), "the lanes");
+        let words = found(format!("{} lanes from port {port}", site.lanes))
+            .allowed("one port for each lane, counted up, to 65535")
+            .also(format!("{key}.lanes"), "the lanes");
         rules.error(&format!("{key}.endpoint"), "runs out of ports", words);
     }
     over(rules, key, site);
@@ -217,7 +269,7 @@ fn site(rules: &mut Rules, vpn: &Vpn, key: &str, site: &Site) {
             .also(&list, "the site's prefixes");
         rules.error(&format!("{probe}.target"), "is not behind the site", words);
     }
-    if site.endpoint.is_none() && site.keepalive.is_some() {
+    if site.place().is_none() && site.keepalive.is_some() {
         let words = found("there is no endpoint to keep the tunnel alive to")
             .help("it takes effect once the site has called; set it on the site's side as well");
         rules.warning(

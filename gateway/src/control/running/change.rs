@@ -89,9 +89,10 @@ impl Running {
     }
 
     fn read_and_take(&self) -> Result<ReloadReport, Refusal> {
-        let loaded = config::load(&self.path, KeyFiles::Checked)
+        let mut loaded = config::load(&self.path, KeyFiles::Checked)
             .map_err(|error| Refusal::bad(error.to_string()))?;
         let current = self.current();
+        keep_port(&current, &mut loaded.config);
         allow(&current, &loaded.config)?;
         self.take(&current, loaded)
     }
@@ -117,9 +118,10 @@ impl Running {
         let before = file.text().map_err(failed)?;
         let text = resize::edited(&before, wanted).map_err(Refusal::bad)?;
         let directory = self.path.parent().unwrap_or(Path::new(""));
-        let loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
+        let mut loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
             .map_err(|report| Refusal::bad(report.render(false)))?;
         let current = self.current();
+        keep_port(&current, &mut loaded.config);
         let changes = resize::changes(&current.config, &loaded.config);
         let name = wanted.gateway.section();
         let change = changes.iter().find(|change| change.gateway == name);
@@ -351,6 +353,15 @@ fn far_keys(vpn: &Vpn) -> impl Iterator<Item = [u8; 32]> {
     let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
     let sites = vpn.sites.iter().map(|site| site.public_key);
     sites.chain(clients.map(|client| client.public_key))
+}
+
+/// Where the kernel is to choose the tunnels' port, it has chosen.
+fn keep_port(current: &Current, new: &mut Config) {
+    if let (Some(old), Some(new)) = (&current.config.vpn, &mut new.vpn)
+        && new.listen_port == 0
+    {
+        new.listen_port = old.listen_port;
+    }
 }
 
 /// Whether a configuration can come into force while the gateway runs.

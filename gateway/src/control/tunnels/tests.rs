@@ -55,6 +55,8 @@ impl Model {
                 let client = (peer.public_key, addresses.clone());
                 self.clients.insert(*id, client);
             }
+            // Where a site is found makes it no other site.
+            Change::MoveSite { .. } => {}
             Change::RemoveClient { id, .. } => drop(self.clients.remove(id)),
         }
         true

@@ -1,12 +1,12 @@
 //! What one `recvmmsg` gives: trains of datagrams, each with its source.
 
-use super::MESSAGE_LEN;
+use super::message::{INT_SPACE, LOCAL_SPACE, local_v4, local_v6};
 use crate::device::socket::{ControlRoom, ancillary, check, control_of, int};
 use rustix::io::Errno;
 use std::ffi::c_int;
 use std::fmt;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Length of each buffer of a [`ReceiveBatch`], bytes: no UDP payload is longer.
@@ -14,8 +14,8 @@ pub const BUFFER_LEN: usize = 65_536;
 /// The most buffers of a [`ReceiveBatch`].
 pub const MAX_BATCH: usize = 16;
 
-/// Room for the traffic class, the segment size and the drop count.
-const RECEIVE_CONTROL: usize = 4 * MESSAGE_LEN;
+/// Room for the traffic class, the segment size, the drop count and the local address.
+const RECEIVE_CONTROL: usize = 3 * INT_SPACE + LOCAL_SPACE;
 
 /// Buffers for what [`UdpSocket::receive`](super::UdpSocket::receive) takes, and what it took last.
 pub struct ReceiveBatch {
@@ -36,6 +36,7 @@ struct Entry {
     len: usize,
     stride: usize,
     traffic_class: u8,
+    local: Option<IpAddr>,
 }
 
 /// Datagrams from one peer that came in together.
@@ -43,10 +44,13 @@ struct Entry {
 pub struct ReceivedTrain<'a> {
     /// The peer.
     pub source: SocketAddr,
+    /// The address of this machine that it was sent to, and that an answer should leave from; `None`: the kernel
+    /// has not said, or it is none that can be answered from.
+    pub local: Option<IpAddr>,
     /// DSCP in the upper six bits, ECN in the lower two; the same for all of them.
     pub traffic_class: u8,
     /// Length of each datagram but the last, which may be shorter, bytes; never 0, so that
-    /// `bytes.chunks_mut(stride)` gives the datagrams. (An empty datagram gives none.)
+    /// `bytes.chunks_mut(stride)` gives the datagrams. An empty datagram gives none: whoever counts looks for it.
     pub stride: usize,
     /// The datagrams, back to back.
     pub bytes: &'a mut [u8],
@@ -57,6 +61,9 @@ pub struct ReceivedTrain<'a> {
 pub struct TrainPlace {
     /// The peer.
     pub source: SocketAddr,
+    /// The address of this machine that it was sent to, and that an answer should leave from; `None`: the kernel
+    /// has not said, or it is none that can be answered from.
+    pub local: Option<IpAddr>,
     /// DSCP in the upper six bits, ECN in the lower two.
     pub traffic_class: u8,
     /// Length of each datagram but the last, bytes; never 0.
@@ -85,6 +92,7 @@ impl ReceiveBatch {
             len: 0,
             stride: 0,
             traffic_class: 0,
+            local: None,
         };
         Self {
             buffers: vec![0; size * BUFFER_LEN].into_boxed_slice(),
@@ -112,6 +120,7 @@ impl ReceiveBatch {
         entries.zip(buffers).filter_map(|(entry, buffer)| {
             Some(ReceivedTrain {
                 source: entry.name.address()?,
+                local: entry.local,
                 traffic_class: entry.traffic_class,
                 stride: entry.stride,
                 bytes: buffer.get_mut(..entry.len)?,
@@ -126,6 +135,7 @@ impl ReceiveBatch {
         let places = entries.filter_map(|(index, entry)| {
             Some(TrainPlace {
                 source: entry.name.address()?,
+                local: entry.local,
                 traffic_class: entry.traffic_class,
                 stride: entry.stride,
                 at: index * BUFFER_LEN,
@@ -180,7 +190,7 @@ impl ReceiveBatch {
             let (drops, header) = (&mut self.drops, &message.msg_hdr);
             entry.len = message.msg_len as usize;
             entry.stride = entry.len.max(1);
-            entry.traffic_class = 0;
+            (entry.traffic_class, entry.local) = (0, None);
             let control = control_of(&entry.control, header);
             ancillary(control, |level, kind, data| {
                 match (level, kind) {
@@ -197,6 +207,8 @@ impl ReceiveBatch {
                     (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                         entry.traffic_class = int(data).unwrap_or(0) as u8;
                     }
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO) => entry.local = local_v4(data),
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => entry.local = local_v6(data),
                     (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                         *drops = int(data).map(c_int::cast_unsigned);
                     }

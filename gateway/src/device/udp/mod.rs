@@ -9,26 +9,38 @@
 //! quinn-udp has the same calls, but carries the ECN bits only, not the DSCP, and gives back the error of a
 //! train that failed without saying what of it was sent; hence this wrapper.
 //!
-//! Datagrams are never fragmented: every socket sets PMTUDISC_PROBE, which sends with don't-fragment and
-//! is bound by the interface's MTU alone. DO would also believe every ICMP "fragmentation needed", which
-//! anybody can forge, and then refuse whole trains; the tunnel's MTU is for the configuration to set.
+//! A datagram longer than its route goes in fragments, as those of the kernel's WireGuard do: don't-fragment is
+//! clear over IPv4 (PMTUDISC_DONT), and over IPv6, where routers never cut, the kernel cuts to what it has
+//! learned of the path. Trains are never cut: the kernel refuses one whose datagrams are longer than the
+//! route's MTU (EMSGSIZE; EINVAL in older kernels), and they go one by one. [`UdpOptions::path_mtu_discovery`]
+//! sets don't-fragment instead, and refuses what is too long.
+//!
+//! Each datagram is received with the local address that it was sent to, and can be sent from one (IP_PKTINFO,
+//! IPV6_PKTINFO): a machine with several addresses answers from the one that was called.
 
 mod batch;
+mod message;
+mod path;
+mod route;
 mod switch;
 
 pub use batch::{BUFFER_LEN, MAX_BATCH, ReceiveBatch, ReceivedTrain, TrainPlace};
+pub use path::PeerPath;
+pub use route::{RouteOptions, route_mtu};
 pub use switch::TrainSwitch;
 
 use super::error::{DeviceError, Privilege, SendError};
 use super::socket::{ControlRoom, check, set_buffers, set_option};
 use super::steering::by_receiver_index;
+use message::{INT_SPACE, LOCAL_SPACE, RawAddress, put, put_local};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -52,6 +64,12 @@ pub struct UdpOptions {
     pub receive_buffer: usize,
     /// Send buffer, bytes; 0 for the system's default.
     pub send_buffer: usize,
+    /// Sends with don't-fragment and refuses what is longer than the path is known to take.
+    pub path_mtu_discovery: bool,
+    /// The interface that it is bound to (SO_BINDTODEVICE): nothing comes in or goes out by another.
+    pub interface: Option<InterfaceName>,
+    /// The mark of what it sends (SO_MARK), for routing rules and firewalls; 0: none.
+    pub mark: u32,
     /// A fault for tests: every train is refused with EIO, as by a device without checksum offload, before
     /// the kernel sees it. To run without trains, switch `offload` off instead.
     pub refuse_gso: bool,
@@ -65,8 +83,33 @@ impl Default for UdpOptions {
             only_v6: true,
             receive_buffer: DEFAULT_BUFFER,
             send_buffer: DEFAULT_BUFFER,
+            path_mtu_discovery: false,
+            interface: None,
+            mark: 0,
             refuse_gso: false,
         }
+    }
+}
+
+/// Name of a network interface, as the kernel takes it: at most 15 bytes and a zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceName([u8; libc::IFNAMSIZ]);
+
+impl InterfaceName {
+    /// `None`: longer than any interface's, or empty.
+    pub fn new(name: &str) -> Option<Self> {
+        let mut bytes = [0; libc::IFNAMSIZ];
+        let room = bytes.get_mut(..name.len())?;
+        room.copy_from_slice(name.as_bytes());
+        (!name.is_empty() && name.len() < libc::IFNAMSIZ).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        let name = self.0.get(..end.unwrap_or_default()).unwrap_or_default();
+        f.write_str(&String::from_utf8_lossy(name))
     }
 }
 
@@ -82,6 +125,8 @@ pub struct SendOutcome {
     pub split: bool,
     /// The kernel has refused a train just now and taken its datagrams singly: worth counting.
     pub refused: bool,
+    /// Datagrams among `sent` that are known to be longer than the route takes, and so go in fragments.
+    pub cut: usize,
 }
 
 /// A UDP socket of one address family.
@@ -92,6 +137,7 @@ pub struct UdpSocket {
     gso: bool,
     gro: bool,
     refuse_gso: bool,
+    interface: Option<InterfaceName>,
     switch: TrainSwitch,
     /// The kernel's drop counter when last asked, and as last seen.
     drops_told: AtomicU32,
@@ -108,6 +154,12 @@ impl UdpSocket {
             Errno::ADDRINUSE | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT => DeviceError::Address {
                 address,
                 error: error.into(),
+            },
+            Errno::NODEV if options.interface.is_some() => DeviceError::NoInterface {
+                name: options
+                    .interface
+                    .map(|name| name.to_string())
+                    .unwrap_or_default(),
             },
             error => DeviceError::needing(
                 Privilege::LowPort,
@@ -126,13 +178,33 @@ impl UdpSocket {
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = socket_with(family, SocketType::DGRAM, flags, None)?;
+        let set = |level, name| set_option(fd.as_fd(), level, name, &1_i32);
         if v4 {
-            sockopt::set_ip_mtu_discover(&fd, Ipv4PathMtuDiscovery::PROBE)?;
+            let discovery = if options.path_mtu_discovery {
+                Ipv4PathMtuDiscovery::DO
+            } else {
+                Ipv4PathMtuDiscovery::DONT
+            };
+            sockopt::set_ip_mtu_discover(&fd, discovery)?;
             sockopt::set_ip_recvtos(&fd, true)?;
+            set(libc::IPPROTO_IP, libc::IP_PKTINFO)?;
         } else {
+            let discovery = if options.path_mtu_discovery {
+                Ipv6PathMtuDiscovery::DO
+            } else {
+                Ipv6PathMtuDiscovery::DONT
+            };
             sockopt::set_ipv6_v6only(&fd, options.only_v6)?;
-            sockopt::set_ipv6_mtu_discover(&fd, Ipv6PathMtuDiscovery::PROBE)?;
+            sockopt::set_ipv6_mtu_discover(&fd, discovery)?;
             sockopt::set_ipv6_recvtclass(&fd, true)?;
+            set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+        }
+        if let Some(name) = options.interface {
+            set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &name.0)?;
+        }
+        if options.mark != 0 {
+            let mark = options.mark;
+            set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, &mark)?;
         }
         if options.reuse_port {
             sockopt::set_socket_reuseport(&fd, true)?;
@@ -151,6 +223,7 @@ impl UdpSocket {
             gso,
             gro,
             refuse_gso: options.refuse_gso,
+            interface: options.interface,
             switch: TrainSwitch::default(),
             drops_told: AtomicU32::new(0),
             drops_seen: AtomicU32::new(0),
@@ -239,13 +312,14 @@ impl UdpSocket {
         stride: usize,
         traffic_class: u8,
     ) -> SendOutcome {
-        self.send_train_by(&self.switch, to, bytes, stride, traffic_class)
+        self.send_train_by(&PeerPath::default(), to, bytes, stride, traffic_class)
     }
 
-    /// As [`send_train`](Self::send_train), with a switch of the path's own instead of the socket's.
+    /// As [`send_train`](Self::send_train), by the way that is known to this peer; what is learned of it on the
+    /// occasion is remembered there.
     pub fn send_train_by(
         &self,
-        switch: &TrainSwitch,
+        path: &PeerPath,
         to: &SocketAddr,
         bytes: &[u8],
         stride: usize,
@@ -257,28 +331,12 @@ impl UdpSocket {
         let segments = (MAX_TRAIN / stride).clamp(1, MAX_SEGMENTS);
         for train in bytes.chunks(segments.saturating_mul(stride)) {
             let count = train.len().div_ceil(stride);
-            let whole = count > 1 && self.gso && switch.ask();
-            let result = match (count, whole) {
-                (1, _) => self.send_message(&to, train, None, traffic_class),
-                (_, true) => self.send_message(&to, train, Some(stride as u16), traffic_class),
-                (_, false) => Err(SendError::GsoRefused),
-            };
-            match result {
-                Ok(()) => {
-                    outcome.sent += count;
-                    if whole {
-                        switch.taken();
-                    }
-                }
-                Err(SendError::GsoRefused) => {
-                    let sent = self.send_singly(&to, train, stride, traffic_class, &mut outcome);
-                    // Datagrams that fail singly too were not the train's fault.
-                    if whole && sent > 0 {
-                        switch.refused();
-                        outcome.refused = true;
-                    }
-                }
-                Err(error) => outcome.error = Some(error),
+            let whole = count > 1 && self.gso && path.takes_train(stride) && self.switch.ask();
+            if whole {
+                self.send_whole((path, &to), train, stride, traffic_class, &mut outcome);
+            } else {
+                self.send_singly((path, &to), train, stride, traffic_class, &mut outcome);
+                outcome.split |= count > 1;
             }
             if matches!(outcome.error, Some(SendError::NoRoom | SendError::Down)) {
                 break;
@@ -287,22 +345,70 @@ impl UdpSocket {
         outcome
     }
 
-    /// Sends a train's datagrams one by one, until there is no room; how many the kernel took.
-    #[cold]
+    /// Sends a train by one call, or one by one if the kernel would not have it so.
+    #[inline]
+    fn send_whole(
+        &self,
+        (path, to): (&PeerPath, &RawAddress),
+        train: &[u8],
+        stride: usize,
+        traffic_class: u8,
+        outcome: &mut SendOutcome,
+    ) {
+        let (local, segment) = (path.local(), Some(stride as u16));
+        match self.send_message((local, to), train, segment, traffic_class) {
+            Ok(()) => {
+                outcome.sent += train.len().div_ceil(stride);
+                self.switch.taken();
+                path.taken(stride);
+            }
+            Err(error)
+                if SendError::of(error, true) == SendError::GsoRefused
+                    || is_of_source(error) && local.is_some() =>
+            {
+                let cut = outcome.cut;
+                let sent = self.send_singly((path, to), train, stride, traffic_class, outcome);
+                outcome.split = true;
+                // Datagrams that fail singly too were not the train's fault, and neither was it one's that left
+                // from an address which is gone.
+                if sent > 0 && path.local() == local {
+                    outcome.refused = true;
+                    if matches!(error, Errno::MSGSIZE | Errno::INVAL) {
+                        path.refused(stride);
+                        outcome.cut = cut + sent;
+                    } else {
+                        self.switch.refused();
+                    }
+                }
+            }
+            Err(error) => outcome.error = Some(SendError::of(error, true)),
+        }
+    }
+
+    /// Sends datagrams one by one, until there is no room; how many the kernel took.
     fn send_singly(
         &self,
-        to: &RawAddress,
+        (path, to): (&PeerPath, &RawAddress),
         train: &[u8],
         stride: usize,
         traffic_class: u8,
         outcome: &mut SendOutcome,
     ) -> usize {
         let mut sent = 0;
-        outcome.split = true;
         for datagram in train.chunks(stride) {
-            match self.send_message(to, datagram, None, traffic_class) {
-                Ok(()) => sent += 1,
+            let mut result = self.send_message((path.local(), to), datagram, None, traffic_class);
+            if let Err(error) = result
+                && self.is_mended(error, path)
+            {
+                result = self.send_message((path.local(), to), datagram, None, traffic_class);
+            }
+            match result {
+                Ok(()) => {
+                    sent += 1;
+                    outcome.cut += usize::from(path.is_cut(datagram.len()));
+                }
                 Err(error) => {
+                    let error = SendError::of(error, false);
                     outcome.error = Some(error);
                     if matches!(error, SendError::NoRoom | SendError::Down) {
                         break;
@@ -314,18 +420,39 @@ impl UdpSocket {
         sent
     }
 
+    /// Whether a datagram that met this error is worth sending again. The address that it left from may be gone
+    /// from this machine, or no route may lead on from it: the route gives another. The interface may have been made anew under its
+    /// name, while the socket is bound to the one that was (ENODEV).
+    #[cold]
+    fn is_mended(&self, error: Errno, path: &PeerPath) -> bool {
+        match (error, self.interface) {
+            (error, _) if is_of_source(error) && path.local().is_some() => {
+                path.forget_local();
+                true
+            }
+            (Errno::NODEV, Some(name)) => set_option(
+                self.fd.as_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                &name.0,
+            )
+            .is_ok(),
+            _ => false,
+        }
+    }
+
     #[inline]
     fn send_message(
         &self,
-        to: &RawAddress,
+        (local, to): (Option<IpAddr>, &RawAddress),
         bytes: &[u8],
         segment: Option<u16>,
         traffic_class: u8,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), Errno> {
         if segment.is_some() && self.refuse_gso {
-            return Err(SendError::of(Errno::IO, true));
+            return Err(Errno::IO);
         }
-        let mut control = ControlRoom([0; 2 * MESSAGE_LEN]);
+        let mut control = ControlRoom([0; 2 * INT_SPACE + LOCAL_SPACE]);
         let mut used = 0;
         if let Some(size) = segment {
             put(
@@ -334,6 +461,9 @@ impl UdpSocket {
                 (libc::SOL_UDP, libc::UDP_SEGMENT),
                 &size.to_ne_bytes(),
             );
+        }
+        if let Some(local) = local.filter(|local| local.is_ipv4() == self.v4) {
+            put_local(&mut control, &mut used, local);
         }
         if traffic_class != 0 {
             let kind = if self.v4 {
@@ -374,7 +504,7 @@ impl UdpSocket {
             match check(result) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(SendError::of(error, segment.is_some())),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -417,72 +547,17 @@ impl UdpSocket {
     }
 }
 
+/// Whether the address that a datagram was to leave from may be why it did not: it is not this machine's any more
+/// (EINVAL; ENETUNREACH in some kernels), or a rule for it leads nowhere.
+fn is_of_source(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INVAL | Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH
+    )
+}
+
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// One ancillary message of up to 8 bytes with its header (CMSG_SPACE), bytes.
-const MESSAGE_LEN: usize = size_of::<libc::cmsghdr>() + 8;
-
-/// Puts one ancillary message behind those that use the first `used` bytes.
-fn put<const N: usize>(
-    control: &mut ControlRoom<N>,
-    used: &mut usize,
-    (level, kind): (c_int, c_int),
-    data: &[u8],
-) {
-    let len = size_of::<libc::cmsghdr>() + data.len();
-    let message = control.0.iter_mut().skip(*used);
-    let header = len.to_ne_bytes().into_iter();
-    let header = header.chain(level.to_ne_bytes()).chain(kind.to_ne_bytes());
-    for (to, from) in message.zip(header.chain(data.iter().copied())) {
-        *to = from;
-    }
-    *used += MESSAGE_LEN;
-}
-
-/// A socket address as the kernel takes it.
-enum RawAddress {
-    V4(libc::sockaddr_in),
-    V6(libc::sockaddr_in6),
-}
-
-impl RawAddress {
-    #[inline]
-    fn new(address: &SocketAddr) -> Self {
-        match address {
-            SocketAddr::V4(v4) => Self::V4(libc::sockaddr_in {
-                sin_family: libc::AF_INET as _,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            }),
-            SocketAddr::V6(v6) => Self::V6(libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as _,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
-                sin6_scope_id: v6.scope_id(),
-            }),
-        }
-    }
-
-    fn pointer(&self) -> (*mut libc::c_void, libc::socklen_t) {
-        match self {
-            Self::V4(v4) => (
-                std::ptr::from_ref(v4).cast_mut().cast(),
-                size_of::<libc::sockaddr_in>() as _,
-            ),
-            Self::V6(v6) => (
-                std::ptr::from_ref(v6).cast_mut().cast(),
-                size_of::<libc::sockaddr_in6>() as _,
-            ),
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Whether trains are sent as such. A refusal stops that for 64 trains, another right after for 128, and so
 /// on to 65,536, so that a kernel that never takes them costs no failing call each time, and one that only
-/// stumbled is asked again. A socket has one; a path whose underlay breaks trains can have its own.
+/// stumbled is asked again. A socket has one, and so has the path to each peer.
 #[derive(Debug, Default)]
 pub struct TrainSwitch {
     /// Trains to send split until the next try.
@@ -44,6 +44,12 @@ impl TrainSwitch {
         if self.pause.load(Ordering::Relaxed) != 0 {
             self.pause.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Nothing has been refused.
+    pub(super) fn reset(&self) {
+        self.pause.store(0, Ordering::Relaxed);
+        self.rest.store(0, Ordering::Relaxed);
     }
 
     /// Whether trains are being sent split now, because the kernel has refused one.

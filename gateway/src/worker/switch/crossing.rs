@@ -30,20 +30,22 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Offers calls of nobody who is known here to the next worker, which answers and books them.
     #[inline]
     pub fn hand_calls_on(&mut self) {
-        while let Some((call, length)) = self.tunnels.take_foreign() {
+        while let Some((call, local, length)) = self.tunnels.take_foreign() {
             self.hand_on(Handed {
                 place: None,
                 call,
+                local,
                 length,
             });
         }
         for place in 0..self.privates.len() {
             while let Some(private) = self.privates.get_mut(place)
-                && let Some((call, length)) = private.tunnels.take_foreign()
+                && let Some((call, local, length)) = private.tunnels.take_foreign()
             {
                 self.hand_on(Handed {
                     place: Some(place as u8),
                     call,
+                    local,
                     length,
                 });
             }
@@ -85,14 +87,15 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             while let Some(Handed {
                 place,
                 call,
+                local,
                 length,
             }) = self.entrances.get(index).and_then(Entrance::take_call)
             {
                 some = true;
                 let taken = match place {
-                    None => self.tunnels.take_call(round.now, call, length),
+                    None => self.tunnels.take_call(round.now, call, local, length),
                     Some(place) => match self.privates.get_mut(usize::from(place)) {
-                        Some(private) => private.tunnels.take_call(round.now, call, length),
+                        Some(private) => private.tunnels.take_call(round.now, call, local, length),
                         None => false,
                     },
                 };

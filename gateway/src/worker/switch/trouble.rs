@@ -6,7 +6,8 @@ use crate::device::sink::Devices;
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint};
 use crate::pipeline::process::Egress;
-use crate::pipeline::{checksum, ecn, forward};
+use crate::pipeline::split::Segments;
+use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Port;
 use crate::worker::link::{MAX_SEGMENT, Tally};
 use crypto::tunnel::Endpoint;
@@ -108,10 +109,18 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// Sends a packet in fragments. The gateway makes the fragments after the first: they are booked as
-    /// received at its host port, so that the ledger balances.
+    /// Books a datagram of length zero, which is no message of any tunnel's.
     #[cold]
-    pub(super) fn fragment(
+    pub(in crate::worker) fn drop_empty(&self) {
+        self.ledger.received(Port::UNDERLAY, 1, 0);
+        self.ledger.dropped(DropReason::TunnelMalformed, 1, 0);
+    }
+
+    /// Sends a packet in fragments, a super-packet segment by segment, as a router does. The gateway makes the
+    /// fragments after the first of each: they are booked as received at its host port, so that the ledger
+    /// balances.
+    #[cold]
+    pub(in crate::worker) fn fragment(
         &mut self,
         now: Instant,
         ingress: Ingress,
@@ -121,38 +130,57 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     ) {
         let mut room = std::mem::take(&mut self.piece);
         let (whole, piece) = room.split_at_mut(MAX_SEGMENT.min(room.len()));
-        let mut made = 0;
-        let mut cut = || -> Result<(), DropReason> {
-            let whole = whole
-                .get_mut(..packet.bytes.len())
-                .ok_or(DropReason::TooBig)?;
-            whole.copy_from_slice(packet.bytes);
-            if let Some(partial) = packet.offload.checksum {
-                checksum::finish(whole, partial)?;
-            }
-            let mut fragments = Fragments::new(whole, packet.headers, usize::from(mtu))?;
-            while let Some(length) = fragments.next_into(piece) {
-                let bytes = piece.get(..length?).ok_or(DropReason::TooBig)?;
-                let headers = Headers::parse(bytes)?;
-                made += 1;
-                if made > 1 {
-                    self.ledger.received(Port::LOCAL, 1, bytes.len() as u64);
+        match Segments::new(packet.bytes, packet.headers, packet.offload) {
+            Ok(mut segments) => {
+                while let Some(length) = segments.next_into(whole) {
+                    let segment = length.and_then(|n| whole.get(..n).ok_or(DropReason::TooBig));
+                    let cut = segment.map_err(|reason| (reason, 0)).and_then(|segment| {
+                        self.fragment_one((now, ingress, to), segment, piece, mtu)
+                            .map_err(|reason| (reason, segment.len() as u64))
+                    });
+                    if let Err((reason, bytes)) = cut {
+                        self.ledger.dropped(reason, 1, bytes);
+                    }
                 }
-                let fragment = Packet {
-                    bytes,
-                    headers: &headers,
-                    offload: &Offload::default(),
-                };
-                // Fragments of one made here are not for the host: `to` is a way out.
-                self.emit(now, ingress, to, fragment);
             }
-            Ok(())
-        };
-        let result = cut();
-        self.piece = room;
-        if let (Err(reason), 0) = (result, made) {
-            self.drop(reason, packet);
+            Err(reason) => self.drop(reason, packet),
         }
+        self.piece = room;
+    }
+
+    /// Sends one packet, whose checksum is complete, in fragments that are made in `piece`. An error, if nothing
+    /// of it was sent.
+    fn fragment_one(
+        &mut self,
+        (now, ingress, to): (Instant, Ingress, Egress),
+        packet: &[u8],
+        piece: &mut [u8],
+        mtu: u16,
+    ) -> Result<(), DropReason> {
+        let headers = Headers::parse(packet)?;
+        let mut fragments = Fragments::new(packet, &headers, usize::from(mtu))?;
+        let mut made = 0;
+        while let Some(length) = fragments.next_into(piece) {
+            let bytes = length.and_then(|n| piece.get(..n).ok_or(DropReason::TooBig));
+            let parsed = bytes.and_then(|bytes| Ok((bytes, Headers::parse(bytes)?)));
+            let (bytes, headers) = match parsed {
+                Ok(parsed) => parsed,
+                Err(reason) if made == 0 => return Err(reason),
+                Err(_) => return Ok(()),
+            };
+            made += 1;
+            if made > 1 {
+                self.ledger.received(Port::LOCAL, 1, bytes.len() as u64);
+            }
+            let fragment = Packet {
+                bytes,
+                headers: &headers,
+                offload: &Offload::default(),
+            };
+            // Fragments of one made here are not for the host: `to` is a way out.
+            self.emit(now, ingress, to, fragment);
+        }
+        Ok(())
     }
 
     /// Tells the sender of a dropped packet, if it may be told and the rate limit allows it.

@@ -6,7 +6,7 @@ use crypto::tunnel::{Call, Endpoint, Received};
 use crypto::wireguard::INITIATION_LEN;
 use routing::reason::DropReason;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 /// Messages of handshakes that wait for the end of a round.
@@ -22,11 +22,25 @@ enum Handshake {
     /// A message that has been let in.
     Message {
         source: SocketAddr,
+        /// The address of this machine that it was sent to.
+        local: Option<IpAddr>,
         bytes: [u8; INITIATION_LEN],
         length: usize,
     },
     /// A call that another worker has read.
-    Call { call: Call, length: u64 },
+    Call {
+        call: Call,
+        local: Option<IpAddr>,
+        length: u64,
+    },
+}
+
+impl Handshake {
+    fn local(&self) -> Option<IpAddr> {
+        match self {
+            Self::Message { local, .. } | Self::Call { local, .. } => *local,
+        }
+    }
 }
 
 /// Those that wait, and how many more are looked at.
@@ -38,8 +52,8 @@ pub(super) struct Handshakes {
     screens: usize,
     /// More has come in than was read, for some rounds now.
     behind: bool,
-    /// Calls for other workers, with the length of their datagrams.
-    foreign: VecDeque<(Call, u64)>,
+    /// Calls for other workers, with the address that they were sent to and the length of their datagrams.
+    foreign: VecDeque<(Call, Option<IpAddr>, u64)>,
 }
 
 impl Default for Handshakes {
@@ -80,7 +94,12 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     }
 
     /// Does what is cheap about a message of a handshake, and keeps it for the end of the round if it is let in.
-    pub(super) fn screen(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+    pub(super) fn screen(
+        &mut self,
+        now: Instant,
+        (source, local): (SocketAddr, Option<IpAddr>),
+        datagram: &[u8],
+    ) {
         let Some(left) = self.handshakes.screens.checked_sub(1) else {
             self.refuse(DropReason::TunnelHandshakeRate, datagram.len() as u64);
             return;
@@ -97,6 +116,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             underlay,
             sites,
             ledger,
+            local,
         };
         let mut bytes = [0; INITIATION_LEN];
         let length = datagram.len();
@@ -108,6 +128,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                     room.copy_from_slice(datagram);
                     let message = Handshake::Message {
                         source,
+                        local,
                         bytes,
                         length,
                     };
@@ -121,16 +142,25 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     }
 
     /// Takes a call that another worker has read; false if there are too many.
-    pub fn take_call(&mut self, now: Instant, call: Call, length: u64) -> bool {
-        self.handshakes
-            .keep(now, Handshake::Call { call, length })
-            .is_ok()
+    pub fn take_call(
+        &mut self,
+        now: Instant,
+        call: Call,
+        local: Option<IpAddr>,
+        length: u64,
+    ) -> bool {
+        let call = Handshake::Call {
+            call,
+            local,
+            length,
+        };
+        self.handshakes.keep(now, call).is_ok()
     }
 
-    /// The next call of nobody who is known here, and the length of its datagram, which is not booked: for the
-    /// next worker.
+    /// The next call of nobody who is known here, the address that it was sent to, and the length of its
+    /// datagram, which is not booked: for the next worker.
     #[inline]
-    pub fn take_foreign(&mut self) -> Option<(Call, u64)> {
+    pub fn take_foreign(&mut self) -> Option<(Call, Option<IpAddr>, u64)> {
         self.handshakes.foreign.pop_front()
     }
 
@@ -160,24 +190,27 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 ledger,
                 ..
             } = self;
+            let local = handshake.local();
             let mut out = Outbox {
                 underlay,
                 sites,
                 ledger,
+                local,
             };
             match handshake {
                 Handshake::Message {
                     source,
                     mut bytes,
                     length,
+                    ..
                 } => {
                     let datagram = bytes.get_mut(..length).unwrap_or_default();
                     let received = endpoint.shake_hands(now, source, datagram, &mut out);
-                    self.conclude(now, received, length as u64);
+                    self.conclude(now, received, (local, length as u64));
                 }
-                Handshake::Call { call, length } => {
+                Handshake::Call { call, length, .. } => {
                     let received = endpoint.answer(now, call, &mut out);
-                    self.conclude(now, received, length);
+                    self.conclude(now, received, (local, length));
                 }
             }
         }
@@ -187,10 +220,15 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         }
     }
 
-    fn conclude(&mut self, now: Instant, received: Received<'_>, length: u64) {
+    fn conclude(
+        &mut self,
+        now: Instant,
+        received: Received<'_>,
+        (local, length): (Option<IpAddr>, u64),
+    ) {
         match received {
             Received::Foreign(call) if !self.is_last => {
-                self.handshakes.foreign.push_back((call, length));
+                self.handshakes.foreign.push_back((call, local, length));
             }
             other => self.settle(now, &other, length),
         }
@@ -205,7 +243,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             };
             self.refuse(DropReason::Shutdown, length);
         }
-        for (_, length) in std::mem::take(&mut self.handshakes.foreign) {
+        for (_, _, length) in std::mem::take(&mut self.handshakes.foreign) {
             self.refuse(DropReason::Shutdown, length);
         }
     }
@@ -215,7 +253,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 mod tests {
     use super::super::{Arrival, Underlay};
     use super::*;
-    use crate::device::udp::SendOutcome;
+    use crate::device::udp::{PeerPath, SendOutcome};
     use crate::telemetry::ledger::{Ledger, Totals};
     use crypto::key::{PrivateKey, PublicKey};
     use crypto::limiter::{Limiter, Limits};
@@ -234,7 +272,14 @@ mod tests {
     struct Sent(Rc<RefCell<Vec<Vec<u8>>>>);
 
     impl TrainSink for Sent {
-        fn send_train(&self, _: &SocketAddr, bytes: &[u8], _: usize, _: u8) -> SendOutcome {
+        fn send_train_by(
+            &self,
+            _: &PeerPath,
+            _: &SocketAddr,
+            bytes: &[u8],
+            _: usize,
+            _: u8,
+        ) -> SendOutcome {
             self.0.borrow_mut().push(bytes.to_vec());
             SendOutcome {
                 sent: 1,
@@ -307,7 +352,7 @@ mod tests {
         assert!(tunnels.add(now, PathId(0), &site, Arc::default()));
         let mut far = caller(now, far, near_key);
         let mut initiation = call(now, &mut far, 0);
-        tunnels.receive(now, address(0), &mut initiation);
+        tunnels.receive(now, (address(0), None), &mut initiation);
         tunnels.poll(now);
         let mut response = sent.0.borrow_mut().pop().unwrap();
         let mut confirmation = Vec::new();
@@ -317,7 +362,7 @@ mod tests {
             &mut response,
             &mut |_: Option<PeerId>, _: SocketAddr, bytes: &[u8]| confirmation = bytes.to_vec(),
         );
-        tunnels.receive(now, address(0), &mut confirmation);
+        tunnels.receive(now, (address(0), None), &mut confirmation);
         tunnels.poll(now);
 
         // A stranger calls from many addresses, and what the site sends comes after that.
@@ -325,12 +370,12 @@ mod tests {
         let initiation = call(now, &mut stranger, 0);
         let flood = |tunnels: &mut Tunnels<wireguard::Endpoint, Sent>, from: u32, count: u32| {
             for n in from..from + count {
-                tunnels.receive(now, address(n), &mut initiation.clone());
+                tunnels.receive(now, (address(n), None), &mut initiation.clone());
             }
         };
         flood(&mut tunnels, 100, 200);
         let mut data = call(now, &mut far, 64);
-        let arrival = tunnels.receive(now, address(0), &mut data);
+        let arrival = tunnels.receive(now, (address(0), None), &mut data);
         assert!(
             matches!(arrival, Arrival::Packet(PathId(0), _)),
             "{arrival:?}"
