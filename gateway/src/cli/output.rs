@@ -117,10 +117,36 @@ pub(super) fn table<R: IntoIterator<Item = String>>(
     header: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
-    // The terminal's own width; 80 where it does not say.
+    table_of_width(style, width(style), header, rows)
+}
+
+/// The terminal's own width, 80 where it does not say; `None`: lines may be as long as they like.
+fn width(style: Style) -> Option<usize> {
     let columns = Table::new().width().filter(|&columns| columns > 0);
-    let width = style.terminal.then(|| columns.map_or(80, usize::from));
-    table_of_width(style, width, header, rows)
+    style.terminal.then(|| columns.map_or(80, usize::from))
+}
+
+/// A sentence below a table, with its line's end: on a terminal broken between words to fit its width.
+pub(super) fn sentence(style: Style, text: &str) -> String {
+    broken(width(style).unwrap_or(usize::MAX), text)
+}
+
+fn broken(width: usize, text: &str) -> String {
+    let (mut lines, mut used) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            lines.push_str("\n  ");
+            used = 2;
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += length;
+    }
+    lines.push('\n');
+    lines
 }
 
 /// Spaces between two columns.
@@ -311,6 +337,16 @@ mod tests {
         terminal: false,
         wide: false,
     };
+
+    #[test]
+    fn a_sentence_is_broken_between_words() {
+        assert_eq!(broken(usize::MAX, "one two  three"), "one two three\n");
+        assert_eq!(
+            broken(8, "one two three four"),
+            "one two\n  three\n  four\n"
+        );
+        assert_eq!(broken(3, "longer"), "longer\n", "a word stays whole");
+    }
 
     #[test]
     fn what_is_empty_or_for_wide_is_no_column() {

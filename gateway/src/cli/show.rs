@@ -2,8 +2,8 @@
 
 use super::explain::offline_plan;
 use super::output::{
-    Style, bandwidth, bandwidth_limit, host, json, limit, list, or_dash, print, print_json, span,
-    state, table, thousands,
+    Style, bandwidth, bandwidth_limit, host, json, limit, list, or_dash, print, print_json,
+    sentence, span, state, table, thousands,
 };
 use super::{Failure, Show, show_routes};
 use crate::config::schema::Config;
@@ -225,7 +225,8 @@ fn status(style: Style, status: &Status) -> String {
         },
     );
     for problem in &status.host.problems {
-        let _ = writeln!(text, "{} {}", style.red("degraded:"), problem.detail);
+        let told = format!("degraded: {}", problem.detail);
+        text.push_str(&sentence(style, &told).replacen("degraded:", &style.red("degraded:"), 1));
     }
     if !status.host.problems.is_empty() {
         text.push('\n');
@@ -455,15 +456,15 @@ fn circuits(style: Style, circuits: &[CircuitView]) -> String {
     for circuit in circuits {
         for link in &circuit.links {
             if let Some(seen) = &link.mistagged {
-                let _ = writeln!(
-                    text,
-                    "{}/{}: {} frames for it had other tags than its own, the last {}: see that both ends have the same \
-                     VLAN",
+                let told = format!(
+                    "{}/{}: {} frames for it had other tags than its own, the last {}: see that both ends have \
+                     the same VLAN",
                     circuit.name,
                     link.name,
                     thousands(seen.frames),
                     seen.tags
                 );
+                text.push_str(&sentence(style, &told));
             }
         }
     }

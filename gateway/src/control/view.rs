@@ -335,11 +335,11 @@ pub struct TunnelView {
     #[serde(default)]
     pub over: Option<String>,
     /// The largest packet that the tunnel takes now, bytes; `null`: not known.
-    #[serde(default)]
+    #[serde(default, rename = "mtu_bytes")]
     pub mtu: Option<u16>,
     /// The largest packet that the route to the far end takes, bytes, as far as the kernel knows; `null`: not
     /// known.
-    #[serde(default)]
+    #[serde(default, rename = "path_mtu_bytes")]
     pub path_mtu: Option<u32>,
     /// Datagrams of all lanes that were longer than the route takes, and went in fragments.
     #[serde(default)]

@@ -292,7 +292,10 @@ fn counts_fragments(stage: &Stage, vng: &Gateway, near: &Host) -> bool {
         pinged.unwrap();
         let shown = stage.show(vng, "tunnels");
         if shown[0]["fragmented_packets"].as_u64() > Some(0) {
-            assert!(shown[0]["path_mtu"].as_u64() < Some(1_500), "{shown:#}");
+            assert!(
+                shown[0]["path_mtu_bytes"].as_u64() < Some(1_500),
+                "{shown:#}"
+            );
             return true;
         }
     }
@@ -540,7 +543,7 @@ fn tunnels_are_bound_marked_and_named_as_the_configuration_says() {
             assert_eq!(passed, BYTES);
             let tunnels = stage.show(ends.gateway.as_ref().unwrap(), "tunnels");
             // 1,400 less 60, and padded to 16.
-            assert_eq!(tunnels[0]["mtu"], Value::from(1_328), "{tunnels:#}");
+            assert_eq!(tunnels[0]["mtu_bytes"], Value::from(1_328), "{tunnels:#}");
             assert_eq!(tunnels[0]["fragmented_packets"], Value::from(0));
         });
     });
@@ -701,7 +704,7 @@ fn a_tunnel_over_a_narrow_circuit_carries_what_wireguard_go_carries_there() {
                 println!("over a link of {mtu}, {near:?}: {passed:?}");
                 assert_eq!(passed, [BYTES; 2], "{mtu}, {near:?}: {shown:#?}");
                 if let Some(tunnels) = shown {
-                    assert_eq!(tunnels[0]["mtu"], Value::from(inner));
+                    assert_eq!(tunnels[0]["mtu_bytes"], Value::from(inner));
                 }
             });
         }

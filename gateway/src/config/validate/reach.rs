@@ -198,7 +198,10 @@ fn nobody_has(endpoint: &SocketAddr) -> Option<(&'static str, String)> {
             None if v6.is_multicast() => Some(("a multicast address", help())),
             None if v6.is_unicast_link_local() && has_no_zone(endpoint) => Some((
                 "a link-local address without the interface that it is on",
-                "take an address of a larger scope: every interface has that prefix".to_owned(),
+                format!(
+                    "write the interface behind it: \"[{v6}%eth0]:{}\"",
+                    endpoint.port()
+                ),
             )),
             None => None,
         },
