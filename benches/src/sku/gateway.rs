@@ -513,6 +513,8 @@ fn shake_hands([near, far]: &mut [Gateway; 2]) -> Result<(), Failure> {
         let Laid { bytes, trains } = &mut laid;
         here.round(|switch, round| {
             switch.handle_trains(round, 0, bytes, trains.drain(..));
+            // Handshakes wait for the end of a round.
+            switch.tunnels.poll(round.now);
             1
         });
         to.reverse();
