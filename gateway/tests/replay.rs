@@ -131,7 +131,7 @@ fn decisions_are_shown_and_their_hash_is_that_of_the_lines() {
     let report = json(&capture, example, &[]);
     assert_eq!(
         (report["packets"].as_u64(), report["seconds"].as_f64()),
-        (Some(8), Some(2.00006))
+        (Some(8), Some(2.0))
     );
     let row = |verdict: &str, path: Value, reason: &str| {
         let rows = report["decisions"].as_array().unwrap();

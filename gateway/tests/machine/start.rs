@@ -7,6 +7,7 @@ use gateway::device::netlink::{Netlink, VethEnd};
 use serde_json::Value;
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 /// A circuit whose interface is `late0`.
 pub(crate) const LINK: &str = r#"
@@ -84,6 +85,10 @@ fn an_interface_that_is_missing_at_the_start_is_a_path_that_is_down() {
             let read = || fs::read_to_string("/proc/sys/net/ipv4/conf/late0/rp_filter");
             place.space.run(read).unwrap().unwrap().trim().to_owned()
         };
+        let until = Instant::now() + Duration::from_secs(10);
+        while setting() != "1" && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(setting(), "1");
         let (status, _, said) = running.stop();
         assert_eq!(status, Some(0), "{said}");
