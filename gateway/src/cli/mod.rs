@@ -15,7 +15,7 @@ mod resize;
 mod show;
 mod show_routes;
 
-use crate::config::LoadError;
+use crate::config::{self, LoadError};
 use crate::control::client::ClientError;
 use crate::control::supervisor::{self, RunError};
 use crate::telemetry::log::{complain, flush};
@@ -93,11 +93,20 @@ struct ShowOptions {
     watch: Option<u32>,
 }
 
+/// The environment variable that names the control socket where no option does.
+const SOCKET_VARIABLE: &str = "VNG_SOCKET";
+
+/// Where the running gateway listens if nobody says so.
+fn usual_socket() -> PathBuf {
+    let named = std::env::var_os(SOCKET_VARIABLE).filter(|named| !named.is_empty());
+    named.map_or_else(|| config::read::DEFAULT_SOCKET.into(), PathBuf::from)
+}
+
 /// Where the running gateway listens.
 #[derive(Debug, Args)]
 struct Socket {
     /// The gateway's control socket
-    #[arg(short, long, value_name = "PATH", env = "VNG_SOCKET", default_value = crate::config::read::DEFAULT_SOCKET)]
+    #[arg(short, long, value_name = "PATH", env = SOCKET_VARIABLE, default_value = config::read::DEFAULT_SOCKET)]
     socket: PathBuf,
 }
 

@@ -5,7 +5,7 @@ use super::output::{
     Style, bandwidth, bandwidth_limit, host, json, limit, list, or_dash, print, print_json,
     sentence, span, state, table, thousands,
 };
-use super::{Failure, Show, show_routes};
+use super::{Failure, Show, show_routes, usual_socket};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles};
 use crate::control::api::{Request, What};
@@ -176,9 +176,8 @@ fn ask(arguments: &Show) -> Result<Value, Failure> {
         View::Routes(options) => options.request(),
         other => Request::Show { what: other.what() },
     };
-    let socket = arguments.options.socket.as_deref();
-    let socket = socket.unwrap_or(Path::new(config::read::DEFAULT_SOCKET));
-    Ok(Client::new(socket).ask(&request)?)
+    let named = arguments.options.socket.clone();
+    Ok(Client::new(&named.unwrap_or_else(usual_socket)).ask(&request)?)
 }
 
 fn text(style: Style, what: What, value: Value) -> Result<String, Failure> {

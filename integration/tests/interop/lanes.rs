@@ -64,7 +64,7 @@ fn in_order(workers: &'static str, lanes: usize, over: Family, callers: Callers)
         assert_eq!(after.len(), lanes);
         for (lane, (before, after)) in before.iter().zip(&after).enumerate() {
             assert_eq!(after["port"], 51_820 + lane, "{after:#}");
-            for direction in ["packets_in", "packets_out"] {
+            for direction in ["received_packets", "sent_packets"] {
                 let [before, after] = [before, after].map(|lane| lane[direction].as_u64().unwrap());
                 assert!(
                     after > before + 100,
@@ -85,7 +85,7 @@ fn a_lane_that_the_far_side_has_not_leaves_its_packets_to_the_first() {
     let [near, _] = lanes_of(&stage, &pair);
     assert_eq!(near[0]["has_session"], true, "{near:#?}");
     assert_eq!(near[1]["handshakes"], 0, "{near:#?}");
-    assert_eq!(near[1]["packets_out"], 0, "{near:#?}");
+    assert_eq!(near[1]["sent_packets"], 0, "{near:#?}");
     pair.finish(&stage, &BEHIND);
 }
 
@@ -100,7 +100,7 @@ fn a_lane_that_goes_deaf_leaves_its_packets_to_the_first_until_it_is_back() {
     let two = restart(&mut pair, |text| text.replace("lanes = 2", "lanes = 1"));
     wait_for_all(&pair);
     let [near, _] = lanes_of(&stage, &pair);
-    let dead = near[1]["packets_out"].as_u64().unwrap();
+    let dead = near[1]["sent_packets"].as_u64().unwrap();
 
     // And with both again: flows come back to it.
     restart(&mut pair, |_| two.clone());
@@ -110,8 +110,8 @@ fn a_lane_that_goes_deaf_leaves_its_packets_to_the_first_until_it_is_back() {
         wait_until(&run, Duration::from_millis(500));
         judge(run);
         let [near, far] = lanes_of(&stage, &pair);
-        let revived = near[1]["packets_out"].as_u64().unwrap() > dead + 500
-            && far[1]["packets_out"].as_u64().unwrap() > 500;
+        let revived = near[1]["sent_packets"].as_u64().unwrap() > dead + 500
+            && far[1]["sent_packets"].as_u64().unwrap() > 500;
         if revived {
             break;
         }

@@ -96,7 +96,7 @@ fn grow(way: Way, sizes: &[&[&str]]) -> (Stage, Pair) {
     }
     wait_until(&run, at);
     let flows = stage.show(gateway, "flows");
-    assert!(flows["active"].as_u64().unwrap() >= 32, "{flows:#}");
+    assert!(flows["active_flows"].as_u64().unwrap() >= 32, "{flows:#}");
     assert!(flows["flows"].as_array().unwrap().len() >= 32, "{flows:#}");
     assert!(limit(&stage, gateway, "ActiveFlows").0 >= 32);
     assert_all_arrived(run, 1_000);

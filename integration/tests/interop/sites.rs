@@ -113,7 +113,7 @@ fn two_virtual_networks_are_joined_and_say_so() {
         let gateway = &pair.gateways[side];
         stage.vng(gateway, &["reload"]);
         let tunnels = stage.show(gateway, "tunnels");
-        assert_eq!(tunnels[0]["kind"], "vnet-to-vnet", "{tunnels:#}");
+        assert_eq!(tunnels[0]["connection"], "vnet-to-vnet", "{tunnels:#}");
         let status = stage.show(gateway, "status");
         assert_eq!(
             status["paths"][0]["connection"], "vnet-to-vnet",

@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::super::output::{Style, print, print_json};
-use super::super::show;
+use super::super::{show, usual_socket};
 use crate::config::{self, KeyFiles};
 use crate::control::api::{Request, What};
 use crate::control::client::{Client, ClientError};
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &List) -> Result<(), Failure> {
         .as_ref()
         .map(|config| config.control.socket.as_path());
     let socket = arguments.socket.as_deref().or(configured);
-    let client = Client::new(socket.unwrap_or(Path::new(config::read::DEFAULT_SOCKET)));
+    let client = Client::new(&socket.map_or_else(usual_socket, Path::to_path_buf));
     let request = Request::Show {
         what: What::Clients,
     };
