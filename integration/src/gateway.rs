@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a gateway may take to say `ready`, and to end.
@@ -34,6 +35,8 @@ pub struct Gateway {
     config: PathBuf,
     socket: PathBuf,
     child: Option<Child>,
+    /// They read what it writes.
+    listeners: Vec<JoinHandle<()>>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -55,6 +58,7 @@ impl Gateway {
             config,
             socket,
             child: None,
+            listeners: Vec::new(),
             log: Arc::default(),
         }
     }
@@ -122,10 +126,11 @@ impl Gateway {
         self.child = Some(child);
         for output in outputs.into_iter().flatten() {
             let (log, said) = (Arc::clone(&self.log), said.clone());
-            std::thread::Builder::new()
+            let listener = std::thread::Builder::new()
                 .name(format!("log-{}", self.host.name()))
                 .spawn(move || listen(output, &log, &said))
                 .map_err(Error::system("start a thread"))?;
+            self.listeners.push(listener);
         }
         drop(said);
         self.wait_until_ready(&ready)
@@ -153,7 +158,9 @@ impl Gateway {
             return Ok(());
         };
         let action = || format!("stop the gateway {}", self.host.name());
-        match process::stop(&mut child, PATIENCE).map_err(|e| Error::system(action())(e))? {
+        let ended = process::stop(&mut child, PATIENCE).map_err(|e| Error::system(action())(e))?;
+        self.hear_out();
+        match ended {
             Some(0) => Ok(()),
             Some(status) => Err(self.error(format!("ended with status {status}"))),
             None => Err(self.error(format!("did not end within {PATIENCE:?} of SIGTERM"))),
@@ -175,7 +182,15 @@ impl Gateway {
         };
         let status = child.wait();
         let status = status.map_err(Error::system(format!("wait for {}", self.host.name())))?;
+        self.hear_out();
         Ok(status.code())
+    }
+
+    /// Waits until all that an ended gateway has written is read.
+    fn hear_out(&mut self) {
+        for listener in self.listeners.drain(..) {
+            let _ = listener.join();
+        }
     }
 
     /// Questions to it, from any thread.

@@ -191,11 +191,10 @@ impl Remote {
         Ok((opened, armed))
     }
 
-    /// The initiator has shown that it has the keys: what waited is in use. An initiation of our own is
-    /// needless now; its response may have been lost, or is late.
+    /// The initiator has shown that it has the keys: what waited is in use. An initiation of our own is not
+    /// repeated now, but its response is still read: handshakes are read after data, so it may be here already.
     fn confirm(&mut self, local: &mut Local) {
         release(local, [self.keyring.confirm()]);
-        self.drop_pending(local);
         self.handshakes += 1;
         self.timers.session_in_use();
     }

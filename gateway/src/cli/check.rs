@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Check) -> Result<(), Failure> {
     let style = Style::of_stdout().wide(arguments.wide);
     print(&summary.text(style))?;
     let file = arguments.config.display();
-    let warned = match loaded.report.warnings() {
+    let warned = match loaded.report.warnings() + summary.missing_interfaces.len() {
         0 => String::new(),
         1 => ", with 1 warning above".to_owned(),
         count => format!(", with {count} warnings above"),

@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
         offline(file, &query, &arguments.down)?
     } else {
         let query = query.clone();
-        Client::new(&arguments.gateway.socket).view(&Request::Explain { query })?
+        Client::new(&arguments.gateway.path()).view(&Request::Explain { query })?
     };
     if arguments.json {
         return print_json(&explanation);

@@ -72,6 +72,12 @@ pub(super) fn make_directory(path: &Path) -> io::Result<bool> {
 /// file is never half written, and its mode never that of the old file.
 pub(super) fn write_private(path: &Path, text: &[u8], replace: bool) -> io::Result<()> {
     let target = if replace {
+        // What a link leads to, a device or a pipe is somebody else's.
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(io::Error::other(
+                "is no regular file, so it is not replaced",
+            ));
+        }
         let name = path.file_name().unwrap_or_default();
         path.with_file_name(unfinished_name(name).map_err(io::Error::other)?)
     } else {

@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use output::Style;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// vng, a virtual network gateway: routes a virtual network's packets over ExpressRoute links and
@@ -78,7 +78,7 @@ struct Show {
 /// What every `vng show` takes, before or behind the word that says what to show.
 #[derive(Debug, Args)]
 struct ShowOptions {
-    /// The gateway's control socket [default: /run/vng/vng.sock]
+    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
     #[arg(short, long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// Print JSON
@@ -96,18 +96,33 @@ struct ShowOptions {
 /// The environment variable that names the control socket where no option does.
 const SOCKET_VARIABLE: &str = "VNG_SOCKET";
 
-/// Where the running gateway listens if nobody says so.
-fn usual_socket() -> PathBuf {
+/// The control socket that the environment names.
+fn named_socket() -> Option<PathBuf> {
     let named = std::env::var_os(SOCKET_VARIABLE).filter(|named| !named.is_empty());
-    named.map_or_else(|| config::read::DEFAULT_SOCKET.into(), PathBuf::from)
+    named.map(PathBuf::from)
+}
+
+/// Where the running gateway listens if nobody says so: as the environment says, else the default configuration
+/// file, if it is there and can be read.
+fn usual_socket() -> PathBuf {
+    named_socket()
+        .or_else(|| config::socket_of(Path::new(config::DEFAULT_FILE)))
+        .unwrap_or_else(|| config::read::DEFAULT_SOCKET.into())
 }
 
 /// Where the running gateway listens.
 #[derive(Debug, Args)]
 struct Socket {
-    /// The gateway's control socket
-    #[arg(short, long, value_name = "PATH", env = SOCKET_VARIABLE, default_value = config::read::DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
+    #[arg(short, long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Socket {
+    /// Its path.
+    fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(usual_socket)
+    }
 }
 
 /// Why a command did not do its work.

@@ -18,7 +18,7 @@ pub(super) struct Reload {
 
 /// Asks the running gateway to read its file again, and says what came of it.
 pub(super) fn run(arguments: &Reload) -> Result<(), Failure> {
-    let client = Client::new(&arguments.gateway.socket);
+    let client = Client::new(&arguments.gateway.path());
     let report: ReloadReport = client.view(&Request::Reload)?;
     if arguments.json {
         return print_json(&report);

@@ -35,7 +35,7 @@ pub(super) struct Resize {
 
 /// Asks the running gateway to take another SKU, and says what came of it.
 pub(super) fn run(arguments: &Resize) -> Result<(), Failure> {
-    let client = Client::new(&arguments.at.socket);
+    let client = Client::new(&arguments.at.path());
     let begin = Instant::now();
     let mut report: ResizeReport = client.view(&Request::Resize {
         resize: view::Resize {

@@ -110,6 +110,14 @@ pub fn load(path: &Path, key_files: KeyFiles) -> Result<Loaded, LoadError> {
     read_in(path, source, directory, (key_files, is_here)).map_err(LoadError::Wrong)
 }
 
+/// The control socket that a file names; `None` if it cannot be read or names none. Nothing else of it is looked at.
+pub fn socket_of(path: &Path) -> Option<PathBuf> {
+    let table: toml::Table = file::read(path).ok()?.parse().ok()?;
+    let socket = table.get("control")?.get("socket")?.as_str()?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    Some(directory.join(socket))
+}
+
 /// Checks the text of a file, but not what this machine says of the way to the far ends; `name` stands in messages, relative paths begin at `directory`.
 ///
 /// # Errors

@@ -546,21 +546,20 @@ pub fn needs_restart(
             over.all(|(place, _)| underlays.contains(&OwnerId(place as u16))),
         );
     }
-    let vpn = |config: &Config| {
-        let vpn = config.vpn.as_ref();
-        vpn.map(|vpn| {
-            (
-                (vpn.listen_port, vpn.mtu, vpn.offload),
-                vpn.bind_address.clone(),
-                vpn.interface.clone(),
-                (vpn.fwmark, vpn.path_mtu_discovery),
-            )
-        })
-    };
-    check(
-        "vpn.listen_port, bind_address, interface, fwmark, mtu, path_mtu_discovery or offload",
-        vpn(old) == vpn(new),
-    );
+    let vpns = (old.vpn.as_ref(), new.vpn.as_ref());
+    check("a VPN gateway", vpns.0.is_some() == vpns.1.is_some());
+    if let (Some(old), Some(new)) = vpns {
+        check("vpn.listen_port", old.listen_port == new.listen_port);
+        check("vpn.mtu", old.mtu == new.mtu);
+        check("vpn.offload", old.offload == new.offload);
+        check("vpn.bind_address", old.bind_address == new.bind_address);
+        check("vpn.interface", old.interface == new.interface);
+        check("vpn.fwmark", old.fwmark == new.fwmark);
+        check(
+            "vpn.path_mtu_discovery",
+            old.path_mtu_discovery == new.path_mtu_discovery,
+        );
+    }
     lines
 }
 

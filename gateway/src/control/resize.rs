@@ -9,6 +9,7 @@ use super::api::GatewayKind;
 use super::view::Resize;
 use crate::config::schema::Config;
 use crate::sku::resize::{Choice, Obstacle, Step, of_expressroute, of_vpn};
+use crate::sku::{self, Edition};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 /// A gateway whose SKU is another.
@@ -101,7 +102,7 @@ pub(crate) fn edited(text: &str, wanted: &Resize) -> Result<String, String> {
     let Some(table) = table else {
         return Err(format!("the configuration has no [{name}]"));
     };
-    set(table, "sku", Value::from(wanted.sku.as_str()));
+    set(table, "sku", Value::from(official_name(wanted)));
     if let Some(generation) = wanted.generation {
         if wanted.gateway == GatewayKind::Expressroute {
             return Err("an ExpressRoute gateway has no generation".to_owned());
@@ -109,6 +110,20 @@ pub(crate) fn edited(text: &str, wanted: &Resize) -> Result<String, String> {
         set(table, "generation", Value::from(i64::from(generation)));
     }
     Ok(document.to_string())
+}
+
+/// The SKU's name as Azure writes it, whatever case was asked for; what no table has stays, for the check of the
+/// file to refuse.
+fn official_name(wanted: &Resize) -> &str {
+    let editions = [Edition::Current, Edition::Of2016];
+    let mut names = editions
+        .into_iter()
+        .flat_map(|edition| match wanted.gateway {
+            GatewayKind::Expressroute => sku::expressroute_names(edition),
+            GatewayKind::Vpn => sku::vpn_names(edition),
+        });
+    let same = |name: &&str| name.eq_ignore_ascii_case(&wanted.sku);
+    names.find(same).unwrap_or(&wanted.sku)
 }
 
 /// Sets a value where it stands, with the white space and comment around it.

@@ -560,6 +560,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             site.packets_out += sent;
             site.bytes_out += sent_bytes;
             site.fragmented += outcome.cut as u64;
+            self.tell_at.get_or_insert(now + TELL);
             Port::path(site.path)
         });
         ledger.sent(port, sent, sent_bytes);
@@ -699,8 +700,9 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
                 return Arrival::Done;
             };
             site.bytes_in += bytes;
-            self.tell_at.get_or_insert(now + TELL);
         }
+        // What the others know is never older than this, also when the worker then sleeps.
+        self.tell_at.get_or_insert(now + TELL);
         if self.waiting > 0 {
             self.send_waiting(now, peer);
         }

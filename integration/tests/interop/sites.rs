@@ -119,7 +119,7 @@ fn two_virtual_networks_are_joined_and_say_so() {
             status["paths"][0]["connection"], "vnet-to-vnet",
             "{status:#}"
         );
-        let said = stage.vng(gateway, &["show", "tunnels"]);
+        let said = stage.vng(gateway, &["show", "tunnels", "--wide"]);
         assert!(said.contains("VNet-to-VNet"), "{said}");
     }
     pair.assert_reaches();

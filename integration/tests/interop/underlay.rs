@@ -353,8 +353,14 @@ fn answers_leave_from_the_address_that_was_called() {
                     let endpoint = far_endpoint(&stage, &ends, far);
                     assert_eq!(endpoint, at, "{what}, {near:?}");
                     if let Some(vng) = &ends.gateway {
-                        let tunnels = stage.show(vng, "tunnels");
-                        assert_eq!(tunnels[0]["local"], Value::from(called), "{tunnels:#}");
+                        let deadline = Instant::now() + PATIENCE;
+                        let shown = || stage.show(vng, "tunnels");
+                        let is_there = |t: &Value| t[0]["local"] == Value::from(called);
+                        while !is_there(&shown()) && Instant::now() < deadline {
+                            std::thread::sleep(Duration::from_millis(50));
+                        }
+                        let tunnels = shown();
+                        assert!(is_there(&tunnels), "{tunnels:#}");
                     }
                 });
             }

@@ -253,7 +253,8 @@ fn endpoint<'a>(arguments: &'a Add, vpn: &'a Vpn) -> Result<&'a str, Failure> {
     };
     if !HostPort::holds(endpoint) {
         return Err(Failure::Usage(format!(
-            "{endpoint:?} is not a host and a port, such as vpn.example.net:51820"
+            "{endpoint:?} is not a host and a port that a client elsewhere can reach, such as \
+             vpn.example.net:51820"
         )));
     }
     Ok(endpoint)

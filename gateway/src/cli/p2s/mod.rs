@@ -11,7 +11,7 @@ mod list;
 mod revoke;
 mod staged;
 
-use super::Failure;
+use super::{Failure, named_socket};
 use crate::control::api::Request;
 use crate::control::client::{Client, ClientError};
 use crate::control::view::ReloadReport;
@@ -51,7 +51,8 @@ pub(super) fn run(command: &P2s) -> Result<(), Failure> {
 impl Where {
     /// The running gateway's socket.
     fn client(&self, configured: &Path) -> Client {
-        Client::new(self.socket.as_deref().unwrap_or(configured))
+        let named = self.socket.clone().or_else(named_socket);
+        Client::new(named.as_deref().unwrap_or(configured))
     }
 }
 

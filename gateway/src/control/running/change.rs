@@ -406,12 +406,14 @@ fn log(by: &str, what: &str, began: Instant, changed: &[String], warnings: &[Str
 
 fn log_refusal(by: &str, what: &str, began: Instant, refusal: &Refusal) {
     let took_ms = milliseconds(began);
-    tracing::error!(
-        by,
-        took_ms,
-        "{what} refused: {}",
-        refusal.message.trim_end()
-    );
+    tracing::error!(by, took_ms, "{what} refused, and nothing changed");
+    for line in refusal
+        .message
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+    {
+        tracing::error!("{line}");
+    }
 }
 
 /// Since then, to a tenth.
