@@ -1,7 +1,7 @@
 //! The configuration file: one TOML file, every error of it reported at once.
 //!
 //! In the order in which a file meets them:
-//! - [`file`]: the file on disk: read, locked, replaced in one step.
+//! - [`mod@file`]: the file on disk: read, locked, replaced in one step.
 //! - [`value`]: the kinds of values and what each allows.
 //! - [`walk`]: a walk over the document that notes what does not fit and goes on.
 //! - [`read`], [`mod@matches`]: the sections, made into [`schema::Config`].

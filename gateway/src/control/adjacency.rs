@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gratuitous_announcement_of_the_neighbor_is_followed_and_confirmed() {
+    fn a_gratuitous_announcement_has_the_neighbor_asked_and_displaces_nobody() {
         let now = Instant::now();
         let mut link = resolved(now);
         for address in [v4(1), v6(1)] {
@@ -453,9 +453,9 @@ mod tests {
                 &discovery::announcement(EVIL, address),
             );
         }
-        assert_eq!(macs(&link), [Some(EVIL); 2]);
+        assert_eq!(macs(&link), [Some(PEER); 2]);
         let asked = drain(&mut link, now);
-        assert!(asked.iter().all(|frame| frame.destination == EVIL));
+        assert!(asked.iter().all(|frame| frame.destination == PEER));
         assert_eq!(asked.len(), 2);
     }
 

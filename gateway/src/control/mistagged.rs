@@ -89,6 +89,8 @@ fn tags_of(frame: &Frame, bytes: &[u8]) -> String {
     let ids: Vec<_> = tags.iter().map(|(_, control)| control & ID_MASK).collect();
     let kind = tags.first().map_or(CUSTOMER_TAG, |(kind, _)| *kind);
     match ids[..] {
+        // A tag that the frame's end cuts off is one all the same.
+        [] if half(ETHERTYPE_AT).is_some_and(|kind| is_tag(&kind)) => "a tag cut short".to_owned(),
         [] => "untagged".to_owned(),
         [id] if kind == CUSTOMER_TAG => format!("VLAN {id}"),
         [id] => format!("VLAN {id} ({kind:#06x})"),

@@ -146,6 +146,8 @@ pub struct Neighbor {
     previous: Option<(Mac, Instant)>,
     /// Another that answers for the same, and when it last did.
     rival: Option<(Mac, Instant)>,
+    /// Who claims the address while the one that has it has not been asked, and since when.
+    claimed: Option<(Mac, Instant)>,
     /// When the address in use has last answered a question.
     answered: Option<Instant>,
 }
@@ -164,6 +166,7 @@ impl Neighbor {
             waits: QUICK,
             previous: None,
             rival: None,
+            claimed: None,
             answered: None,
         }
     }
@@ -210,10 +213,8 @@ impl Neighbor {
             return None;
         }
         self.asked = Some(now);
-        // Twice the known address, then everybody; in doubt, once.
-        let alone = if self.waits == DOUBT { 1 } else { 2 };
         Some(match self.mac {
-            Some(mac) if self.requests <= alone => Solicit::Known(mac),
+            Some(mac) if self.requests <= self.alone() => Solicit::Known(mac),
             _ => Solicit::Everybody,
         })
     }
@@ -257,8 +258,28 @@ impl Neighbor {
         {
             return self.rivalled(now, known, mac);
         }
+        // A claim displaces nobody who is there: its own address is asked first, and only when it is silent and
+        // everybody is asked does another's answer count. So a forged claim costs a question, and no packet.
+        if let Some(mac) = other
+            && self.proven
+            && self.holds()
+        {
+            self.claimed = Some((mac, now));
+            if self.state == NeighborState::Reachable {
+                self.begin_probe(now, DOUBT);
+            }
+            return None;
+        }
         let mut news = None;
+        if other.is_none()
+            && solicited
+            && let Some((mac, at)) = self.claimed.take()
+            && now.saturating_duration_since(at) < FLAP
+        {
+            news = self.rivalled(now, known, mac);
+        }
         if let Some(mac) = other {
+            self.claimed = None;
             let back = self
                 .previous
                 .is_some_and(|(before, at)| before == mac && now.duration_since(at) < FLAP);
@@ -280,6 +301,21 @@ impl Neighbor {
             self.begin_probe(now, QUICK);
         }
         news
+    }
+
+    /// Whether what is known counts for more than what others claim: it has answered, and everybody has not been
+    /// asked since.
+    fn holds(&self) -> bool {
+        match self.state {
+            NeighborState::Reachable => true,
+            NeighborState::Probe => self.requests <= self.alone(),
+            NeighborState::Incomplete | NeighborState::Failed | NeighborState::Static => false,
+        }
+    }
+
+    /// How often the known address is asked by itself before everybody is: twice; in doubt, once.
+    fn alone(&self) -> u32 {
+        if self.waits == DOUBT { 1 } else { 2 }
     }
 
     /// Another answers for the same address; news if that is not known yet.

@@ -355,7 +355,7 @@ fn answers_leave_from_the_address_that_was_called() {
                     if let Some(vng) = &ends.gateway {
                         let deadline = Instant::now() + PATIENCE;
                         let shown = || stage.show(vng, "tunnels");
-                        let is_there = |t: &Value| t[0]["local"] == Value::from(called);
+                        let is_there = |t: &Value| t[0]["local"] == called;
                         while !is_there(&shown()) && Instant::now() < deadline {
                             std::thread::sleep(Duration::from_millis(50));
                         }

@@ -1,6 +1,6 @@
 //! Captures: pcap and pcapng files, one IP packet at a time, with the capture's own clock.
 //!
-//! 1. the next record of the file, and when it was captured ([`file`])
+//! 1. the next record of the file, and when it was captured ([`mod@file`])
 //! 2. off with the link's header and its frame check sequence: what is no IP packet is told apart, and what
 //!    is of a link that is not read
 //! 3. what the capture cut off is put back as zeros, and a length that an offload left out is filled in, so

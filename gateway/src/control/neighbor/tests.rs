@@ -120,7 +120,7 @@ fn without_the_override_flag_a_known_address_stays_and_is_doubted() {
 }
 
 #[test]
-fn with_the_override_flag_a_new_address_is_taken_and_confirmed() {
+fn with_the_override_flag_a_new_address_is_taken_once_the_known_one_is_silent() {
     let now = Instant::now();
     let mut neighbor = resolved(now);
     let gratuitous = Heard {
@@ -128,10 +128,26 @@ fn with_the_override_flag_a_new_address_is_taken_and_confirmed() {
         solicited: false,
         replaces: true,
     };
-    neighbor.heard(now + MS, gratuitous);
+    let answer = Heard {
+        mac: Some(B),
+        ..ANSWER
+    };
+    // The known one is asked first, and its answer ends the matter; also an answer of the other does not help it.
+    assert_eq!(neighbor.heard(now + MS, gratuitous), None);
+    assert_eq!(neighbor.poll(now + MS), Some(Solicit::Known(A)));
+    assert_eq!(neighbor.heard(now + MS * 2, answer), None);
+    assert_eq!(neighbor.mac(), Some(A));
+    let conflict = News::Conflict { used: A, other: B };
+    assert_eq!(neighbor.heard(now + MS * 3, ANSWER), Some(conflict));
+    assert_eq!(neighbor.state(), NeighborState::Reachable);
+    // And its silence gives way.
+    let later = now + MS * 20_000;
+    assert_eq!(neighbor.heard(later, gratuitous), None);
+    assert_eq!(neighbor.poll(later), Some(Solicit::Known(A)));
+    assert_eq!(neighbor.poll(later + MS * 100), Some(Solicit::Everybody));
+    let changed = News::Changed { from: A, to: B };
+    assert_eq!(neighbor.heard(later + MS * 101, answer), Some(changed));
     assert_eq!(neighbor.mac(), Some(B));
-    assert_eq!(neighbor.poll(now + MS), Some(Solicit::Known(B)));
-    assert!(neighbor.is_resolved(), "it had answered before");
 }
 
 #[test]
@@ -275,10 +291,20 @@ fn an_address_that_goes_to_and_fro_is_a_conflict() {
         replaces: true,
     };
     let changed = News::Changed { from: A, to: B };
-    assert_eq!(neighbor.heard(now + MS, announced(B)), Some(changed));
-    let conflict = News::Conflict { used: A, other: B };
-    assert_eq!(neighbor.heard(now + MS * 2, announced(A)), Some(conflict));
-    assert_eq!(neighbor.rival(now + MS * 2), Some(B));
+    assert_eq!(neighbor.heard(now + MS, announced(B)), None);
+    assert_eq!(neighbor.poll(now + MS), Some(Solicit::Known(A)));
+    assert_eq!(neighbor.poll(now + MS * 101), Some(Solicit::Everybody));
+    assert_eq!(neighbor.heard(now + MS * 102, announced(B)), Some(changed));
+    // The one before comes back, and the one in use answers for itself.
+    assert_eq!(neighbor.heard(now + MS * 103, announced(A)), None);
+    assert_eq!(neighbor.poll(now + MS * 103), Some(Solicit::Known(B)));
+    let answer = Heard {
+        mac: Some(B),
+        ..ANSWER
+    };
+    let conflict = News::Conflict { used: B, other: A };
+    assert_eq!(neighbor.heard(now + MS * 104, answer), Some(conflict));
+    assert_eq!(neighbor.rival(now + MS * 104), Some(A));
 }
 
 #[test]
