@@ -215,8 +215,9 @@ fn main() {
             let (mut calls, mut packets) = carry();
             // A shaper's queue takes its memory with the first packet that waits in it, which may come late: there is one
             // for each limit and direction. A tunnel over a circuit takes the memory of a train more when more of them
-            // wait than ever did before, of which there can be few.
-            let is_late = settings.shaped || settings.road.has_link() && settings.road.has_tunnel();
+            // wait than ever did before, of which there can be few. And where a tunnel's far end is reached, and from
+            // which address, is written down for the others up to 100 ms after its first packet.
+            let is_late = settings.shaped || settings.road.has_tunnel();
             for _ in 0..4 {
                 if calls > 0 && is_late {
                     println!("{calls:>6} calls, and again: {what}, {settings:?}");
