@@ -19,11 +19,13 @@
 //!
 //! What keeps the words right:
 //! - [`probe`]: when to ask a path's far side for an echo, and what its silence means.
+//! - [`bfd`]: whether the far side still forwards, asked in milliseconds.
 //! - [`health`]: what all that watches a path says together: up, degraded, down.
 //!
 //! Control builds a [`snapshot::Snapshot`] aside and hands it to the workers, which only read it; each
 //! worker owns its [`cache::FlowCache`].
 
+pub mod bfd;
 pub mod cache;
 pub mod decide;
 pub mod explain;
