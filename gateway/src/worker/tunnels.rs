@@ -560,7 +560,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             site.packets_out += sent;
             site.bytes_out += sent_bytes;
             site.fragmented += outcome.cut as u64;
-            self.tell_at.get_or_insert(now + TELL);
+            self.tell_at.get_or_insert_with(|| now + TELL);
             Port::path(site.path)
         });
         ledger.sent(port, sent, sent_bytes);
@@ -702,7 +702,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             site.bytes_in += bytes;
         }
         // What the others know is never older than this, also when the worker then sleeps.
-        self.tell_at.get_or_insert(now + TELL);
+        self.tell_at.get_or_insert_with(|| now + TELL);
         if self.waiting > 0 {
             self.send_waiting(now, peer);
         }
@@ -786,7 +786,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         if std::mem::take(&mut self.changed) {
             self.publish_some(now, |site| site.client.is_none());
             if !self.by_address.is_empty() {
-                self.tell_at.get_or_insert(now + TELL);
+                self.tell_at.get_or_insert_with(|| now + TELL);
             }
         }
     }

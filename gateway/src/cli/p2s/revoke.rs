@@ -4,11 +4,11 @@
 //! 2. the configuration, without the client
 //! 3. the running gateway reads it
 
-use super::super::Failure;
 use super::super::output::{print, print_json};
+use super::super::{Failure, usual_socket};
 use super::document::Document;
 use super::{Running, Where, reload};
-use crate::config::{self, KeyFiles};
+use crate::config::{self, KeyFiles, LoadError};
 use crate::control::api::Request;
 use crate::control::client::ClientError;
 use crate::telemetry::log::complain;
@@ -39,7 +39,12 @@ struct Revoked<'a> {
 pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
     let (name, file) = (&arguments.name, &arguments.gateway.config);
     // The gateway is asked before the file is locked: for a resize it waits for that lock itself.
-    let socket = config::load(file, KeyFiles::Skipped)?.config.control.socket;
+    // A mistake elsewhere in the file keeps nobody's session alive.
+    let socket = match config::load(file, KeyFiles::Skipped) {
+        Ok(loaded) => loaded.config.control.socket,
+        Err(LoadError::Wrong(_)) => config::socket_of(file).unwrap_or_else(usual_socket),
+        Err(error) => return Err(error.into()),
+    };
     let client = arguments.gateway.client(&socket);
     let request = Request::Revoke {
         client: name.clone(),
@@ -51,9 +56,18 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     // 2. the configuration
-    let mut document = Document::open(file)?;
+    let kept = |failure| {
+        if was_running == Some(true) {
+            complain(&format!(
+                "{name}'s session is dead, but the file still has {name}: the next reload or start lets it in again; \
+                 mend the file and revoke it again\n"
+            ));
+        }
+        failure
+    };
+    let mut document = Document::open(file).map_err(kept)?;
     if document.remove(name) {
-        document.save()?;
+        document.save().map_err(kept)?;
     } else if was_running != Some(true) {
         return Err(Failure::Usage(format!(
             "there is no client {name:?}; vng p2s list names them"
