@@ -6,6 +6,7 @@ use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
 use crate::control::describe::PathHealth;
+use crate::control::difference::Difference;
 use crate::control::kernel::presence::PresenceView;
 use crate::control::limit;
 use crate::control::plan::{Origin, PathPlan, Plan};
@@ -571,6 +572,8 @@ fn prefixes(lines: &mut Vec<String>, name: &str, old: &[IpNet], new: &[IpNet]) {
     if old == new {
         return;
     }
+    // No prefix stands in a list twice: one that is the same before or behind what differs is in neither rest.
+    let Difference { old, new, .. } = Difference::between(old, new);
     let (before, now): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
     let mut tell = |from: &[IpNet], other: &HashSet<&IpNet>, what: &str| {
         let mut all = from.iter().filter(|prefix| !other.contains(prefix));

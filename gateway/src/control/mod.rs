@@ -24,6 +24,7 @@ pub(crate) mod crew;
 pub mod data_path;
 pub mod describe;
 mod descriptors;
+mod difference;
 pub mod discovery;
 pub mod echo;
 pub mod effective;

@@ -9,6 +9,7 @@ use crate::config::schema::{
     Action, Circuit, Config, From, Link, NextHop, PointToSite, PolicyRule, Site, UserRoute,
 };
 use crate::config::value::POINT_TO_SITE;
+use crate::control::difference::Difference;
 use ipnet::IpNet;
 use routing::health::Usability;
 use routing::path::{Ingress, PathId, PathKind};
@@ -246,14 +247,12 @@ fn host_routes(snapshot: &Snapshot) -> Vec<IpNet> {
 /// What turns these routes into those. Of a route that stands there twice the later one counts.
 fn changes(old: &[Candidate], new: &[Candidate]) -> Vec<Change> {
     let key = |one: &Candidate| (one.prefix, one.source, one.next_hop);
-    // Mostly a few of a million differ: what is the same before and behind them is only compared.
-    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (before, old) = old.split_at_checked(same).unwrap_or((old, &[]));
-    let new = new.get(same..).unwrap_or_default();
-    let backwards = old.iter().rev().zip(new.iter().rev());
-    let same = backwards.take_while(|(a, b)| a == b).count();
-    let (old, behind) = old.split_at_checked(old.len() - same).unwrap_or((old, &[]));
-    let new = new.get(..new.len() - same).unwrap_or_default();
+    let Difference {
+        before,
+        old,
+        new,
+        behind,
+    } = Difference::between(old, new);
     let touched: HashSet<_> = old.iter().chain(new).map(key).collect();
     // One that differs may stand there elsewhere too: then its places decide.
     let front = before.iter().filter(|one| touched.contains(&key(one)));

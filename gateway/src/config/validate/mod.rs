@@ -161,14 +161,23 @@ impl Rules<'_> {
 
     /// The same for the prefixes of a list, which may be a million.
     fn unique_prefixes(&mut self, what: &str, list: &str, prefixes: &[IpNet]) {
-        let mut first: HashMap<IpNet, usize> = HashMap::with_capacity(prefixes.len());
-        for (index, prefix) in prefixes.iter().enumerate() {
-            let earlier = *first.entry(*prefix).or_insert(index);
-            if earlier != index {
-                let words = found(format!("{prefix} again"))
-                    .also(format!("{list}[{earlier}]"), "first here");
-                self.error(&format!("{list}[{index}]"), what, words);
+        // Long lists are written by programs, mostly in order.
+        if prefixes.is_sorted_by(|a, b| a < b) {
+            return;
+        }
+        let mut sorted: Vec<(IpNet, usize)> = prefixes.iter().copied().zip(0..).collect();
+        sorted.sort_unstable();
+        let mut again = Vec::new();
+        for same in sorted.chunk_by(|(a, _), (b, _)| a == b) {
+            if let [(_, first), later @ ..] = same {
+                again.extend(later.iter().map(|&(prefix, index)| (index, prefix, *first)));
             }
+        }
+        again.sort_unstable_by_key(|&(index, ..)| index);
+        for (index, prefix, first) in again {
+            let words =
+                found(format!("{prefix} again")).also(format!("{list}[{first}]"), "first here");
+            self.error(&format!("{list}[{index}]"), what, words);
         }
     }
 
