@@ -6,8 +6,8 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use gateway::config::{self, KeyFiles};
-use gateway::control::plan::Plan;
 use gateway::pipeline::flow::{FlowLimits, FlowTable, GatewayFlows};
+use gateway::plan::Plan;
 use routing::decide::Verdict;
 use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version, protocol};

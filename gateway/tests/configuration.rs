@@ -349,7 +349,7 @@ fn policy_of(text: &str) -> config::schema::Config {
 
 #[test]
 fn sets_negation_and_rewriting_mean_what_the_reference_says() {
-    use gateway::control::plan::Plan;
+    use gateway::plan::Plan;
     use routing::health::Usability;
     use routing::packet::{FlowKey, Fragment, Headers, address_bits};
     use routing::path::Ingress;

@@ -10,10 +10,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gateway::control::board::{Event, HealthView};
-use gateway::control::link::LinkSetup;
-use gateway::control::neighbor::NeighborState;
+use gateway::control::neighbor::entry::NeighborState;
+use gateway::control::path::link::LinkSetup;
+use gateway::control::path::watch::{PathSetup, ProbeSetup};
 use gateway::control::run::{ControlHandle, ControlSetup, Effects, WatchSetup, run};
-use gateway::control::watch::{PathSetup, ProbeSetup};
 use gateway::device::event::Poller;
 use gateway::device::filter;
 use gateway::device::link::{LinkOptions, LinkSocket, MAX_FRAME};

@@ -2,8 +2,8 @@
 //! printed. Commands that need no gateway are run; of the others the views are laid out with everything in them.
 #![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
-use gateway::control::mistagged::Seen;
-use gateway::control::view::{
+use gateway::control::path::mistagged::Seen;
+use gateway::show::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, FlowView, Flows, GatewayStatus,
     HostProblem, HostStatus, LaneView, LimitUse, LinkView, Loss, NeighborView, PathStatus,
     ProbeStatus, Recreated, ReloadReport, ResizeReport, Status, TunnelView,

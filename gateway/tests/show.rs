@@ -2,9 +2,10 @@
 //! serves: what people see, and the JSON that scripts parse.
 #![allow(clippy::unwrap_used)] // a helper of tests that fails is a test that fails
 
-use gateway::control::api::{Gateway, Refusal, Server, Serving};
-use gateway::control::mistagged::Seen;
-use gateway::control::view::{
+use gateway::api::{Gateway, Server, Serving};
+use gateway::control::path::mistagged::Seen;
+use gateway::show::refusal::Refusal;
+use gateway::show::view::{
     BgpView, CircuitView, ClientView, Counters, Event, ExplainedRoute, Explanation, FlowCount,
     FlowView, Flows, GatewayStatus, HostStatus, LimitUse, LinkView, NeighborView, PathStatus,
     PolicyView, ProbeStatus, Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView,

@@ -35,7 +35,7 @@ use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
 use crate::process::Nursery;
 use crate::scratch::Scratch;
 use crate::wire::Wire;
-use ::gateway::control::view::Counters;
+use ::gateway::show::view::Counters;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,14 +2,15 @@
 
 use super::output::{Style, bandwidth, host, print, print_json, thousands};
 use super::{Failure, Socket};
+use crate::api::Request;
+use crate::api::client::Client;
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
-use crate::control::api::Request;
-use crate::control::client::Client;
-use crate::control::describe::{self, PathHealth};
-use crate::control::plan::{PathPlan, Plan};
-use crate::control::view::{Alternative, Explanation, MemberHealth, Query};
+use crate::plan::{PathPlan, Plan};
+use crate::show::describe;
+use crate::show::health::PathHealth;
+use crate::show::view::{Alternative, Explanation, MemberHealth, Query};
 use clap::Args;
 use routing::health::{Reason, Usability};
 use routing::path::PathId;

@@ -15,9 +15,10 @@ mod resize;
 mod show;
 mod show_routes;
 
+use crate::api::client::ClientError;
 use crate::config::{self, LoadError};
-use crate::control::client::ClientError;
-use crate::control::supervisor::{self, RunError};
+use crate::error::RunError;
+use crate::life::supervisor;
 use crate::telemetry::log::{complain, flush};
 use clap::{Args, Parser, Subcommand};
 use output::Style;

@@ -2,9 +2,9 @@
 
 use super::output::{print, print_json};
 use super::{Failure, Socket};
-use crate::control::api::Request;
-use crate::control::client::Client;
-use crate::control::view::ReloadReport;
+use crate::api::Request;
+use crate::api::client::Client;
+use crate::show::view::ReloadReport;
 use clap::Args;
 
 #[derive(Debug, Args)]

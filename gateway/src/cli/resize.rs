@@ -2,9 +2,10 @@
 
 use super::output::{print, print_json, thousands};
 use super::{Failure, Socket};
-use crate::control::api::{GatewayKind, Request, What};
-use crate::control::client::{Client, ClientError};
-use crate::control::view::{self, ResizeReport, Status};
+use crate::api::client::{Client, ClientError};
+use crate::api::{Request, What};
+use crate::show::view::GatewayKind;
+use crate::show::view::{self, ResizeReport, Status};
 use clap::Args;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -118,7 +119,7 @@ fn text(report: &ResizeReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::view::Loss;
+    use crate::show::view::Loss;
 
     #[test]
     fn what_was_lost_and_for_how_long_is_said() {

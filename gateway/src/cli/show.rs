@@ -6,15 +6,16 @@ use super::output::{
     sentence, span, state, table, thousands,
 };
 use super::{Failure, Show, show_routes, usual_socket};
+use crate::api::client::Client;
+use crate::api::{Request, What};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles};
-use crate::control::api::{Request, What};
-use crate::control::client::Client;
-use crate::control::view::{
+use crate::show::describe;
+use crate::show::inspect;
+use crate::show::view::{
     BgpView, CircuitView, ClientView, Counters, Event, FlowCount, Flows, GatewayStatus,
     NeighborView, PathStatus, PolicyView, Status, TunnelView,
 };
-use crate::control::{describe, inspect};
 use crate::telemetry::ledger::Sum;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -366,9 +367,8 @@ fn connection(kind: &str) -> &str {
 
 fn path(path: &PathStatus) -> [String; 7] {
     let probe = path.probe.as_ref();
-    let answered = |p: &crate::control::view::ProbeStatus| {
-        format!("{}/{} from {}", p.answered, p.sent, p.target)
-    };
+    let answered =
+        |p: &crate::show::view::ProbeStatus| format!("{}/{} from {}", p.answered, p.sent, p.target);
     let round_trip = probe.and_then(|probe| probe.round_trip_ms);
     [
         path.name.clone(),
@@ -679,7 +679,7 @@ fn flows(style: Style, flows: &Flows) -> String {
         "age",
         "+idle",
     ];
-    let row = |flow: &crate::control::view::FlowView| {
+    let row = |flow: &crate::show::view::FlowView| {
         [
             flow.protocol.clone(),
             host(flow.source, flow.source_port),

@@ -3,10 +3,10 @@
 use super::Failure;
 use super::output::{Style, list, table};
 use super::show::Offline;
-use crate::control::api::{Request, What};
-use crate::control::effective::{self, Wanted};
-use crate::control::plan::Plan;
-use crate::control::view::{RouteFilter, RouteView};
+use crate::api::{Request, What};
+use crate::plan::Plan;
+use crate::show::effective::{self, Wanted};
+use crate::show::view::{RouteFilter, RouteView};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use ipnet::IpNet;

@@ -1,8 +1,8 @@
 //! What control shows: the state of every path and neighbour, and what has happened. Written by the
 //! control thread alone when something changes and once a second, read by the API at any time.
 
-use super::mistagged::Seen;
-use super::neighbor::{Mac, NeighborState};
+use crate::control::neighbor::entry::{Mac, NeighborState};
+use crate::control::path::mistagged::Seen;
 use arc_swap::ArcSwap;
 use routing::health::{Interface, Reachability, State, Tunnel, Usability};
 use routing::path::{PathId, PathKind};

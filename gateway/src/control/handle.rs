@@ -1,8 +1,8 @@
 //! How the rest of the gateway and the control thread speak to each other: what it is started with, what
 //! it is told while it runs, and what it does.
 
-use super::board::Board;
-use super::watch::PathSetup;
+use crate::control::board::Board;
+use crate::control::path::watch::PathSetup;
 use crate::device::event::Waker;
 use crate::device::netlink;
 use crate::telemetry::ledger::Ledger;

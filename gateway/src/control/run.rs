@@ -14,18 +14,18 @@
 //! books `release(1)`, and what becomes of it. If the queue is full control books `received(LOCAL)` and
 //! a drop for `LocalQueueFull`.
 
-use super::adjacency::LinkNews;
-use super::board::{Event, HealthView, unix_ms};
-use super::carrier::Carrier;
-use super::echo;
-use super::handle::Order;
-pub use super::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
-use super::host::Host;
-use super::inspect::mac_text;
-use super::link::{ControlLink, MAX_FRAME};
-use super::neighbor::News;
-use super::prober::Secret;
-use super::watch::PathWatch;
+use crate::control::board::{Event, HealthView, unix_ms};
+use crate::control::handle::Order;
+pub use crate::control::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
+use crate::control::host::Host;
+use crate::control::host::echo;
+use crate::control::neighbor::adjacency::LinkNews;
+use crate::control::neighbor::entry::News;
+use crate::control::neighbor::entry::mac_text;
+use crate::control::path::carrier::Carrier;
+use crate::control::path::link::{ControlLink, MAX_FRAME};
+use crate::control::path::prober::Secret;
+use crate::control::path::watch::PathWatch;
 use crate::device::event::Poller;
 use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
@@ -553,7 +553,7 @@ impl Control {
     /// Watches these paths from now on; those that are watched already in the same way go on.
     fn watch(&mut self, now: Instant, setup: WatchSetup) -> Result<(), ControlError> {
         let links = setup.paths.iter().filter_map(|path| path.link.as_ref());
-        let own = links.flat_map(super::link::LinkSetup::own);
+        let own = links.flat_map(crate::control::path::link::LinkSetup::own);
         self.host
             .set_addresses(own.chain(setup.addresses.iter().copied()));
         self.hold_down = setup.hold_down;

@@ -92,6 +92,16 @@ impl Pulse {
     }
 }
 
+/// The worker that owns the tunnel of the site that has this place among the tunnels' paths; with several lanes,
+/// lane 0.
+pub(crate) fn owner(place: usize, lanes: usize, workers: usize) -> usize {
+    if lanes > 1 {
+        FIRST_OWNER
+    } else {
+        place % workers.max(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@
 //! - [`clients`]: which client a packet is for, and which sources each may use
 //! - [`change`]: tunnels that come and go while the worker runs
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
-//! - [`handover`]: what workers and control hand each other; [`interface`]: who opens a link's sockets when
+//! - [`handle`]: a worker as the rest of the gateway knows it; [`handover`]: what workers and control hand each other; [`interface`]: who opens a link's sockets when
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
 //! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
 
@@ -18,6 +18,7 @@ pub mod change;
 pub mod clients;
 pub mod crossing;
 pub mod ethernet;
+pub mod handle;
 pub mod handover;
 pub mod interface;
 pub mod lane;

@@ -1,7 +1,7 @@
 //! Outputs that nobody reads, or that take nothing: no reason for a gateway to end, nor to stop.
 
 use crate::place::{Place, VNG, VPN};
-use gateway::control::api::What;
+use gateway::api::What;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::{self, File};
 use std::io::{PipeReader, Write as _, pipe};

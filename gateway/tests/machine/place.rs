@@ -1,7 +1,7 @@
 //! A directory with a configuration, a namespace, and `vng` in both.
 
-use gateway::control::api::{Request, What};
-use gateway::control::client::Client;
+use gateway::api::client::Client;
+use gateway::api::{Request, What};
 use gateway::device::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! The control socket: who may connect, and who keeps whom out.
 
 use crate::place::{Place, VPN};
-use gateway::control::api::Server;
+use gateway::api::Server;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

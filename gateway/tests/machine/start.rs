@@ -1,7 +1,7 @@
 //! What is missing at the start, and what goes away later.
 
 use crate::place::{Place, VPN};
-use gateway::control::api::What;
+use gateway::api::What;
 use gateway::device::namespace::Namespace;
 use gateway::device::netlink::{Netlink, VethEnd};
 use serde_json::Value;
@@ -126,7 +126,7 @@ fn a_start_without_enough_descriptors_says_how_many_are_needed() {
     let running = place.shell(&format!("ulimit -n {needed}; exec $VNG run -c vng.toml"));
     place.wait_until_served();
     let open = fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap();
-    let open = open.count() + gateway::control::api::MOST_CLIENTS;
+    let open = open.count() + gateway::api::MOST_CLIENTS;
     assert!(open <= needed, "{open} of {needed}");
     assert_eq!(running.stop().0, Some(0));
     // A soft limit is raised.

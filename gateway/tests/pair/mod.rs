@@ -10,15 +10,16 @@
 #![allow(dead_code)]
 
 use crypto::wireguard::Endpoint;
+use gateway::build::data_path::DataPath;
 use gateway::config::{self, KeyFiles};
-use gateway::control::data_path::{DataPath, WorkerHandle};
-use gateway::control::plan::Plan;
 use gateway::device::event::Waker;
 use gateway::device::interface::Interface;
 use gateway::device::namespace::Namespace;
 use gateway::device::netlink::{Netlink, VethEnd};
 use gateway::pipeline::coalesce::Coalescer;
+use gateway::plan::Plan;
 use gateway::telemetry::ledger::Totals;
+use gateway::worker::handle::WorkerHandle;
 use gateway::worker::switch::Switch;
 use routing::health::Usability;
 use routing::path::PathId;

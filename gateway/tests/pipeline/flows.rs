@@ -3,10 +3,10 @@
 use crate::packets::{ACK, FIN, SYN, TCP, UDP, fold, slow_sum};
 use gateway::config::schema::FragmentPolicy;
 use gateway::config::{self, KeyFiles};
-use gateway::control::plan::Plan;
 use gateway::device::offload::Offload;
 use gateway::pipeline::flow::{EPOCH, FlowLimits, FlowTable, GatewayFlows, IDLE};
 use gateway::pipeline::process::{Forwarding, Outcome, Side, process_counted};
+use gateway::plan::Plan;
 use gateway::sku::{self, Edition};
 use routing::cache::FlowCache;
 use routing::health::Usability;

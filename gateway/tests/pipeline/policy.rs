@@ -1,12 +1,12 @@
 //! Policy on the packet path: the DSCP that a rule gives, and the counters of each rule.
 
 use crate::packets::{Spec, any_header, noise};
+use gateway::build::offline;
 use gateway::config::{self, KeyFiles, schema::Config};
-use gateway::control::offline;
-use gateway::control::plan::Plan;
 use gateway::device::offload::Offload;
 use gateway::pipeline::icmp::{self, MAX_ERROR};
 use gateway::pipeline::process::{Egress, Forwarding, Outcome, process};
+use gateway::plan::Plan;
 use gateway::telemetry::ledger::Sum;
 use proptest::prelude::*;
 use routing::cache::FlowCache;

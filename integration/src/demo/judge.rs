@@ -7,7 +7,7 @@ use crate::gateway::Gateway;
 use crate::lab::CIRCUIT;
 use crate::report::chart::number;
 use crate::traffic::numbered::{Judgement, Record};
-use gateway::control::api::{Request, What};
+use gateway::api::{Request, What};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;

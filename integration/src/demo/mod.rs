@@ -27,7 +27,7 @@ use crate::report::chart::number;
 use crate::report::terminal::Progress;
 use crate::traffic::bulk;
 use crate::traffic::numbered::{Load, Run};
-use gateway::control::view::Explanation;
+use gateway::show::view::Explanation;
 use outcome::{Books, Check, Outcome, Ping, Setup, Trace};
 use sampler::Sampler;
 use std::net::IpAddr;

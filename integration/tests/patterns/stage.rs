@@ -14,12 +14,12 @@
 //! example's with address and neighbor swapped, its site is the example's gateway.
 
 use crypto::key::{PrivateKey, PublicKey};
+use gateway::api::{Request, What};
 use gateway::config::schema::{Circuit, Config, Link, Site};
 use gateway::config::{self, KeyFiles};
-use gateway::control::api::{Request, What};
-use gateway::control::view::{Counters, PathStatus, Status};
 use gateway::device::netlink::{Route, Via};
 use gateway::device::vlan::Tags;
+use gateway::show::view::{Counters, PathStatus, Status};
 use integration::gateway::Gateway;
 use integration::host::{Host, connect};
 use integration::process::Nursery;

@@ -1,8 +1,8 @@
 //! UDP packets, and which way each of them went.
 
 use crate::stage::{PATIENCE, World, balanced};
-use gateway::control::api::Request;
-use gateway::control::view::{Counters, Explanation};
+use gateway::api::Request;
+use gateway::show::view::{Counters, Explanation};
 use gateway::telemetry::ledger::Sum;
 use integration::gateway::Gateway;
 use integration::host::Host;

@@ -1,7 +1,7 @@
 //! Faults under traffic: numbered packets both ways, and what they lived through.
 
 use crate::harness::{World, address, balanced, calm, ends, of, options, status, until};
-use gateway::control::view::Counters;
+use gateway::show::view::Counters;
 use integration::fault::Direction;
 use integration::gateway::Gateway;
 use integration::lab::{CIRCUIT, Fault, Lab, SITE};

@@ -1,8 +1,8 @@
 //! A lab that runs, and questions to it that are asked until the answer is the expected one.
 
-use gateway::control::api::{Request, What};
-use gateway::control::view::{Counters, Explanation, Query, Status};
+use gateway::api::{Request, What};
 use gateway::device::event::Poller;
+use gateway::show::view::{Counters, Explanation, Query, Status};
 use gateway::telemetry::ledger::Sum;
 use integration::config::Probing;
 use integration::gateway::Gateway;

@@ -5,7 +5,7 @@ use crate::harness::{
     Datagram, IcmpError, IcmpListener, World, address, balanced, calm, configure, dropped, of,
     until,
 };
-use gateway::control::view::Counters;
+use gateway::show::view::Counters;
 use integration::gateway::Gateway;
 use integration::host::Host;
 use integration::lab::{CIRCUIT, Lab, LabOptions, SITE};

@@ -1,7 +1,7 @@
 //! A storm around its packets: the lab before it, the pace of it, and what must hold after it.
 
 use crate::PATIENCE;
-use gateway::control::view::Counters;
+use gateway::show::view::Counters;
 use integration::lab::{Lab, LabOptions, ONPREM_HOST};
 use std::os::unix::process::CommandExt;
 use std::process::Command;

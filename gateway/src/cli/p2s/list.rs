@@ -3,10 +3,10 @@
 use super::super::Failure;
 use super::super::output::{Style, print, print_json};
 use super::super::{show, usual_socket};
+use crate::api::client::{Client, ClientError};
+use crate::api::{Request, What};
 use crate::config::{self, KeyFiles};
-use crate::control::api::{Request, What};
-use crate::control::client::{Client, ClientError};
-use crate::control::view::ClientView;
+use crate::show::view::ClientView;
 use clap::Args;
 use std::path::{Path, PathBuf};
 

@@ -12,9 +12,9 @@ mod revoke;
 mod staged;
 
 use super::{Failure, named_socket};
-use crate::control::api::Request;
-use crate::control::client::{Client, ClientError};
-use crate::control::view::ReloadReport;
+use crate::api::Request;
+use crate::api::client::{Client, ClientError};
+use crate::show::view::ReloadReport;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 

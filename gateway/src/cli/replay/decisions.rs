@@ -7,10 +7,10 @@
 use super::capture::{Content, Record};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
-use crate::control::plan::{Origin, Plan};
 use crate::device::offload::{Gso, GsoKind, Offload};
 use crate::pipeline::forward;
 use crate::pipeline::process::{Egress, Forwarding, Outcome, process};
+use crate::plan::{Origin, Plan};
 use crate::telemetry::ledger::Sum;
 use ipnet::IpNet;
 use ring::digest::{Context, SHA256};

@@ -7,8 +7,8 @@
 
 use super::decisions::Measured;
 use crate::config::schema::Config;
-use crate::control::plan::Plan;
 use crate::pipeline::flow;
+use crate::plan::Plan;
 use crate::sku::{self, Edition};
 use routing::packet::{FlowKey, Fragment};
 use routing::path::{PathId, PathKind};

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{self, KeyFiles};
-use crate::control::plan::Plan;
+use crate::plan::Plan;
 use proptest::prelude::*;
 use routing::health::Usability;
 use routing::packet::{Version, protocol};

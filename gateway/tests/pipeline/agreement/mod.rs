@@ -9,13 +9,14 @@ mod draw;
 mod model;
 
 use draw::{packet, world};
+use gateway::build::offline;
 use gateway::config::{self, KeyFiles};
-use gateway::control::describe::{self, PathHealth};
-use gateway::control::offline;
-use gateway::control::plan::Plan;
-use gateway::control::view::{Explanation, MemberHealth};
 use gateway::device::offload::Offload;
 use gateway::pipeline::process::{Egress, Outcome, process};
+use gateway::plan::Plan;
+use gateway::show::describe;
+use gateway::show::health::PathHealth;
+use gateway::show::view::{Explanation, MemberHealth};
 use model::{Fate, PATHS, Packet};
 use proptest::prelude::*;
 use routing::cache::FlowCache;

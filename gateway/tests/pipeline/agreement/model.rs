@@ -1,7 +1,7 @@
 //! The model: a random world, its configuration's text, and what becomes of a packet in it.
 
 use crate::packets::{fold, slow_sum};
-use gateway::control::view::Query;
+use gateway::show::view::Query;
 use ipnet::IpNet;
 use routing::path::{Ingress, PathId};
 use std::fmt::Write as _;

@@ -1,0 +1,332 @@
+use super::*;
+use crate::api::client::{Client as Caller, ClientError};
+use crate::telemetry::ledger::Totals;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+
+/// A gateway that knows one thing of each kind.
+struct Pretend;
+
+impl Gateway for Pretend {
+    fn status(&self) -> Status {
+        Status {
+            name: "pretend".into(),
+            ..Status::default()
+        }
+    }
+
+    fn routes(&self, _: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
+        // 40,000 rows do not fit a socket's buffer: the answer is given in pieces.
+        Ok(vec![RouteView::default(); 40_000])
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        Vec::new()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        Vec::new()
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        Vec::new()
+    }
+
+    fn clients(&self) -> Vec<ClientView> {
+        Vec::new()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        Vec::new()
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        Vec::new()
+    }
+
+    fn flows(&self) -> Flows {
+        Flows::default()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::new(Totals::default(), BTreeMap::new())
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        Err(Refusal::bad(format!("nothing is named {:?}", query.from)))
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        Err(Refusal::failed("not now"))
+    }
+
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal> {
+        Err(Refusal::failed(format!(
+            "{} stays",
+            resize.gateway.section()
+        )))
+    }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        Ok(client == "laptop")
+    }
+}
+
+/// One whose reload takes until it is told to end.
+struct Slow {
+    begun: std::sync::mpsc::SyncSender<()>,
+    may_end: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Gateway for Slow {
+    fn status(&self) -> Status {
+        Pretend.status()
+    }
+
+    fn routes(&self, filter: &RouteFilter) -> Result<Vec<RouteView>, Refusal> {
+        Pretend.routes(filter)
+    }
+
+    fn policy(&self) -> Vec<PolicyView> {
+        Vec::new()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        Vec::new()
+    }
+
+    fn tunnels(&self) -> Vec<TunnelView> {
+        Vec::new()
+    }
+
+    fn clients(&self) -> Vec<ClientView> {
+        Vec::new()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborView> {
+        Vec::new()
+    }
+
+    fn bgp(&self) -> Vec<BgpView> {
+        Vec::new()
+    }
+
+    fn flows(&self) -> Flows {
+        Flows::default()
+    }
+
+    fn counters(&self) -> Counters {
+        Pretend.counters()
+    }
+
+    fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
+        Pretend.explain(query)
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Refusal> {
+        self.begun.send(()).unwrap();
+        self.may_end.lock().unwrap().recv().unwrap();
+        Ok(ReloadReport::default())
+    }
+
+    fn resize(&self, resize: &Resize) -> Result<ResizeReport, Refusal> {
+        Pretend.resize(resize)
+    }
+
+    fn revoke(&self, client: &str) -> Result<bool, Refusal> {
+        Pretend.revoke(client)
+    }
+}
+
+/// Regression: a reload blocked the socket for as long as it took, and the end of the gateway with it.
+#[test]
+fn a_reload_that_takes_its_time_keeps_nobody_waiting_but_who_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("vng.sock");
+    let (begun, has_begun) = std::sync::mpsc::sync_channel(0);
+    let (end, may_end) = std::sync::mpsc::channel();
+    let gateway = Slow {
+        begun,
+        may_end: std::sync::Mutex::new(may_end),
+    };
+    let serving = Server::bind(&socket).unwrap().serve(Arc::new(gateway));
+    let serving = serving.unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| Caller::new(&socket).view::<ReloadReport>(&Request::Reload));
+        has_begun.recv().unwrap();
+        let second = scope.spawn(|| Caller::new(&socket).view::<ReloadReport>(&Request::Reload));
+        for _ in 0..100 {
+            assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+        }
+        assert!(!first.is_finished() && !second.is_finished());
+        end.send(()).unwrap();
+        first.join().unwrap().unwrap();
+        has_begun.recv().unwrap();
+        // The second is under way: the end does not wait for it.
+        drop(serving);
+        assert!(second.join().unwrap().is_err());
+    });
+    assert!(!socket.exists());
+}
+
+/// A client may send its next request before it has the answer to the one before, and gets both in order.
+#[test]
+fn answers_come_in_order_also_behind_a_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let requests = "{\"command\":\"revoke\",\"client\":\"laptop\"}\n\
+                    {\"command\":\"show\",\"what\":\"status\"}\n\
+                    {\"command\":\"revoke\",\"client\":\"phone\"}\n";
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "{\"ok\":true}");
+    assert!(next().contains("pretend"));
+    assert_eq!(next(), "{\"ok\":false}");
+}
+
+fn serve(directory: &tempfile::TempDir) -> (PathBuf, Serving) {
+    let socket = directory.path().join("run/vng.sock");
+    let serving = Server::bind(&socket)
+        .unwrap()
+        .serve(Arc::new(Pretend))
+        .unwrap();
+    (socket, serving)
+}
+
+fn show(socket: &Path, what: What) -> Result<serde_json::Value, ClientError> {
+    Caller::new(socket).ask(&Request::Show { what })
+}
+
+#[test]
+fn every_view_is_answered_and_a_large_one_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+    assert_eq!(show(&socket, What::Counters).unwrap()["held"], 0);
+    let routes = show(&socket, What::Routes).unwrap();
+    assert_eq!(routes.as_array().unwrap().len(), 40_000);
+}
+
+#[test]
+fn refusals_keep_their_exit_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    match Caller::new(&socket).ask(&Request::Reload) {
+        Err(ClientError::Refused(refusal)) => assert_eq!(refusal, Refusal::failed("not now")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    drop(serving);
+    assert!(!socket.exists());
+    assert!(matches!(
+        show(&socket, What::Status),
+        Err(ClientError::NoGateway { .. })
+    ));
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_a_stale_socket_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    assert!(matches!(Server::bind(&socket), Err(BindError::InUse(_))));
+    drop(serving);
+    // What a gateway that was killed leaves behind: a socket that nobody listens at.
+    drop(UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists());
+    let _second = Server::bind(&socket)
+        .unwrap()
+        .serve(Arc::new(Pretend))
+        .unwrap();
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+}
+
+#[test]
+fn a_file_in_the_sockets_place_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("precious");
+    fs::write(&path, "data").unwrap();
+    assert!(matches!(Server::bind(&path), Err(BindError::NotASocket(_))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+}
+
+#[test]
+fn several_requests_in_one_write_get_their_answers_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let lines = "{\"command\":\"show\",\"what\":\"status\"}\nnot json\n{\"command\":\"reload\"}\n";
+    stream.write_all(lines.as_bytes()).unwrap();
+    let mut answers = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(answers.next().unwrap().starts_with("{\"ok\":"));
+    assert!(answers.next().unwrap().contains("no such request"));
+    assert!(answers.next().unwrap().contains("not now"));
+}
+
+#[test]
+fn a_line_without_end_is_refused_and_others_are_served_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut silent = UnixStream::connect(&socket).unwrap();
+    silent.write_all(b"{\"comm").unwrap();
+    let mut endless = UnixStream::connect(&socket).unwrap();
+    endless.write_all(&[b'x'; LONGEST_REQUEST + 1]).unwrap();
+    let mut answer = String::new();
+    endless.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("at most 4096 bytes"), "{answer}");
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+}
+
+#[test]
+fn more_clients_than_fit_wait_for_their_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let mut idle: Vec<UnixStream> = (0..MOST_CLIENTS)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    let waiting = {
+        let socket = socket.clone();
+        std::thread::spawn(move || show(&socket, What::Status).map(|status| status["name"].clone()))
+    };
+    idle.clear();
+    assert_eq!(waiting.join().unwrap().unwrap(), "pretend");
+}
+
+/// They used to keep everyone out for 30 s, and whoever came with them for longer.
+#[test]
+fn silent_clients_give_way_to_one_that_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let connect = || UnixStream::connect(&socket).unwrap();
+    let _silent: Vec<UnixStream> = (0..2 * MOST_CLIENTS).map(|_| connect()).collect();
+    let called = Instant::now();
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+    let waited = called.elapsed();
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+}
+
+#[test]
+fn unknown_fields_of_a_request_are_refused() {
+    for line in [
+        "{}",
+        "{\"command\":\"show\"}",
+        "{\"command\":\"show\",\"what\":\"status\",\"x\":1}",
+        "{\"command\":\"stop\"}",
+        "[]",
+    ] {
+        assert!(
+            matches!(read(line.as_bytes()), Err(refusal) if refusal.status == 2),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,17 @@
+//! What is told to people.
+//!
+//! - [`view`]: the values that `vng show ... --json` and `vng explain --json` consist of
+//! - [`inspect`]: views of the running gateway; [`effective`]: the effective routes; [`usage`]: what is used of limits
+//! - [`describe`]: policy and decisions in words; [`foresee`]: what would change an answer; [`sources`]: who may use
+//!   which source; [`health`]: the health of a path, for explanations
+//! - [`refusal`]: why something was not done
+
+pub mod describe;
+pub mod effective;
+mod foresee;
+pub mod health;
+pub mod inspect;
+pub mod refusal;
+mod sources;
+pub(crate) mod usage;
+pub mod view;
