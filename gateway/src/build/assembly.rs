@@ -6,7 +6,7 @@
 //! 4. [`Parts::watch`]: what control watches
 
 use crate::build::crew::Seat;
-use crate::config::schema::{Circuit, Config, FragmentPolicy, Link, LinkMac, Probe, Site, Vpn};
+use crate::config::schema::{Config, FragmentPolicy, LinkMac, Vpn};
 use crate::control::path::link::LinkSetup;
 use crate::control::path::watch::{PathSetup, ProbeSetup};
 use crate::control::run::WatchSetup;
@@ -84,34 +84,9 @@ pub(crate) struct Parts {
     pub(crate) underlays: Vec<OwnerId>,
 }
 
-pub(crate) fn circuits_of(config: &Config) -> &[Circuit] {
-    let gateway = config.expressroute.as_ref();
-    gateway.map_or(&[], |gateway| &gateway.circuits)
-}
-
-fn link_of<'a>(
-    config: &'a Config,
-    path: &PathPlan,
-) -> Option<(&'a str, &'a Link, &'a Option<Probe>)> {
-    match path.origin {
-        Origin::Link { circuit, link } => {
-            let circuit = config.expressroute.as_ref()?.circuits.get(circuit)?;
-            Some((&circuit.name, circuit.links.get(link)?, &circuit.probe))
-        }
-        Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
-    }
-}
-
-fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
-    match path.origin {
-        Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
-        Origin::Link { .. } | Origin::PointToSite | Origin::Gone => None,
-    }
-}
-
 /// The most lanes that a site of the configuration has.
 fn most_lanes(config: &Config) -> u8 {
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     sites.map(|site| site.lanes).max().unwrap_or(1)
 }
 
@@ -137,7 +112,7 @@ impl Parts {
     ) -> Result<Self, RunError> {
         let mut links = Vec::new();
         for path in &plan.paths {
-            let Some((circuit, link, _)) = link_of(config, path) else {
+            let Some((circuit, link, _)) = path.link(config) else {
                 continue;
             };
             let (index, mtu) = match Interface::query(&link.interface) {
@@ -286,7 +261,7 @@ impl Parts {
                 return side(tunnel_mtu(config, path), FragmentPolicy::Forward, &[]);
             };
             let circuit = match path.origin {
-                Origin::Link { circuit, .. } => circuits_of(config).get(circuit),
+                Origin::Link { circuit, .. } => config.circuits().get(circuit),
                 Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
             };
             let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
@@ -392,7 +367,7 @@ impl Parts {
                 neighbor_mac: parts.neighbor_mac.clone(),
                 word: Arc::clone(&parts.word),
             });
-            let probe = match (link_of(config, path), site_of(config, path)) {
+            let probe = match (path.link(config), path.site(config)) {
                 (Some((_, _, probe)), _) => probe.as_ref(),
                 (None, Some(site)) => site.probe.as_ref(),
                 (None, None) => None,
@@ -509,7 +484,7 @@ pub(crate) fn vnet_ports(
 /// What the kernel's side of the device is to be.
 pub(crate) fn wanted(config: &Config, plan: &Plan) -> Wanted {
     // The kernel has nothing to do with a tunnel over a circuit.
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     let by_kernel = sites.filter(|site| site.over.is_none());
     let mut endpoints: Vec<_> = by_kernel
         .filter_map(|site| site.endpoint.map(|endpoint| endpoint.ip()))
@@ -543,7 +518,7 @@ pub(crate) fn carried(config: &Config, plan: &Plan) -> Box<[Carried]> {
             matches!(link.origin, Origin::Link { .. }) && owner == Some(over)
         });
         // Who only calls may call by either family.
-        let endpoint = site_of(config, path)?.endpoint;
+        let endpoint = path.site(config)?.endpoint;
         let v6 = endpoint.map_or(own_v6, |to| to.is_ipv6());
         Some(Carried {
             path: path.id,
@@ -557,7 +532,7 @@ pub(crate) fn carried(config: &Config, plan: &Plan) -> Box<[Carried]> {
 
 /// MTU of the tunnel of a path, bytes of the inner packet.
 pub(crate) fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
-    match (&config.vpn, site_of(config, path)) {
+    match (&config.vpn, path.site(config)) {
         (Some(vpn), Some(site)) => vpn.mtu_of(site),
         (Some(vpn), None) => vpn.mtu,
         (None, _) => DEFAULT_TUNNEL_MTU,

@@ -1,6 +1,6 @@
 //! The forwarding state of a configuration without its devices: what replay and tests put packets through.
 
-use crate::build::assembly::{carried, circuits_of, side, tunnel_mtu};
+use crate::build::assembly::{carried, side, tunnel_mtu};
 use crate::config::schema::{Config, FragmentPolicy};
 use crate::pipeline::process::{Forwarding, Side};
 use crate::plan::{Origin, PathPlan, Plan};
@@ -16,7 +16,7 @@ pub fn forwarding(config: &Config, plan: &Plan) -> Forwarding {
         let Origin::Link { circuit, link } = path.origin else {
             return side(tunnel_mtu(config, path), FragmentPolicy::Forward, &[]);
         };
-        let circuit = circuits_of(config).get(circuit);
+        let circuit = config.circuits().get(circuit);
         let link = circuit.and_then(|circuit| circuit.links.get(link));
         let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
         side(

@@ -340,7 +340,7 @@ impl Summary {
 
 /// The interfaces of links that this machine does not have, each once.
 fn missing_interfaces(config: &Config) -> Vec<String> {
-    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = config.circuits().iter();
     let names: BTreeSet<&String> = circuits
         .flat_map(|circuit| circuit.links.iter().map(|link| &link.interface))
         .collect();
@@ -362,7 +362,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
         address: vnet.address.clone(),
         path: Some(vnet.name.clone()),
     }];
-    for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
+    for circuit in config.circuits().iter() {
         for link in &circuit.links {
             rows.push(InterfaceRow {
                 kind: "Ethernet",
@@ -406,7 +406,7 @@ fn mac(link: &Link) -> String {
 
 fn paths(config: &Config) -> Vec<PathRow> {
     let mut rows = Vec::new();
-    for circuit in config.expressroute.iter().flat_map(|e| &e.circuits) {
+    for circuit in config.circuits().iter() {
         for link in &circuit.links {
             rows.push(PathRow {
                 name: format!("{}/{}", circuit.name, link.name),

@@ -12,6 +12,7 @@
 //! - [`diagnostic`]: findings with file, line, column, and how they are shown.
 
 pub mod diagnostic;
+mod entries;
 pub mod file;
 pub mod key_file;
 pub(crate) mod matches;

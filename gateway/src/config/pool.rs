@@ -42,7 +42,7 @@ pub fn reserved(pool: &IpNet, address: IpAddr) -> Option<Reserved> {
 /// The gateway's own addresses, and those of the virtual network's host.
 fn own(config: &Config) -> impl Iterator<Item = IpAddr> {
     let vnet = config.vnet.address.iter().chain(&config.vnet.host_address);
-    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = config.circuits().iter();
     let links = circuits.flat_map(|circuit| &circuit.links);
     let of_links = links.clone().flat_map(|link| &link.address);
     let neighbors = links.flat_map(|link| link.neighbor.iter().copied());
@@ -131,7 +131,7 @@ pub fn assignments(
 
 /// Gives an address to each client that the file gives none.
 pub(super) fn assign(config: &mut Config) {
-    let Some(point_to_site) = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref()) else {
+    let Some(point_to_site) = config.point_to_site() else {
         return;
     };
     let given = assignments(config, point_to_site);

@@ -96,8 +96,8 @@ pub(crate) fn compiled<E>(
 /// A rule's match with a number for each name in `from`: which paths a circuit has makes no difference
 /// to what rules take from one another.
 pub(crate) fn numbered(config: &Config, rule: &PolicyRule) -> policy::Match {
-    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let circuits = config.circuits().iter();
+    let sites = config.sites().iter();
     let names: Vec<&String> = circuits
         .map(|circuit| &circuit.name)
         .chain(sites.map(|site| &site.name))

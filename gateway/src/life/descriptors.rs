@@ -16,9 +16,9 @@ const SPARE: usize = 16;
 /// Descriptors that a gateway of this configuration has open at most.
 pub(crate) fn needed(config: &Config) -> usize {
     let workers = usize::from(config.control.workers);
-    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = config.circuits().iter();
     let links: usize = circuits.map(|circuit| circuit.links.len()).sum();
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     let lanes = sites.map(|site| usize::from(site.lanes)).max().unwrap_or(1);
     // IPv4 and IPv6: of every worker on the base port, of one worker on that of each further lane.
     let sockets = match config.vpn {

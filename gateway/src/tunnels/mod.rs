@@ -8,8 +8,8 @@
 pub(crate) mod keys;
 pub(crate) mod underlay;
 
-use crate::config::schema::{Client, Config, HostPort, Site, Vpn};
-use crate::plan::{Origin, PathPlan, Plan};
+use crate::config::schema::{Config, HostPort, Vpn};
+use crate::plan::{Origin, Plan};
 use crate::tunnels::keys::Keys;
 use crate::worker::change::{Change, MOST_CHANGES, Order, PortPlace};
 use crate::worker::clients::ClientId;
@@ -137,18 +137,6 @@ fn differences(all: &[(&str, bool)]) -> String {
     }
 }
 
-fn site_of<'a>(config: &'a Config, path: &PathPlan) -> Option<&'a Site> {
-    match path.origin {
-        Origin::Site { site } => config.vpn.as_ref()?.sites.get(site),
-        Origin::Link { .. } | Origin::PointToSite | Origin::Gone => None,
-    }
-}
-
-fn clients_of(config: &Config) -> &[Client] {
-    let clients = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
-    clients.map_or(&[], |clients| &clients.clients)
-}
-
 impl TunnelSet {
     /// The tunnels that a gateway starts with.
     pub(crate) fn new(config: &Config, plan: &Plan, keys: &Keys) -> Self {
@@ -170,7 +158,7 @@ impl TunnelSet {
             if path.origin == Origin::PointToSite {
                 next.clients_path = Some(path.id);
             }
-            let (Some(site), Some(vpn)) = (site_of(config, path), &config.vpn) else {
+            let (Some(site), Some(vpn)) = (path.site(config), &config.vpn) else {
                 continue;
             };
             let facts = SiteFacts {
@@ -194,7 +182,7 @@ impl TunnelSet {
             };
             next.sites.insert(path.id, tunnel);
         }
-        for client in clients_of(config) {
+        for client in config.clients() {
             let facts = ClientFacts {
                 own: keys.public_key(),
                 public_key: client.public_key,

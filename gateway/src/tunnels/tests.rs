@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{self, KeyFiles};
+use crate::plan::PathPlan;
 use crypto::key::PrivateKey;
 use routing::health::Usability;
 use std::fmt::Write as _;

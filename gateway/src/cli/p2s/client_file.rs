@@ -82,11 +82,11 @@ impl ClientFile<'_> {
 fn reachable(config: &Config, address: &[IpAddr]) -> Vec<IpNet> {
     let mut all: Vec<IpNet> = config.vnet.address_space.clone();
     if config.failover.branch_transit {
-        let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+        let circuits = config.circuits().iter();
         all.extend(circuits.flat_map(|circuit| &circuit.prefixes));
-        let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+        let sites = config.sites().iter();
         all.extend(sites.flat_map(|site| &site.prefixes));
-        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+        let clients = config.point_to_site().into_iter();
         all.extend(clients.flat_map(|clients| &clients.address_pool));
         let named = config.route.iter().filter(|route| {
             matches!(&route.next_hop, crate::config::schema::NextHop::Path(name) if name != POINT_TO_SITE)

@@ -343,7 +343,7 @@ impl Ways {
         for path in &plan.paths {
             let prefixes: Vec<IpNet> = match path.origin {
                 Origin::Link { circuit, link } => {
-                    let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
+                    let circuits = config.circuits().iter();
                     let Some(circuit) = circuits.into_iter().nth(circuit) else {
                         continue;
                     };
@@ -355,12 +355,12 @@ impl Ways {
                     circuit.prefixes.iter().copied().chain(subnets).collect()
                 }
                 Origin::Site { site } => {
-                    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+                    let sites = config.sites().iter();
                     let site = sites.into_iter().nth(site);
                     site.map_or_else(Vec::new, |site| site.prefixes.clone())
                 }
                 Origin::PointToSite => {
-                    let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+                    let clients = config.point_to_site().into_iter();
                     clients.flat_map(|p| p.address_pool.clone()).collect()
                 }
                 Origin::Gone => Vec::new(),

@@ -16,7 +16,7 @@ pub(super) fn check(rules: &mut Rules) {
 fn sessions(rules: &mut Rules) {
     let mut bgp = Vec::new();
     let mut bfd = Vec::new();
-    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = rules.config.circuits().iter();
     for (c, circuit) in circuits.enumerate() {
         for (l, link) in circuit.links.iter().enumerate() {
             let key = format!("expressroute.circuit[{c}].link[{l}]");

@@ -37,15 +37,15 @@ pub(super) struct Names {
 impl Names {
     fn of(rules: &Rules) -> Self {
         let config = rules.config;
-        let circuits = config.expressroute.iter().flat_map(|e| &e.circuits);
-        let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+        let circuits = config.circuits().iter();
+        let sites = config.sites().iter();
         let circuits = circuits.map(|circuit| circuit.name.clone());
-        let pool = config.vpn.as_ref().and_then(|v| v.point_to_site.as_ref());
+        let pool = config.point_to_site();
         let paths: Vec<String> = circuits
             .chain(sites.map(|site| site.name.clone()))
             .chain(pool.map(|_| POINT_TO_SITE.to_owned()))
             .collect();
-        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+        let clients = config.point_to_site().into_iter();
         let clients = clients.flat_map(|p| p.clients.iter().map(|client| client.name.clone()));
         let clients: Vec<String> = clients.collect();
         let unread = |key: &str| match without_indices(key).as_str() {

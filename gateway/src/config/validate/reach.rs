@@ -141,7 +141,7 @@ fn prefixes(rules: &mut Rules) {
 
 fn endpoints(rules: &mut Rules) {
     let config = rules.config;
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     for (index, site) in sites.enumerate() {
         let key = format!("vpn.site[{index}].endpoint");
         let Some(endpoint) = site.endpoint.filter(|_| rules.sound(&key)) else {
@@ -249,7 +249,7 @@ fn families(rules: &mut Rules) {
     if !lists.iter().all(|key| rules.sound(key)) {
         return;
     }
-    let pools = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+    let pools = config.point_to_site().into_iter();
     let pools = pools.flat_map(|clients| &clients.address_pool);
     let carried: Vec<IpNet> = far_prefixes(rules)
         .into_iter()

@@ -48,7 +48,7 @@ pub(super) fn check(rules: &mut Rules) {
 
 /// A tunnel over a circuit is as wide as the circuit's links let it be.
 fn over(rules: &mut Rules, vpn: &Vpn, site: &Site, index: usize) {
-    let mut circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let mut circuits = rules.config.circuits().iter();
     let Some(circuit) = circuits.find(|circuit| Some(&circuit.name) == site.over.as_ref()) else {
         return;
     };

@@ -148,7 +148,7 @@ pub(super) fn far_prefixes<'c>(rules: &Rules<'c>) -> Vec<FarPrefixes<'c>> {
         key: format!("expressroute.circuit[{index}].prefixes"),
         prefixes: &circuit.prefixes,
     });
-    let sites = config.vpn.iter().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     let sites = sites.enumerate().map(|(index, site)| FarPrefixes {
         key: format!("vpn.site[{index}].prefixes"),
         prefixes: &site.prefixes,

@@ -286,7 +286,7 @@ fn over(rules: &mut Rules, key: &str, site: &Site) {
         return;
     };
     let over = format!("{key}.over");
-    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = rules.config.circuits().iter();
     let names: Vec<&str> = circuits
         .clone()
         .map(|circuit| circuit.name.as_str())
@@ -336,7 +336,7 @@ fn over(rules: &mut Rules, key: &str, site: &Site) {
 
 /// Of two routes to one prefix the circuit's wins, and nothing is encrypted.
 fn in_the_clear(rules: &mut Rules, key: &str, site: &Site, circuit: &str) {
-    let circuits = rules.config.expressroute.iter().flat_map(|e| &e.circuits);
+    let circuits = rules.config.circuits().iter();
     let mut shared = Vec::new();
     for (c, other) in circuits
         .enumerate()

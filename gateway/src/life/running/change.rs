@@ -20,7 +20,7 @@ use crate::config::{self, KeyFiles, Loaded, rule};
 use crate::life::resize;
 use crate::pipeline::process::Forwarding;
 use crate::plan::limit;
-use crate::show::inspect;
+use crate::show::changes;
 use crate::show::refusal::Refusal;
 use crate::show::view::{ReloadReport, Resize, ResizeReport};
 use crate::tunnels;
@@ -250,7 +250,7 @@ impl Running {
             )));
         }
         let parts = Arc::new(current.parts.after(&new, &plan, &keys));
-        let mut changed = inspect::changes(&current.config, &new);
+        let mut changed = changes::changes(&current.config, &new);
         let name = |path: routing::path::PathId| {
             let path = plan.paths.get(usize::from(path.0));
             path.map(|path| path.name.clone()).unwrap_or_default()
@@ -374,7 +374,7 @@ fn allow(current: &Current, new: &Config) -> Result<(), Refusal> {
         return Err(Refusal::failed(change.refusal()));
     }
     let ports = (current.parts.most_lanes, current.parts.underlays.as_slice());
-    let needs_restart = inspect::needs_restart(old, new, ports);
+    let needs_restart = changes::needs_restart(old, new, ports);
     if needs_restart.is_empty() {
         return Ok(());
     }
