@@ -5,6 +5,7 @@
 //! - [`run`]: the control thread, which watches every path ([`watch`], [`link`], [`prober`]) and is the
 //!   gateway's own host ([`host`]); [`neighbor`], [`discovery`], [`adjacency`]: ARP and neighbour discovery;
 //!   [`mistagged`]: frames with the VLAN tags of no link
+//! - [`force`]: where a change of the gateway and its judgement meet
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
 //!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
@@ -27,6 +28,7 @@ mod descriptors;
 pub mod discovery;
 pub mod echo;
 pub mod effective;
+pub(crate) mod force;
 mod foresee;
 pub mod handle;
 pub mod host;

@@ -9,6 +9,7 @@ use crate::control::board::{self, PathView};
 use crate::control::data_path::{WorkerHandle, ledger_ports};
 use crate::control::describe;
 use crate::control::effective::{self, Wanted};
+use crate::control::force::InForce;
 use crate::control::inspect;
 use crate::control::kernel::presence::Presence;
 use crate::control::keys::Keys;
@@ -27,7 +28,6 @@ use crate::device::netlink::Netlink;
 use crate::device::udp::{InterfaceName, RouteOptions};
 use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::ledger::{Ledger, Totals};
-use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ pub(crate) struct Running {
     presence: Arc<Presence>,
     /// Ports that every ledger has room for.
     ledger_ports: usize,
-    forwarding: Arc<ArcSwap<Forwarding>>,
+    forwarding: InForce<Forwarding>,
     control: Arc<ControlHandle>,
     workers: Vec<WorkerHandle>,
     control_ledger: Arc<Ledger>,
@@ -99,7 +99,7 @@ impl Running {
             Arc<Presence>,
         ),
         (config, plan, parts, keys): (Config, Plan, Arc<Parts>, Keys),
-        forwarding: Arc<ArcSwap<Forwarding>>,
+        forwarding: InForce<Forwarding>,
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,
         control_ledger: Arc<Ledger>,
@@ -296,10 +296,8 @@ impl Running {
 
     /// Makes a tunnel so wide.
     pub(crate) fn set_mtu(&self, path: PathId, mtu: u16) {
-        let forwarding = self.forwarding.load();
-        if let Some(side) = forwarding.paths.get(usize::from(path.0)) {
-            side.mtu.store(mtu, Ordering::Relaxed);
-        }
+        // The route is looked at again and again, so a state that comes meanwhile is fitted the next time.
+        let _ = self.forwarding.fit(path, mtu);
     }
 
     /// Tells every worker to end.
