@@ -226,3 +226,78 @@ fn write_segments<V: PacketSink>(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::link::LinkSocket;
+    use crate::device::udp::UdpSocket;
+    use crate::worker::fixture::{self, SITE, tcp};
+    use crate::worker::switch::Round;
+    use crate::worker::tunnels::Underlay;
+    use std::cell::RefCell;
+
+    /// A device in memory; what was written, and whether that was a super-packet.
+    #[derive(Default)]
+    struct Device(RefCell<Vec<(Vec<u8>, bool)>>);
+
+    impl PacketSink for Device {
+        fn write(&self, offload: &Offload, _: u16, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+            let bytes = parts.iter().flat_map(|part| part.to_vec()).collect();
+            self.0.borrow_mut().push((bytes, offload.gso.is_some()));
+            Ok(())
+        }
+    }
+
+    struct Memory;
+
+    impl Devices for Memory {
+        type Vnet = Device;
+        type Link = LinkSocket;
+        type Underlay = UdpSocket;
+    }
+
+    /// Three segments of one flow in one batch from the site; what the virtual network's device has been given, and
+    /// which of them had to stay where they lay.
+    fn three_segments(offload: bool) -> (Vec<(Vec<u8>, bool)>, [bool; 3]) {
+        let vnet = VnetPort {
+            queue: Device::default(),
+            offload,
+            uso: offload,
+        };
+        let mut switch = fixture::switch::<Memory>(vnet, Underlay::default());
+        let forwarding = fixture::forwarding();
+        let round = Round {
+            now: Instant::now(),
+            forwarding: &forwarding,
+        };
+        let mut batch = Vec::new();
+        let places = [1, 101, 201].map(|sequence| {
+            let (at, packet) = (batch.len(), tcp(2, 1, sequence, &[7; 100]));
+            batch.extend_from_slice(&packet);
+            (at, packet.len())
+        });
+        let plain = Offload::default();
+        let stays = places.map(|place| {
+            switch.handle_batched(round, Ingress::Path(SITE), &mut batch, place, &plain)
+        });
+        switch.write_merged(round.now, &batch);
+        (switch.vnet.queue.0.take(), stays)
+    }
+
+    #[test]
+    fn a_device_with_offload_gets_a_flow_in_one_piece() {
+        let (written, stays) = three_segments(true);
+        let written: Vec<_> = written.iter().map(|(p, gso)| (p.len(), *gso)).collect();
+        assert_eq!(written, [(40 + 300, true)]);
+        assert_eq!(stays, [true; 3]);
+    }
+
+    #[test]
+    fn for_a_device_without_offload_nothing_is_merged_to_be_cut_again() {
+        let (written, stays) = three_segments(false);
+        let written: Vec<_> = written.iter().map(|(p, gso)| (p.len(), *gso)).collect();
+        assert_eq!(written, [(140, false); 3]);
+        assert_eq!(stays, [false; 3], "copied once, and gone");
+    }
+}
