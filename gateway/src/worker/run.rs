@@ -33,9 +33,10 @@ pub const SUPER_PACKETS: usize = 4;
 pub const PACKETS: usize = 64;
 /// Bytes from one device in a round: the bound that super-packets meet first.
 pub const BYTES: usize = SUPER_PACKETS * 65_536;
-/// Segments of super-packets from one device in a round. Whole ones of TCP have 45 with the usual segments, and 1,300
-/// with the shortest that Linux sends (`tcp_min_snd_mss`), but a virtual machine may say any size: at one byte each,
-/// the bytes alone would let 260,000 datagrams into a round.
+/// Segments of super-packets from one device in a round. Whole ones of TCP have 45 with the usual segments. A virtual
+/// machine may say any size, and what is too many for one super-packet is dropped
+/// ([`MAX_SEGMENTS`](crate::device::offload::MAX_SEGMENTS)); but with the bytes alone as a bound, 8,192 datagrams could
+/// be in a round.
 const SEGMENTS: usize = 1_024;
 /// Rounds in a row that leave something in a tunnel's socket until it counts as behind.
 const BEHIND: u32 = 4;
@@ -519,7 +520,7 @@ mod tests {
         assert_eq!(round(65_000, Some(1_448)), SUPER_PACKETS + 1);
         assert_eq!(round(65_000, Some(536)), SUPER_PACKETS + 1);
         assert_eq!(round(2_048, Some(1_024)), PACKETS);
-        assert_eq!(round(65_000, Some(1)), 1, "65,000 datagrams");
+        assert_eq!(round(65_000, Some(36)), 1, "1,806 datagrams");
         assert_eq!(round(1_000, Some(1)), 2);
     }
 
