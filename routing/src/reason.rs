@@ -29,6 +29,8 @@ reasons! {
     // ---- parsing -----------------------------------------------------------------------------
     /// Shorter than its own headers or lengths say, or longer than any IP packet.
     Malformed = "malformed",
+    /// A super-packet that stands for more than 2,048 packets, which no kernel makes.
+    TooManySegments = "too_many_segments",
     /// The version field is neither 4 nor 6.
     NotIp = "not_ip",
     /// The IPv4 header checksum does not hold (RFC 1812, 5.2.2).

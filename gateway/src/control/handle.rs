@@ -2,12 +2,12 @@
 //! it is told while it runs, and what it does.
 
 use crate::control::board::Board;
+use crate::control::force::Orders;
 use crate::control::path::watch::PathSetup;
 use crate::device::event::Waker;
 use crate::device::netlink;
 use crate::telemetry::ledger::Ledger;
 use crate::worker::handover::{HostPort, LinkFacts};
-use crossbeam::queue::ArrayQueue;
 use routing::health::Usability;
 use routing::path::PathId;
 use std::fmt;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Orders that wait.
-const ORDERS: usize = 16;
+const MOST_ORDERS: usize = 16;
 
 /// What control does to the rest of the gateway, on its own thread and at once.
 pub trait Effects: Send {
@@ -70,7 +70,7 @@ pub struct ControlHandle {
     pub waker: Arc<Waker>,
     /// What control shows.
     pub board: Board,
-    pub(crate) orders: ArrayQueue<Order>,
+    pub(crate) orders: Orders<Order>,
 }
 
 impl fmt::Debug for Order {
@@ -85,10 +85,11 @@ impl fmt::Debug for Order {
 impl ControlHandle {
     /// A handle for a control thread to come.
     pub fn new() -> io::Result<Self> {
+        let waker = Arc::new(Waker::new()?);
         Ok(Self {
-            waker: Arc::new(Waker::new()?),
+            orders: Orders::new(MOST_ORDERS, Arc::clone(&waker)),
+            waker,
             board: Board::default(),
-            orders: ArrayQueue::new(ORDERS),
         })
     }
 
@@ -96,15 +97,12 @@ impl ControlHandle {
     /// words shared with the workers, goes on being watched as it was, its state and timers with it; its
     /// id and its worker may be others. False if too many orders wait.
     pub fn watch(&self, setup: WatchSetup) -> bool {
-        let taken = self.orders.push(Order::Watch(Box::new(setup))).is_ok();
-        self.waker.wake();
-        taken
+        self.orders.give(Order::Watch(Box::new(setup)))
     }
 
     /// Ends the thread.
     pub fn stop(&self) {
-        self.orders.force_push(Order::Stop);
-        self.waker.wake();
+        self.orders.insist(Order::Stop);
     }
 }
 

@@ -15,6 +15,7 @@
 //! a drop for `LocalQueueFull`.
 
 use crate::control::board::{Event, HealthView, unix_ms};
+use crate::control::force::Judge;
 use crate::control::handle::Order;
 pub use crate::control::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
 use crate::control::host::Host;
@@ -176,7 +177,6 @@ impl Control {
                 self.hear_link(now, *token, &mut buffer);
             }
             if ready.contains(&TOKEN_WAKER) {
-                self.handle.waker.clear();
                 self.obey(now)?;
             }
             self.take_packets(now);
@@ -418,7 +418,7 @@ impl Control {
 
     // ---- judging ------------------------------------------------------------------------------
 
-    fn judge(&mut self, now: Instant) {
+    fn changes(&mut self, now: Instant) -> Vec<Change> {
         let in_doubt: Vec<_> = self
             .paths
             .iter()
@@ -437,23 +437,7 @@ impl Control {
             let doubted = |other| in_doubt.contains(&other);
             changes.extend(path.and_then(|path| path.judge(now, doubted, of_link)));
         }
-        if changes.is_empty() {
-            return;
-        }
-        let moved = changes
-            .iter()
-            .any(|change| change.from.usability() != change.to.usability());
-        let switched = moved && self.switch() > 0;
-        for change in changes {
-            self.record(now, &change, switched);
-        }
-        self.show(now);
-    }
-
-    /// Stores the groups' words; gives how many changed.
-    fn switch(&mut self) -> usize {
-        let usability = self.usability();
-        self.effects.usability(&usability)
+        changes
     }
 
     fn usability(&self) -> Vec<Usability> {
@@ -499,7 +483,7 @@ impl Control {
 
     fn show_sometimes(&mut self, now: Instant) {
         if self.is_to_show(now) {
-            self.show(now);
+            self.show(now, None);
         }
     }
 
@@ -521,7 +505,7 @@ impl Control {
         }
     }
 
-    fn show(&mut self, now: Instant) {
+    fn show_state(&mut self, now: Instant) {
         self.shown = Some(now);
         self.handle.board.show(HealthView {
             paths: self.paths.iter().map(PathWatch::view).collect(),
@@ -541,13 +525,14 @@ impl Control {
     // ---- orders -------------------------------------------------------------------------------
 
     fn obey(&mut self, now: Instant) -> Result<(), ControlError> {
-        while let Some(order) = self.handle.orders.pop() {
+        let handle = Arc::clone(&self.handle);
+        handle.orders.obey(|order| {
             match order {
                 Order::Watch(setup) => self.watch(now, *setup)?,
                 Order::Stop => self.stopped = true,
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Watches these paths from now on; those that are watched already in the same way go on.
@@ -585,17 +570,7 @@ impl Control {
         let names = links.map(|link| link.setup().interface.clone());
         self.carrier.watch(names.collect());
         self.read_interfaces(now)?;
-        self.judge(now);
-        // Whatever was judged, the groups and the paths' sides may be new, made of what was so before it.
-        self.switch();
-        for link in self
-            .paths
-            .iter()
-            .filter_map(|path| Some((path.setup.path, path.link.as_ref()?)))
-        {
-            self.effects.link(link.0, link.1.facts());
-        }
-        self.show(now);
+        self.follow(now);
         Ok(())
     }
 
@@ -617,6 +592,40 @@ impl Control {
                 self.ledger.dropped(DropReason::Shutdown, 1, length);
             }
         }
+    }
+}
+
+impl Judge for Control {
+    type News = Vec<Change>;
+
+    fn look(&mut self, now: Instant) -> Option<(Vec<Change>, bool)> {
+        let changes = self.changes(now);
+        let moves = changes
+            .iter()
+            .any(|change| change.from.usability() != change.to.usability());
+        (!changes.is_empty()).then_some((changes, moves))
+    }
+
+    fn switch(&mut self) -> usize {
+        let usability = self.usability();
+        self.effects.usability(&usability)
+    }
+
+    fn fit(&mut self) {
+        for path in &self.paths {
+            if let Some(link) = &path.link {
+                self.effects.link(path.setup.path, link.facts());
+            }
+        }
+    }
+
+    fn show(&mut self, now: Instant, news: Option<(Vec<Change>, bool)>) {
+        if let Some((changes, switched)) = news {
+            for change in changes {
+                self.record(now, &change, switched);
+            }
+        }
+        self.show_state(now);
     }
 }
 

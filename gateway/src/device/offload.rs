@@ -67,6 +67,12 @@ pub struct Gso {
     pub ecn: bool,
 }
 
+/// The most packets that a super-packet may stand for. Linux makes no more: 64 KB of TCP in the shortest segments that
+/// it sends (`TCP_MIN_SND_MSS`, 48 bytes with 12 of timestamps) are 1,820, and a datagram socket gives 128 at a time
+/// (`UDP_MAX_SEGMENTS`; 64 before Linux 6.9). But whoever writes the header, a guest, may say any size, and 65,000
+/// datagrams out of one packet would keep all others of a round waiting.
+pub const MAX_SEGMENTS: u64 = 2_048;
+
 /// What is left to do for a packet; the default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {

@@ -141,6 +141,16 @@ impl Tun {
 }
 
 impl TunQueue {
+    /// One without a virtio-net header that is not the kernel's: what reads and writes here is the other end of `fd`.
+    #[cfg(test)]
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            vnet_header: false,
+            refuse_gso: false,
+        }
+    }
+
     fn open(name: &str, multi: bool, vnet_header: bool, more: c_int) -> Result<Self, DeviceError> {
         let mut request = request(name)?;
         let attempt = || format!("create TUN device {name}");

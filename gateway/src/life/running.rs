@@ -7,6 +7,7 @@ use crate::build::assembly::Parts;
 use crate::build::data_path::ledger_ports;
 use crate::config::schema::Config;
 use crate::control::board::{self, PathView};
+use crate::control::force::InForce;
 use crate::control::run::ControlHandle;
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
@@ -29,7 +30,6 @@ use crate::tunnels;
 use crate::tunnels::keys::Keys;
 use crate::tunnels::underlay::{Sites, Terms, Watched};
 use crate::worker::handle::WorkerHandle;
-use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ pub(crate) struct Running {
     presence: Arc<Presence>,
     /// Ports that every ledger has room for.
     ledger_ports: usize,
-    forwarding: Arc<ArcSwap<Forwarding>>,
+    forwarding: InForce<Forwarding>,
     control: Arc<ControlHandle>,
     workers: Vec<WorkerHandle>,
     control_ledger: Arc<Ledger>,
@@ -101,7 +101,7 @@ impl Running {
             Arc<Presence>,
         ),
         (config, plan, parts, keys): (Config, Plan, Arc<Parts>, Keys),
-        forwarding: Arc<ArcSwap<Forwarding>>,
+        forwarding: InForce<Forwarding>,
         control: Arc<ControlHandle>,
         workers: Vec<WorkerHandle>,
         control_ledger: Arc<Ledger>,
@@ -332,10 +332,8 @@ impl Sites for Running {
     }
 
     fn set_mtu(&self, path: PathId, mtu: u16) {
-        let forwarding = self.forwarding.load();
-        if let Some(side) = forwarding.paths.get(usize::from(path.0)) {
-            side.mtu.store(mtu, Ordering::Relaxed);
-        }
+        // The route is looked at again and again, so a state that comes meanwhile is fitted the next time.
+        let _ = self.forwarding.fit(path, mtu);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::build::assembly::Parts;
 use crate::build::data_path::{DataPath, ledger_ports};
 use crate::config::{self, KeyFiles};
 use crate::control::board::unix_ms;
+use crate::control::force::{InForce, Steered};
 use crate::control::keeper::Keeper;
 use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::device::event::{Poller, Waker};
@@ -32,7 +33,6 @@ use crate::telemetry::log;
 use crate::tunnels::underlay;
 use crate::worker::ethernet::usable_mtu;
 use crate::worker::handover::LinkFacts;
-use arc_swap::ArcSwap;
 use routing::health::Usability;
 use routing::path::PathId;
 use std::io;
@@ -111,6 +111,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         parts,
         keys,
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
+    let forwarding = InForce::new(forwarding);
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
     let server = Server::bind(&config.control.socket)
         .map_err(|error| RunError::System(error.to_string()))?;
@@ -128,7 +129,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
             .collect(),
         ledger: Arc::clone(&control_ledger),
         effects: Box::new(DataPlane {
-            forwarding: Arc::clone(&forwarding),
+            forwarding: forwarding.clone(),
             parts: Arc::clone(&parts),
         }),
         handle: Arc::clone(&control),
@@ -278,40 +279,58 @@ fn system(attempt: &str, error: &io::Error) -> RunError {
 
 /// What control does to workers: a store, and a wake where they must look.
 struct DataPlane {
-    forwarding: Arc<ArcSwap<Forwarding>>,
+    forwarding: InForce<Forwarding>,
     parts: Arc<Parts>,
 }
 
 impl Effects for DataPlane {
     fn usability(&mut self, usability: &[Usability]) -> usize {
+        self.forwarding.switch(usability)
+    }
+
+    fn link(&mut self, path: PathId, facts: LinkFacts) {
+        let Some(link) = self.parts.link(path).filter(|_| facts.mtu != 0) else {
+            return;
+        };
+        let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
+        let Some(fitted) = self.forwarding.fit(path, mtu) else {
+            return;
+        };
+        tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
+        for (tunnel, mtu) in fitted.tunnels {
+            let number = tunnel.0;
+            tracing::info!(path = number, mtu, "MTU of a tunnel over this circuit");
+        }
+        if let Some(warning) = warning.filter(|_| mtu < fitted.vnet) {
+            tracing::warn!(interface = link.recipe.interface, "{warning}");
+        }
+    }
+}
+
+/// What another width of a link changes.
+pub(crate) struct Fitted {
+    /// Tunnels over its circuit, and how wide they are now.
+    tunnels: Vec<(PathId, u16)>,
+    /// MTU of the virtual network.
+    vnet: u16,
+}
+
+impl Steered for Forwarding {
+    type Fitted = Fitted;
+
+    fn switch(&self, usability: &[Usability]) -> usize {
         let of = |path: PathId| {
             let known = usability.get(usize::from(path.0));
             known.copied().unwrap_or(Usability::None)
         };
-        self.forwarding.load().snapshot.update(of)
+        self.snapshot.update(of)
     }
 
-    fn link(&mut self, path: PathId, facts: LinkFacts) {
-        let Some(link) = self.parts.link(path) else {
-            return;
-        };
-        if facts.mtu != 0 {
-            let (mtu, warning) = usable_mtu(facts.mtu, link.recipe.tags);
-            let forwarding = self.forwarding.load();
-            if let Some(side) = forwarding.paths.get(usize::from(path.0))
-                && side.mtu.swap(mtu, Ordering::Relaxed) != mtu
-            {
-                tracing::info!(interface = link.recipe.interface, mtu, "path MTU");
-                for (tunnel, mtu) in forwarding.fit_carried() {
-                    let number = tunnel.0;
-                    tracing::info!(path = number, mtu, "MTU of a tunnel over this circuit");
-                }
-                if let Some(warning) =
-                    warning.filter(|_| mtu < forwarding.vnet.mtu.load(Ordering::Relaxed))
-                {
-                    tracing::warn!(interface = link.recipe.interface, "{warning}");
-                }
-            }
-        }
+    fn fit(&self, path: PathId, mtu: u16) -> Option<Fitted> {
+        let side = self.paths.get(usize::from(path.0))?;
+        (side.mtu.swap(mtu, Ordering::Relaxed) != mtu).then(|| Fitted {
+            tunnels: self.fit_carried(),
+            vnet: self.vnet.mtu(),
+        })
     }
 }

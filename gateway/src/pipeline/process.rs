@@ -11,7 +11,7 @@
 //! Whatever is refused is refused before the first edit, so an ICMP error quotes what the sender sent.
 
 use crate::config::schema::FragmentPolicy;
-use crate::device::offload::Offload;
+use crate::device::offload::{MAX_SEGMENTS, Offload};
 use crate::pipeline::flow::{self, FlowLimits, FlowTable};
 use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
@@ -181,12 +181,21 @@ pub enum Outcome {
         reason: DropReason,
         /// The ICMP error due, before any rate limit.
         complaint: Option<Complaint>,
-        /// Its headers; `None` if they could not be read.
+        /// Its headers; `None` if they could not be read, or not be believed: it counts as one packet.
         headers: Option<Headers>,
     },
 }
 
 impl Outcome {
+    /// Of a packet whose headers say too little, or something that is not to be believed.
+    fn unread(reason: DropReason) -> Self {
+        Self::Drop {
+            reason,
+            complaint: None,
+            headers: None,
+        }
+    }
+
     fn refuse(reason: DropReason, complaint: Option<Complaint>, headers: Headers) -> Self {
         Self::Drop {
             reason,
@@ -220,14 +229,9 @@ pub fn process_counted(
 ) -> Outcome {
     // 1. parse
     let headers = match Headers::parse(bytes) {
-        Ok(headers) => headers,
-        Err(reason) => {
-            return Outcome::Drop {
-                reason,
-                complaint: None,
-                headers: None,
-            };
-        }
+        Ok(headers) if forward::on_the_wire(&headers, offload).packets <= MAX_SEGMENTS => headers,
+        Ok(_) => return Outcome::unread(DropReason::TooManySegments),
+        Err(reason) => return Outcome::unread(reason),
     };
 
     // 2. decide

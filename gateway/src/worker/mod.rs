@@ -18,6 +18,8 @@ pub mod change;
 pub mod clients;
 pub mod crossing;
 pub mod ethernet;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod handle;
 pub mod handover;
 pub mod interface;

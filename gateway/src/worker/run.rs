@@ -33,9 +33,10 @@ pub const SUPER_PACKETS: usize = 4;
 pub const PACKETS: usize = 64;
 /// Bytes from one device in a round: the bound that super-packets meet first.
 pub const BYTES: usize = SUPER_PACKETS * 65_536;
-/// Segments of super-packets from one device in a round. Whole ones of TCP have 45 with the usual segments, and 1,300
-/// with the shortest that Linux sends (`tcp_min_snd_mss`), but a virtual machine may say any size: at one byte each,
-/// the bytes alone would let 260,000 datagrams into a round.
+/// Segments of super-packets from one device in a round. Whole ones of TCP have 45 with the usual segments. A virtual
+/// machine may say any size, and what is too many for one super-packet is dropped
+/// ([`MAX_SEGMENTS`](crate::device::offload::MAX_SEGMENTS)); but with the bytes alone as a bound, 8,192 datagrams could
+/// be in a round.
 const SEGMENTS: usize = 1_024;
 /// Rounds in a row that leave something in a tunnel's socket until it counts as behind.
 const BEHIND: u32 = 4;
@@ -497,6 +498,14 @@ impl<E: Endpoint> Worker<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::tun::TunQueue;
+    use crate::device::udp::{UdpOptions, UdpSocket};
+    use crate::telemetry::ledger::Totals;
+    use crate::worker::backlog::INTERVAL;
+    use crate::worker::fixture;
+    use crate::worker::switch::VnetPort;
+    use crate::worker::tunnels::Underlay;
+    use std::os::unix::net::UnixDatagram;
 
     /// Packets of a round that nothing but the budget ends.
     fn round(bytes: usize, gso_size: Option<u16>) -> usize {
@@ -511,7 +520,65 @@ mod tests {
         assert_eq!(round(65_000, Some(1_448)), SUPER_PACKETS + 1);
         assert_eq!(round(65_000, Some(536)), SUPER_PACKETS + 1);
         assert_eq!(round(2_048, Some(1_024)), PACKETS);
-        assert_eq!(round(65_000, Some(1)), 1, "65,000 datagrams");
+        assert_eq!(round(65_000, Some(36)), 1, "1,806 datagrams");
         assert_eq!(round(1_000, Some(1)), 2);
+    }
+
+    /// A worker on a device that is a pair of sockets and on a UDP socket; the other end of the first.
+    fn worker(now: Instant) -> (Worker<crypto::wireguard::Endpoint>, UnixDatagram) {
+        let (device, other) = UnixDatagram::pair().unwrap();
+        device.set_nonblocking(true).unwrap();
+        let vnet = VnetPort {
+            queue: TunQueue::of(device.into()),
+            offload: false,
+            uso: false,
+        };
+        let any = "127.0.0.1:0".parse().unwrap();
+        let underlay = Underlay {
+            v4: Some(UdpSocket::bind(any, UdpOptions::default()).unwrap()),
+            v6: None,
+        };
+        let shared = Shared {
+            forwarding: Arc::new(ArcSwap::from_pointee(fixture::forwarding())),
+            newest_flows: Window::default(),
+            kernel_drops: Box::default(),
+            stop: AtomicBool::new(false),
+        };
+        let switch = fixture::switch(vnet, underlay);
+        let worker = Worker::new(switch, Arc::new(shared), Polling::Adaptive, now).unwrap();
+        (worker, other)
+    }
+
+    #[test]
+    fn whoever_is_to_be_told_is_of_the_queue_that_stands() {
+        let began = Instant::now();
+        let (mut worker, other) = worker(began);
+        let now = began + INTERVAL;
+        let forwarding = fixture::forwarding();
+        let round = Round {
+            now,
+            forwarding: &forwarding,
+        };
+        // The tunnel's socket has left something in every round, so the next packet of it is to tell its sender. But
+        // there is none any more.
+        worker.rounds = 7;
+        worker.tunnel_backlogs[0].seen(7, began, false);
+        worker.rounds = 8;
+        assert!(worker.tunnel_backlogs[0].is_due(8, now), "a standing queue");
+        worker.tunnel_backlogs[0] = Backlog::default();
+        worker.tunnel_backlogs[0].seen(7, began, false);
+        worker.receive_tunnels(round, 0);
+        assert!(!worker.switch.tell, "another queue's packet would be lost");
+        // The same of the device.
+        worker.vnet_backlog.seen(7, began, false);
+        worker.receive_vnet(round);
+        assert!(!worker.switch.tell, "another queue's packet would be lost");
+        // What comes next by another way is not lost for it.
+        other
+            .send(&fixture::tcp(1, 2, 1, b"from the device"))
+            .unwrap();
+        worker.receive_vnet(round);
+        let totals = Totals::of([&*worker.switch.ledger], &[]);
+        assert!(!totals.dropped.contains_key("queue_delay"), "{totals:?}");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! The files of the program are compiled in here a second time, with loom's atomics in place of the
 //! standard library's (`crate::sync`). Not loom's, and therefore models of a few lines:
-//! - [`sync::ArrayQueue`] stands for crossbeam's, [`swap::Swap`] for arc-swap's: a lock, which is what both
+//! - [`sync::ArrayQueue`] stands for crossbeam's, [`sync::ArcSwap`] for arc-swap's: a lock, which is what both
 //!   promise to look like. That they keep the promise is proved by their own projects.
 //! - [`device::event::EventFd`] stands for the kernel's eventfd.
 //!
@@ -20,11 +20,11 @@
 // but not what they use.
 #![allow(unreachable_pub, dead_code, unused_imports)]
 
+mod control;
 mod crossing;
 mod device;
 mod interface;
 mod reload;
-mod swap;
 mod sync;
 mod telemetry;
 mod wake;

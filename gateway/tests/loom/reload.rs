@@ -1,22 +1,29 @@
-//! The forwarding state: a group's word (`routing/src/path.rs`) and the snapshot that a reload swaps while
-//! control judges.
+//! The forwarding state: a group's word (`routing/src/path.rs`) and the state that a reload brings into force while
+//! control judges (`control/force.rs`, all of it, with `worker/interface.rs`).
 //!
-//! The steps are those of `control/running.rs` (`reload`), `control/supervisor.rs` (`DataPlane`) and
-//! `control/run.rs` (`judge`, `watch`); the word, the waker and the queue of orders are the program's.
+//! Models of a few lines are the state, of one group and one path, and how paths are judged: the first member is
+//! usable while its interface is as wide as at first.
 
+use crate::control::force::{InForce, Judge, Orders, Steered};
 use crate::device::event::Poller;
 use crate::device::waker::Waker;
 use crate::explore;
 use crate::path::ActiveMembers;
-use crate::swap::Swap;
-use crate::sync::ArrayQueue;
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::ArcSwap;
+use crate::worker::interface::{LinkFacts, LinkWord};
+use loom::sync::atomic::{AtomicU16, Ordering};
 use loom::thread;
+use routing::health::Usability;
+use routing::path::PathId;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Words of a group of two tiers: the first member while it is usable, else the second.
 const FIRST: u64 = 0b01;
 const SECOND: u64 = 0b10;
+/// One after the other, so that control may hear of the second while it obeys the first.
+const RELOADS: u32 = 2;
 
 /// Control moves a group twice. A worker sees words that were stored, later ones never before earlier ones,
 /// and with all stores behind it the last.
@@ -38,106 +45,177 @@ pub(crate) fn a_word_is_one_of_those_stored() {
     });
 }
 
-/// A snapshot of one group, and the MTU of its path's side.
+/// A state of one group, and the width of its first path.
 struct Forwarding {
     word: ActiveMembers,
-    mtu: AtomicUsize,
-    generation: usize,
+    mtu: AtomicU16,
+    generation: u32,
 }
 
+impl Steered for Forwarding {
+    type Fitted = ();
+
+    fn switch(&self, usability: &[Usability]) -> usize {
+        let word = word(usability[0]);
+        let changed = self.word.load() != word;
+        if changed {
+            self.word.store(word);
+        }
+        usize::from(changed)
+    }
+
+    fn fit(&self, path: PathId, mtu: u16) -> Option<()> {
+        assert_eq!(path, PathId(0));
+        (self.mtu.swap(mtu, Ordering::Relaxed) != mtu).then_some(())
+    }
+}
+
+fn word(first: Usability) -> u64 {
+    if first == Usability::Full {
+        FIRST
+    } else {
+        SECOND
+    }
+}
+
+/// What the threads share.
 struct Gateway {
-    forwarding: Swap<Forwarding>,
-    /// What control shows: the word that follows from the health that it has judged.
-    board: Swap<u64>,
-    /// The interface's MTU, which control publishes to everybody (`LinkWord`).
-    mtu: AtomicUsize,
-    orders: ArrayQueue<()>,
-    waker: Waker,
+    forwarding: InForce<Forwarding>,
+    /// What control shows: the usability that it has judged.
+    board: ArcSwap<Usability>,
+    /// The interface, which control publishes to everybody.
+    interface: LinkWord,
+    orders: Orders<()>,
 }
 
-impl Gateway {
-    /// Effects: the groups' words of the snapshot in force.
-    fn switch(&self, word: u64) {
-        let forwarding = self.forwarding.load();
-        if forwarding.word.load() != word {
-            forwarding.word.store(word);
-        }
+/// The control thread.
+struct Control {
+    gateway: Arc<Gateway>,
+    facts: LinkFacts,
+    judged: Usability,
+    /// How many states it was told of.
+    told: u32,
+}
+
+impl Judge for Control {
+    type News = ();
+
+    fn look(&mut self, _: Instant) -> Option<((), bool)> {
+        let usability = if self.facts.mtu == 1500 {
+            Usability::Full
+        } else {
+            Usability::None
+        };
+        let before = std::mem::replace(&mut self.judged, usability);
+        (before != usability).then_some(((), true))
     }
 
-    /// Effects: the path's MTU in the state in force.
-    fn link(&self, mtu: usize) {
-        self.forwarding.load().mtu.swap(mtu, Ordering::Relaxed);
+    fn switch(&mut self) -> usize {
+        self.gateway.forwarding.switch(&[self.judged])
     }
 
-    /// Control obeys what it was told; whether there was something.
-    fn obey(&self, word: u64, mtu: usize) -> bool {
-        self.waker.clear();
-        let mut some = false;
-        while self.orders.pop().is_some() {
-            self.switch(word);
-            self.link(mtu);
-            self.board.store(word);
-            some = true;
-        }
-        some
+    fn fit(&mut self) {
+        let mtu = self.facts.mtu as u16;
+        let _ = self.gateway.forwarding.fit(PathId(0), mtu);
     }
 
-    /// Control: judges a path that has gone down and an interface that has changed, before, between or
-    /// after whatever it is told, and ends when it has been told.
-    fn control(&self, poller: &Poller) {
-        let mut told = poller.look() && self.obey(FIRST, 1500);
-        self.switch(SECOND);
-        self.board.store(SECOND);
-        self.mtu.store(1400, Ordering::Relaxed);
-        self.link(1400);
-        while !told {
-            poller.sleep();
-            told = self.obey(SECOND, 1400);
-        }
+    fn show(&mut self, _: Instant, _: Option<((), bool)>) {
+        // Whoever sees it finds that the state in force has it already, or was made after it.
+        let forwarding = self.gateway.forwarding.load();
+        let is_untold = forwarding.generation > 1 + self.told;
+        assert!(
+            is_untold || forwarding.word.load() == word(self.judged),
+            "shown before it was so"
+        );
+        self.gateway.board.swap(Arc::new(self.judged));
     }
+}
 
-    /// Reload: a new snapshot with the health and the MTU as they are, stored; then control is told.
-    fn reload(&self) {
-        let word = *self.board.load();
-        self.forwarding.store(Forwarding {
-            word: ActiveMembers::new(word),
-            mtu: AtomicUsize::new(self.mtu.load(Ordering::Relaxed)),
-            generation: 2,
+impl Control {
+    fn obey(&mut self, now: Instant) {
+        let gateway = Arc::clone(&self.gateway);
+        let obeyed = gateway.orders.obey(|()| {
+            self.told += 1;
+            self.follow(now);
+            Ok::<_, Infallible>(())
         });
-        self.orders.push(()).unwrap();
-        self.waker.wake();
+        assert_eq!(obeyed, Ok(()));
+    }
+
+    /// Hears of an interface that has changed, before, between or after whatever it is told, and ends when it has
+    /// been told of every state.
+    fn run(&mut self, poller: &Poller) {
+        let now = Instant::now();
+        if poller.look() {
+            self.obey(now);
+        }
+        self.facts = facts(1400);
+        self.gateway.interface.publish(self.facts);
+        self.judge(now);
+        self.fit();
+        while self.told < RELOADS {
+            poller.sleep();
+            self.obey(now);
+        }
     }
 }
 
-/// A reload while a path goes down and an interface's MTU changes: when both have ended, the state in force
-/// has control's last word, and nothing was in force at any time whose word no one had judged.
+fn facts(mtu: u32) -> LinkFacts {
+    LinkFacts {
+        generation: 1,
+        index: 1,
+        mtu,
+        up: true,
+    }
+}
+
+/// Reloads while an interface changes, which takes the first member out: when all is done, the state in force has
+/// control's last word and width.
 pub(crate) fn control_has_the_last_word() {
     explore(|| {
-        let gateway = Arc::new(Gateway {
-            forwarding: Swap::new(Forwarding {
-                word: ActiveMembers::new(FIRST),
-                mtu: AtomicUsize::new(1500),
-                generation: 1,
-            }),
-            board: Swap::new(FIRST),
-            mtu: AtomicUsize::new(1500),
-            orders: ArrayQueue::new(2),
-            waker: Waker::new().unwrap(),
-        });
+        let waker = Arc::new(Waker::new().unwrap());
         let poller = Poller::of_last();
-        let control = {
-            let gateway = Arc::clone(&gateway);
-            thread::spawn(move || gateway.control(&poller))
+        let gateway = Arc::new(Gateway {
+            forwarding: InForce::new(Arc::new(ArcSwap::from_pointee(Forwarding {
+                word: ActiveMembers::new(FIRST),
+                mtu: AtomicU16::new(1500),
+                generation: 1,
+            }))),
+            board: ArcSwap::from_pointee(Usability::Full),
+            interface: LinkWord::default(),
+            orders: Orders::new(2, waker),
+        });
+        gateway.interface.publish(facts(1500));
+        let mut control = Control {
+            gateway: Arc::clone(&gateway),
+            facts: facts(1500),
+            judged: Usability::Full,
+            told: 0,
         };
-        gateway.reload();
+        let control = thread::spawn(move || control.run(&poller));
+        for generation in 1..=RELOADS {
+            // As the program does: the plan with the health that is shown, the paths as wide as is published.
+            let health = *gateway.board.load_full();
+            let (replaced, (), told) = gateway.forwarding.replace(
+                |before| Forwarding {
+                    word: ActiveMembers::new(word(health)),
+                    mtu: AtomicU16::new(gateway.interface.read().mtu as u16),
+                    generation: before.generation + 1,
+                },
+                || {},
+                (&gateway.orders, ()),
+            );
+            assert!(told && replaced.generation == generation);
+        }
         control.join().unwrap();
         let forwarding = gateway.forwarding.load();
-        assert_eq!(forwarding.generation, 2);
+        assert_eq!(forwarding.generation, 1 + RELOADS);
         assert_eq!(
             forwarding.word.load(),
             SECOND,
-            "the word of the snapshot in force"
+            "the word of the state in force"
         );
         assert_eq!(forwarding.mtu.load(Ordering::Relaxed), 1400, "its MTU");
+        assert_eq!(*gateway.board.load_full(), Usability::None, "what is shown");
     });
 }

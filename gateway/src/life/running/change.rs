@@ -17,6 +17,7 @@ use crate::build::data_path::SPARE_PATHS;
 use crate::config::file::Locked;
 use crate::config::schema::{Config, Vpn};
 use crate::config::{self, KeyFiles, Loaded, rule};
+use crate::control::handle::Order;
 use crate::life::resize;
 use crate::pipeline::process::Forwarding;
 use crate::plan::limit;
@@ -286,23 +287,27 @@ impl Running {
                 Err(worse) => format!("{error}; and the way back failed too: {worse}"),
             }));
         }
-        let old = self.forwarding.load_full();
-        let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
-        let flows = limit::flows(&new, old.flows.as_ref());
-        let hits = old.hits.following(&rule::kept(&current.config, &new));
-        let forwarding = parts.forwarding(&new, &plan, (limits, flows), hits);
-        drop(old);
-        let replaced = self.forwarding.swap(Arc::new(forwarding));
+        let make = |old: &Forwarding| {
+            let limits = limit::limits(&new, &plan, self.workers.len(), old.limits.as_ref());
+            let flows = limit::flows(&new, old.flows.as_ref());
+            let hits = old.hits.following(&rule::kept(&current.config, &new));
+            parts.forwarding(&new, &plan, (limits, flows), hits)
+        };
+        let kernel = || self.presence.want(assembly::wanted(&new, &plan));
+        let watch = Order::Watch(Box::new(parts.watch(&new, &plan)));
+        // Control may have judged a path between the plan and the store: it looks at all of them anew.
+        let (replaced, kernel, is_told) =
+            self.forwarding
+                .replace(make, kernel, (&self.control.orders, watch));
         // What others have changed on the device is put right as well, and said.
-        match self.presence.want(assembly::wanted(&new, &plan)) {
+        match kernel {
             Ok((done, conflicts)) => {
                 report.changed.extend(done);
                 report.warnings.extend(conflicts);
             }
             Err(error) => report.warnings.push(format!("kernel routes: {error}")),
         }
-        // Control may have judged a path between the plan and the store: it looks at all of them anew.
-        if !self.control.watch(parts.watch(&new, &plan)) {
+        if !is_told {
             report
                 .warnings
                 .push("control is busy: probes stay as they were".to_owned());
