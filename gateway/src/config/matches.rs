@@ -1,7 +1,7 @@
 //! `match = { ... }` of a policy rule: protocols, ports and DSCP by name or number.
 
-use super::read::PrefixOrSet;
 use super::schema::{From, Match};
+use super::value::PrefixOrSet;
 use super::value::{Kind, Switch, Text, Whole, Wrong, nearest, quoted};
 use super::walk::{Section, Walk};
 use toml::de::DeValue;

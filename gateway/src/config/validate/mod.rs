@@ -3,6 +3,7 @@
 
 mod expressroute;
 mod keys;
+mod names;
 mod not_yet;
 mod point_to_site;
 mod policy;

@@ -1,6 +1,6 @@
 //! Rules of `[[route]]`: next hops that exist, in Azure's types (azure.md section 2).
 
-use super::policy::{Names, known_name};
+use super::names::{Names, known_name};
 use super::{Rules, found, joined};
 use crate::config::schema::{NextHop, UserRoute};
 use std::net::IpAddr;

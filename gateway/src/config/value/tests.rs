@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::value::mac::mac;
 
 fn string(text: &str) -> DeValue<'_> {
     DeValue::String(text.into())
