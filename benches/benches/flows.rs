@@ -58,7 +58,7 @@ fn table() -> FlowTable {
         flows: Some(FLOWS),
         flows_per_second: None,
     };
-    let limits = FlowLimits::new(expressroute, GatewayFlows::default(), None);
+    let limits = FlowLimits::new(expressroute, GatewayFlows::default(), Instant::now(), None);
     let limits = limits.expect("there is a limit");
     FlowTable::new(Instant::now(), limits, 7, false)
 }

@@ -36,7 +36,7 @@ fn limits(tunnel: bool) -> Arc<Limits> {
         let gateway = limit("ExpressRoute", Scope::Gateway, 10_000_000_000, packets);
         (vec![gateway], vec![0])
     };
-    Limits::new(1, &all, &[of_path], None).expect("there are limits")
+    Limits::new(1, &all, &[of_path], Instant::now(), None).expect("there are limits")
 }
 
 /// A round of as many packets as the loop reads at once, each at the rate's pace.

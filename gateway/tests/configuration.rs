@@ -249,7 +249,8 @@ fn defaults_are_the_documented_ones() {
 
 #[test]
 fn circuits_probe_their_neighbor_unless_told_otherwise() {
-    use gateway::config::schema::{FragmentPolicy, LinkMac, Probe};
+    use gateway::config::schema::{LinkMac, Probe};
+    use gateway::pipeline::fragment::FragmentPolicy;
     let circuit = |extra: &str| {
         let source = format!(
             "[vnet]\nname = \"lab\"\naddress_space = \"10.1.0.0/16\"\naddress = \"10.1.0.4/27\"\n\

@@ -12,7 +12,6 @@ use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::tunnel::Peer;
 use crypto::wireguard::Endpoint;
-use gateway::config::schema::FragmentPolicy;
 use gateway::device::SendError;
 use gateway::device::event::Waker;
 use gateway::device::offload::Offload;
@@ -20,6 +19,7 @@ use gateway::device::sink::{Devices, FrameSink, PacketSink, TrainSink};
 use gateway::device::udp::{PeerPath, SendOutcome, TrainPlace};
 use gateway::device::vlan::Tags;
 use gateway::pipeline::coalesce::Coalescer;
+use gateway::pipeline::fragment::FragmentPolicy;
 use gateway::pipeline::icmp::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
 use gateway::pipeline::shape::{self, Limit, Rates};
@@ -480,7 +480,13 @@ fn limits() -> Result<Option<Arc<shape::Limits>>, Failure> {
         limit("site", shape::Scope::Tunnel, tunnel_bits, tunnel_packets),
     ];
     let of_paths = [vec![0], vec![0], vec![1, 2]];
-    Ok(shape::Limits::new(1, &limits, &of_paths, None))
+    Ok(shape::Limits::new(
+        1,
+        &limits,
+        &of_paths,
+        Instant::now(),
+        None,
+    ))
 }
 
 /// The layer 2 header of a frame that comes in: the outer tag has been taken off.

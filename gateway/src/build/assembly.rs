@@ -6,7 +6,7 @@
 //! 4. [`Parts::watch`]: what control watches
 
 use crate::build::crew::Seat;
-use crate::config::schema::{Config, FragmentPolicy, LinkMac, Vpn};
+use crate::config::schema::{Config, LinkMac, Vpn};
 use crate::control::path::link::LinkSetup;
 use crate::control::path::watch::{PathSetup, ProbeSetup};
 use crate::control::run::WatchSetup;
@@ -21,10 +21,9 @@ use crate::error::RunError;
 use crate::kernel::presence::{Presence, Wanted};
 use crate::kernel::settings::LinkNeeds;
 use crate::pipeline::coalesce::Coalescer;
-use crate::pipeline::flow::FlowLimits;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
-use crate::pipeline::process::{Carried, Forwarding, Side};
-use crate::pipeline::shape;
+use crate::pipeline::process::Forwarding;
+use crate::plan::forwarding::{SkuLimits, forwarding};
 use crate::plan::{Origin, PathPlan, Plan};
 use crate::telemetry::hits::Hits;
 use crate::tunnels::keys::Keys;
@@ -49,7 +48,6 @@ use routing::probe::ProbeSettings;
 use routing::rib::OwnerId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
 use std::time::{Instant, SystemTime};
 
 mod private;
@@ -58,8 +56,6 @@ mod private;
 const FLOWS: usize = 65_536;
 /// MTU of a link whose interface is not there, until it is.
 const ETHERNET_MTU: u32 = 1_500;
-/// MTU of a tunnel: room for WireGuard over IPv6 in 1,500 bytes.
-const DEFAULT_TUNNEL_MTU: u16 = 1420;
 
 /// What a link's parts share.
 #[derive(Clone, Debug)]
@@ -253,18 +249,11 @@ impl Parts {
         &self,
         config: &Config,
         plan: &Plan,
-        (limits, flows): (Option<Arc<shape::Limits>>, Option<Arc<FlowLimits>>),
+        limits: SkuLimits,
         hits: Hits,
     ) -> Forwarding {
-        let paths = plan.paths.iter().map(|path| {
-            let Some(parts) = self.link(path.id) else {
-                return side(tunnel_mtu(config, path), FragmentPolicy::Forward, &[]);
-            };
-            let circuit = match path.origin {
-                Origin::Link { circuit, .. } => config.circuits().get(circuit),
-                Origin::Site { .. } | Origin::PointToSite | Origin::Gone => None,
-            };
-            let fragments = circuit.map_or(FragmentPolicy::Drop, |circuit| circuit.fragments);
+        let link_mtu = |path: &PathPlan| {
+            let parts = self.link(path.id)?;
             let mtu = match parts.word.read().mtu {
                 0 => ETHERNET_MTU,
                 mtu => mtu,
@@ -273,23 +262,9 @@ impl Parts {
             if let Some(warning) = warning.filter(|_| mtu < config.vnet.mtu) {
                 tracing::warn!(path = path.name, "{warning}");
             }
-            side(mtu, fragments, &parts.address)
-        });
-        let forwarding = Forwarding {
-            snapshot: Arc::clone(&plan.snapshot),
-            vnet: side(
-                config.vnet.mtu,
-                FragmentPolicy::Forward,
-                &config.vnet.address,
-            ),
-            paths: paths.collect(),
-            carried: carried(config, plan),
-            limits,
-            flows,
-            hits,
+            Some(mtu)
         };
-        forwarding.fit_carried();
-        forwarding
+        forwarding(config, plan, link_mtu, limits, hits)
     }
 
     /// All ports of one worker.
@@ -428,23 +403,6 @@ fn flow_program(workers: usize, network: NetworkAt) -> Option<FlowProgram> {
     }
 }
 
-pub(crate) fn side(mtu: u16, fragments: FragmentPolicy, addresses: &[IpNet]) -> Side {
-    let v4 = addresses.iter().find_map(|net| match net.addr() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = addresses.iter().find_map(|net| match net.addr() {
-        IpAddr::V6(address) => Some(address),
-        IpAddr::V4(_) => None,
-    });
-    Side {
-        mtu: AtomicU16::new(mtu),
-        fragments,
-        v4,
-        v6,
-    }
-}
-
 /// Eight random bytes, so that outsiders cannot aim flows at one place of the flow cache.
 fn random() -> Result<u64, RunError> {
     use ring::rand::{SecureRandom, SystemRandom};
@@ -507,37 +465,6 @@ type Ports = (
     Vec<Tunnels<Endpoint>>,
     Vec<Private<Endpoint>>,
 );
-
-/// The tunnels over circuits, with the links of those.
-pub(crate) fn carried(config: &Config, plan: &Plan) -> Box<[Carried]> {
-    let own_v6 = config.vnet.address.iter().any(|own| own.addr().is_ipv6());
-    let carried = plan.live().filter_map(|path| {
-        let over = path.over?;
-        let links = plan.live().filter(|link| {
-            let owner = plan.snapshot.path(link.id).map(|known| known.owner);
-            matches!(link.origin, Origin::Link { .. }) && owner == Some(over)
-        });
-        // Who only calls may call by either family.
-        let endpoint = path.site(config)?.endpoint;
-        let v6 = endpoint.map_or(own_v6, |to| to.is_ipv6());
-        Some(Carried {
-            path: path.id,
-            links: links.map(|link| link.id).collect(),
-            mtu: tunnel_mtu(config, path),
-            overhead: if v6 { 80 } else { 60 },
-        })
-    });
-    carried.collect()
-}
-
-/// MTU of the tunnel of a path, bytes of the inner packet.
-pub(crate) fn tunnel_mtu(config: &Config, path: &PathPlan) -> u16 {
-    match (&config.vpn, path.site(config)) {
-        (Some(vpn), Some(site)) => vpn.mtu_of(site),
-        (Some(vpn), None) => vpn.mtu,
-        (None, _) => DEFAULT_TUNNEL_MTU,
-    }
-}
 
 /// Opens one worker's sockets for tunnels, which are still without any. To be called in the order of the workers:
 /// the kernel numbers the sockets of a port as they come.

@@ -2,9 +2,7 @@
 //!
 //! - [`data_path`]: the whole data path, complete and not yet running; [`assembly`]: its parts
 //! - [`crew`]: the workers before they run: their numbers and the queues between them
-//! - [`offline`]: the forwarding state alone, without devices
 
 pub(crate) mod assembly;
 pub(crate) mod crew;
 pub mod data_path;
-pub mod offline;

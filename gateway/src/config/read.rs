@@ -6,14 +6,15 @@ mod policy;
 mod vpn;
 
 use super::schema::{
-    Bfd, Bgp, Circuit, Config, ConnectionModel, Control, ExpressRoute, Failover, FragmentPolicy,
-    Link, LinkMac, Polling, Probe, Vnet,
+    Bfd, Bgp, Circuit, Config, ConnectionModel, Control, ExpressRoute, Failover, Link, LinkMac,
+    Polling, Probe, Vnet,
 };
 use super::value::{
     Address, Endpoint, File, Interface, InterfaceAddress, Kind, Mac, Name, Network, OneOf,
     PathName, StationMac, Switch, Text, Time, Whole, Wrong, described,
 };
 use super::walk::{Section, Walk};
+use crate::pipeline::fragment::FragmentPolicy;
 use crate::sku::{self, Edition};
 use policy::{policy, prefix_set, route};
 use std::path::{Path, PathBuf};

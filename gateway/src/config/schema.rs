@@ -1,6 +1,7 @@
 //! The configuration as the rest of the gateway sees it: plain values, already checked.
 //! `read` makes them out of TOML, `validate` holds them against the rules of Azure and of the wire.
 
+use crate::pipeline::fragment::FragmentPolicy;
 use crate::sku::resize::Choice;
 use crate::sku::{self, Edition, ExpressRouteSku, UnknownVpnSku, VpnSku};
 use ipnet::IpNet;
@@ -122,15 +123,6 @@ impl ConnectionModel {
             (Self::Colocated | Self::PointToPoint, _) => "layer 2, QinQ, own tags and ARP",
         }
     }
-}
-
-/// What a path does with fragments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FragmentPolicy {
-    /// Forwards them, and fragments IPv4 packets that allow it.
-    Forward,
-    /// Drops them (ExpressRoute's default, as Azure's gateways do).
-    Drop,
 }
 
 /// `[[expressroute.circuit]]`

@@ -9,6 +9,15 @@ use super::field::{self, at};
 use routing::packet::{Headers, Version};
 use routing::reason::DropReason;
 
+/// What a path does with fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentPolicy {
+    /// Forwards them, and fragments IPv4 packets that allow it.
+    Forward,
+    /// Drops them (ExpressRoute's default, as Azure's gateways do).
+    Drop,
+}
+
 /// The longest IPv4 header, bytes.
 const MAX_HEADER: usize = 60;
 /// The length of one without options.

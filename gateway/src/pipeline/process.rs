@@ -10,9 +10,9 @@
 //!
 //! Whatever is refused is refused before the first edit, so an ICMP error quotes what the sender sent.
 
-use crate::config::schema::FragmentPolicy;
 use crate::device::offload::{MAX_SEGMENTS, Offload};
 use crate::pipeline::flow::{self, FlowLimits, FlowTable};
+use crate::pipeline::fragment::FragmentPolicy;
 use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
 use crate::pipeline::{ecn, forward};

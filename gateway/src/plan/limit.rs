@@ -5,6 +5,7 @@ use crate::pipeline::flow::{FlowLimits, GatewayFlows};
 use crate::pipeline::shape::{Limit, Limits, Rates, Scope};
 use crate::plan::{Origin, PathPlan, Plan};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the ExpressRoute gateway lets through, both directions and all links together.
 pub(crate) fn expressroute(config: &Config) -> Rates {
@@ -54,7 +55,12 @@ pub(crate) fn vpn_flows(config: &Config) -> GatewayFlows {
 /// The flows that workers hold to, with the memory that they need for it; `None` if nothing is limited. `old` are those
 /// in force.
 pub(crate) fn flows(config: &Config, old: Option<&Arc<FlowLimits>>) -> Option<Arc<FlowLimits>> {
-    let limits = FlowLimits::new(expressroute_flows(config), vpn_flows(config), old)?;
+    let limits = FlowLimits::new(
+        expressroute_flows(config),
+        vpn_flows(config),
+        Instant::now(),
+        old,
+    )?;
     let is_same = old.is_some_and(|old| Arc::ptr_eq(old, &limits));
     let workers = usize::from(config.control.workers);
     Some(if is_same {
@@ -92,7 +98,7 @@ pub(crate) fn limits(
         }
     };
     let paths: Vec<_> = plan.paths.iter().map(of_path).collect();
-    Limits::new(workers, &limits, &paths, old)
+    Limits::new(workers, &limits, &paths, Instant::now(), old)
 }
 
 #[cfg(test)]

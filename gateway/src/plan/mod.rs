@@ -10,6 +10,7 @@ mod path;
 
 pub use path::{Origin, PathPlan};
 pub(crate) mod difference;
+pub mod forwarding;
 pub(crate) mod limit;
 
 use crate::config::schema::Config;

@@ -230,8 +230,8 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::schema::FragmentPolicy;
     use crate::config::{self, KeyFiles};
+    use crate::pipeline::fragment::FragmentPolicy;
     use std::path::Path;
 
     fn example() -> Config {

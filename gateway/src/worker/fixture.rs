@@ -1,11 +1,11 @@
 //! A worker's switch for tests, over devices of theirs: a virtual network (10.1.0.0/16) and a site (10.2.0.0/16), whose
 //! path is [`SITE`].
 
-use crate::config::schema::FragmentPolicy;
 use crate::device::event::Waker;
 use crate::device::sink::Devices;
 use crate::pipeline::checksum::{Sum, pseudo_header};
 use crate::pipeline::coalesce::Coalescer;
+use crate::pipeline::fragment::FragmentPolicy;
 use crate::pipeline::icmp::RateLimit;
 use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::hits::Hits;

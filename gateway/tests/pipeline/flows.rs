@@ -1,10 +1,10 @@
 //! The pipeline in memory, driven with more flows than a SKU has, by a clock that the test moves.
 
 use crate::packets::{ACK, FIN, SYN, TCP, UDP, fold, slow_sum};
-use gateway::config::schema::FragmentPolicy;
 use gateway::config::{self, KeyFiles};
 use gateway::device::offload::Offload;
 use gateway::pipeline::flow::{EPOCH, FlowLimits, FlowTable, GatewayFlows, IDLE};
+use gateway::pipeline::fragment::FragmentPolicy;
 use gateway::pipeline::process::{Forwarding, Outcome, Side, process_counted};
 use gateway::plan::Plan;
 use gateway::sku::{self, Edition};
@@ -40,7 +40,8 @@ impl Gateway {
             flows: sku.flows,
             flows_per_second: sku.flows_per_second,
         };
-        let limits = FlowLimits::new(expressroute, GatewayFlows::default(), None).unwrap();
+        let limits =
+            FlowLimits::new(expressroute, GatewayFlows::default(), Instant::now(), None).unwrap();
         let side = || Side {
             mtu: 1_500.into(),
             fragments: FragmentPolicy::Drop,

@@ -1,12 +1,12 @@
 //! Policy on the packet path: the DSCP that a rule gives, and the counters of each rule.
 
 use crate::packets::{Spec, any_header, noise};
-use gateway::build::offline;
 use gateway::config::{self, KeyFiles, schema::Config};
 use gateway::device::offload::Offload;
 use gateway::pipeline::icmp::{self, MAX_ERROR};
 use gateway::pipeline::process::{Egress, Forwarding, Outcome, process};
 use gateway::plan::Plan;
+use gateway::plan::forwarding;
 use gateway::telemetry::ledger::Sum;
 use proptest::prelude::*;
 use routing::cache::FlowCache;
@@ -34,7 +34,7 @@ fn config(policy: &str) -> Config {
 
 fn forwarding(config: &Config) -> Forwarding {
     let plan = Plan::new(config, NonZeroU32::MIN, |_| Usability::Full).unwrap();
-    offline::forwarding(config, &plan)
+    forwarding::offline(config, &plan)
 }
 
 fn rule(name: &str, matches: &str, action: &str) -> String {
@@ -116,7 +116,7 @@ proptest! {
             hits = hits.following(&kept);
             names = new;
             let plan = Plan::new(&config, NonZeroU32::new(turn as u32 + 1).unwrap(), |_| Usability::Full).unwrap();
-            let forwarding = Forwarding { hits, ..offline::forwarding(&config, &plan) };
+            let forwarding = Forwarding { hits, ..forwarding::offline(&config, &plan) };
             for (index, &(port, len, size, v6)) in packets.iter().enumerate() {
                 let spec = Spec { source_port: port, v6, payload: noise(len), ..Spec::tcp(0) };
                 let (mut packet, offload) = if size < 20 { (spec.build(), Offload::default()) } else { spec.build_partial(size) };

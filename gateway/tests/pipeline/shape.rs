@@ -75,7 +75,7 @@ fn limits(workers: usize, gateway: Rates, tunnel: Rates, tunnels: usize) -> Arc<
         paths.push(vec![0, all.len()]);
         all.push(limit(&format!("tunnel {index}"), Scope::Tunnel, tunnel));
     }
-    Limits::new(workers, &all, &paths, None).unwrap()
+    Limits::new(workers, &all, &paths, Instant::now(), None).unwrap()
 }
 
 /// A worker as far as the shaper sees it.
@@ -470,7 +470,7 @@ fn a_change_of_sku_loses_nothing_that_waits() {
     let packet = Sample::super_packet();
     let of = |mbps, old: Option<&Arc<Limits>>| {
         let gateway = limit("gateway", Scope::Gateway, rates(mbps, None));
-        Limits::new(1, &[gateway], &[vec![0]], old)
+        Limits::new(1, &[gateway], &[vec![0]], Instant::now(), old)
     };
     let slow = of(100, None).unwrap();
     let fast = of(10_000, Some(&slow)).unwrap();

@@ -8,8 +8,8 @@ mod meter;
 use super::Failure;
 use super::explain::offline_plan;
 use super::output::{Style, bandwidth, heading, or_dash, print, print_json, table, thousands};
-use crate::build::offline;
 use crate::config::{self, KeyFiles};
+use crate::plan::forwarding;
 use crate::show::describe;
 use crate::telemetry::ledger::Sum;
 use capture::Capture;
@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &Replay) -> Result<(), Failure> {
     };
     let mut capture = Capture::new(BufReader::new(source))
         .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
-    let forwarding = offline::forwarding(&config, &plan);
+    let forwarding = forwarding::offline(&config, &plan);
     let mut decisions = Decisions::new(&config, &plan, forwarding, from.transpose()?);
     let mut meter = Meter::default();
     // A name that nobody has is said before the work, not after it.

@@ -100,10 +100,12 @@ pub struct FlowLimits {
 }
 
 impl FlowLimits {
-    /// These limits; `None` if there are none. `old` are those in force until now.
+    /// These limits, with `now` as time zero of what is counted; `None` if there are none. `old` are those in force
+    /// until now, whose time zero stays.
     pub fn new(
         expressroute: GatewayFlows,
         vpn: GatewayFlows,
+        now: Instant,
         old: Option<&Arc<Self>>,
     ) -> Option<Arc<Self>> {
         if expressroute.is_unlimited() && vpn.is_unlimited() {
@@ -115,7 +117,7 @@ impl FlowLimits {
             return Some(Arc::clone(old));
         }
         let (epoch, counts, slots) = match old {
-            None => (Instant::now(), Default::default(), 0),
+            None => (now, Default::default(), 0),
             Some(old) => {
                 let counts = (Arc::clone(&old.expressroute.1), Arc::clone(&old.vpn.1));
                 (old.epoch, counts, old.slots)

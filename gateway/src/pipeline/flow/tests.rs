@@ -36,7 +36,7 @@ fn limits(expressroute: u64, vpn: u64, per_second: Option<u64>) -> Arc<FlowLimit
         flows: Some(vpn),
         flows_per_second: None,
     };
-    FlowLimits::new(expressroute, vpn, None).unwrap()
+    FlowLimits::new(expressroute, vpn, Instant::now(), None).unwrap()
 }
 
 fn headers(number: u32, protocol: u8, tcp_flags: u8) -> Headers {
@@ -286,7 +286,7 @@ fn a_larger_sku_finds_the_flows_that_are_there() {
         flows: Some(5_000),
         flows_per_second: None,
     };
-    bench.limits = FlowLimits::new(more, more, Some(&bench.limits)).unwrap();
+    bench.limits = FlowLimits::new(more, more, Instant::now(), Some(&bench.limits)).unwrap();
     bench.pass(Duration::from_millis(100));
     let came = (0..6_000).filter(|&number| bench.out(&tcp(number), LINK).is_ok());
     assert_eq!(came.count(), 5_000);
@@ -319,13 +319,13 @@ fn flows_of_a_gateway_that_becomes_limited_beside_a_limited_one_are_taken_over()
         ([none, limited], PathKind::ExpressRoute, LINK, TUNNEL),
         ([limited, none], PathKind::Vpn, TUNNEL, LINK),
     ] {
-        let before = FlowLimits::new(first[0], first[1], None).unwrap();
+        let before = FlowLimits::new(first[0], first[1], Instant::now(), None).unwrap();
         let mut bench = Bench::new(Arc::clone(&before));
         bench.pass(2 * EPOCH);
         for number in 0..20 {
             assert_eq!(bench.out(&tcp(number), path), Ok(()));
         }
-        bench.limits = FlowLimits::new(limited, limited, Some(&before)).unwrap();
+        bench.limits = FlowLimits::new(limited, limited, Instant::now(), Some(&before)).unwrap();
         bench.pass(Duration::from_millis(100));
         for number in 0..20 {
             assert_eq!(bench.out(&tcp(number), path), Ok(()), "{kind:?} {number}");
@@ -362,8 +362,8 @@ fn an_unlimited_gateways_flows_are_not_kept() {
         flows_per_second: None,
     };
     let none = GatewayFlows::default();
-    assert!(FlowLimits::new(none, none, None).is_none());
-    let mut bench = Bench::new(FlowLimits::new(limited, none, None).unwrap());
+    assert!(FlowLimits::new(none, none, Instant::now(), None).is_none());
+    let mut bench = Bench::new(FlowLimits::new(limited, none, Instant::now(), None).unwrap());
     for number in 0..10_000 {
         assert_eq!(bench.out(&tcp(number), TUNNEL), Ok(()));
     }
@@ -480,8 +480,14 @@ fn a_table_that_control_has_prepared_costs_its_worker_no_page() {
         flows_per_second: None,
     };
     let none = GatewayFlows::default();
-    let small = FlowLimits::new(flows(500_000), none, None).unwrap();
-    let large = FlowLimits::new(flows(1_000_000), flows(500_000), Some(&small)).unwrap();
+    let small = FlowLimits::new(flows(500_000), none, Instant::now(), None).unwrap();
+    let large = FlowLimits::new(
+        flows(1_000_000),
+        flows(500_000),
+        Instant::now(),
+        Some(&small),
+    )
+    .unwrap();
     let prepare = |limits: Arc<FlowLimits>| std::thread::spawn(|| limits.prepared(2));
     let [small, large] = [small, large].map(|limits| prepare(limits).join().unwrap());
     let now = small.epoch_for_tests();

@@ -149,6 +149,7 @@ impl Limits {
         workers: usize,
         limits: &[Limit],
         paths: &[Vec<usize>],
+        now: Instant,
         old: Option<&Arc<Self>>,
     ) -> Option<Arc<Self>> {
         let mut classes = Vec::new();
@@ -175,7 +176,7 @@ impl Limits {
             (lane.classes.count > 0).then_some(lane)
         };
         let new = Self {
-            epoch: old.map_or_else(Instant::now, |old| old.epoch),
+            epoch: old.map_or(now, |old| old.epoch),
             workers,
             division: Division::among(workers),
             lanes: paths.iter().map(lane).collect(),

@@ -9,11 +9,11 @@ mod draw;
 mod model;
 
 use draw::{packet, world};
-use gateway::build::offline;
 use gateway::config::{self, KeyFiles};
 use gateway::device::offload::Offload;
 use gateway::pipeline::process::{Egress, Outcome, process};
 use gateway::plan::Plan;
+use gateway::plan::forwarding;
 use gateway::show::describe;
 use gateway::show::health::PathHealth;
 use gateway::show::view::{Explanation, MemberHealth};
@@ -139,7 +139,7 @@ proptest! {
         for (path, (name, _)) in plan.paths.iter().zip(PATHS) {
             prop_assert_eq!(path.name.as_str(), name);
         }
-        let forwarding = offline::forwarding(&config, &plan);
+        let forwarding = forwarding::offline(&config, &plan);
         let mut cache = FlowCache::new(1024, 7);
         let mut before: Vec<Option<usize>> = vec![None; packets.len()];
         let mut expected_hits = vec![0; world.rules.len()];
