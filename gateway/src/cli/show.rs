@@ -196,8 +196,10 @@ fn text(style: Style, what: What, value: Value) -> Result<String, Failure> {
 }
 
 fn view<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value)
-        .map_err(|error| Failure::Work(format!("the gateway is of another version: {error}")))
+    serde_json::from_value(value).map_err(|_| {
+        let said = "the gateway is of another version than this command; restart it";
+        Failure::Work(said.to_owned())
+    })
 }
 
 fn status(style: Style, status: &Status) -> String {
