@@ -7,6 +7,7 @@ use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
 use crate::control::api::Request;
 use crate::control::client::Client;
+use crate::control::clients::Session;
 use crate::control::describe::{self, PathHealth};
 use crate::control::plan::{PathPlan, Plan};
 use crate::control::view::{Alternative, Explanation, MemberHealth, Query};
@@ -23,7 +24,7 @@ const UDP: u8 = 17;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// Where the packet comes in: vnet, a circuit, a link (circuit/link) or a site
+    /// Where the packet comes in: vnet, a circuit, a link (circuit/link), a site, point-to-site or a client
     #[arg(long, value_name = "NAME", default_value = "vnet")]
     from: String,
     /// Source address
@@ -148,7 +149,7 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
             usability: own(id),
         })
     };
-    describe::explain(&config, &plan, query, health)
+    describe::explain(&config, &plan, query, health, |_| Session::Assumed)
         .map_err(|refusal| Failure::Usage(refusal.message))
 }
 

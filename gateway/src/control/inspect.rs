@@ -5,6 +5,7 @@ use crate::config::schema::{Circuit, Client, Config, ExpressRoute, Site, Vpn};
 use crate::config::value::POINT_TO_SITE;
 use crate::control::assembly::Parts;
 use crate::control::board::{self, HealthView, PathView};
+use crate::control::clients::Session;
 use crate::control::describe::PathHealth;
 use crate::control::kernel::presence::PresenceView;
 use crate::control::limit;
@@ -401,6 +402,16 @@ pub(crate) fn clients(config: &Config, tunnels: &TunnelSet, started: Instant) ->
     let mut views: Vec<ClientView> = clients_of(config).iter().map(view).collect();
     views.sort_by(|a, b| a.name.cmp(&b.name));
     views
+}
+
+/// What is known of a client's session.
+pub(crate) fn session(tunnels: &TunnelSet, name: &str) -> Session {
+    let word = tunnels.client(name).map(|tunnel| &tunnel.word);
+    match word {
+        Some(word) if word.has_session.load(Ordering::Relaxed) => Session::Up,
+        Some(word) if word.endpoint.load().is_some() => Session::Over,
+        Some(_) | None => Session::Never,
+    }
 }
 
 /// Seconds since the session in use was established.

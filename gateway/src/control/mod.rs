@@ -7,7 +7,7 @@
 //!   [`mistagged`]: frames with the VLAN tags of no link
 //! - [`board`]: what it shows; [`running`], [`inspect`], [`view`]: how that looks to a person;
 //!   [`describe`], [`effective`]: the plan in words, for the running gateway and offline;
-//!   [`foresee`]: what would change an answer; [`limit`]: the SKUs' rates and flows;
+//!   [`foresee`]: what would change an answer; [`clients`]: packets for and from point-to-site clients; [`limit`]: the SKUs' rates and flows;
 //!   [`usage`]: what is used of them; [`sources`]: who may use which source
 //! - [`underlay`]: names of far ends, and how wide the routes to them are
 //! - [`keys`]: the secret keys in force; [`resize`]: another SKU; [`tunnels`]: tunnels that come and go with a reload
@@ -20,6 +20,7 @@ mod assembly;
 pub mod board;
 mod carrier;
 pub mod client;
+pub mod clients;
 pub(crate) mod crew;
 pub mod data_path;
 pub mod describe;

@@ -3,6 +3,7 @@
 //! its own. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clients;
 mod output;
 mod place;
 mod privilege;
