@@ -1,7 +1,7 @@
 //! `vng explain`: what the gateway would do with a packet, and why.
 
 use super::output::{Style, bandwidth, host, print, print_json, thousands};
-use super::{Failure, Socket};
+use super::{Failure, socket};
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
@@ -55,8 +55,9 @@ pub(super) struct Explain {
     /// Offline: take this circuit, link or site for down (may be repeated)
     #[arg(long, value_name = "PATH", requires = "config")]
     down: Vec<String>,
-    #[command(flatten)]
-    gateway: Socket,
+    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
+    #[arg(short, long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,7 +79,7 @@ pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
         offline(file, &query, &arguments.down)?
     } else {
         let query = query.clone();
-        Client::new(&arguments.gateway.path()).view(&Request::Explain { query })?
+        Client::new(&socket(arguments.socket.as_ref(), None)?).view(&Request::Explain { query })?
     };
     if arguments.json {
         return print_json(&explanation);
