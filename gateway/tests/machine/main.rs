@@ -5,6 +5,7 @@
 
 mod clients;
 mod output;
+mod own;
 mod place;
 mod privilege;
 mod socket;
