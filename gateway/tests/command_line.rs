@@ -502,7 +502,6 @@ fn what_show_routes_cannot_mean_is_bad_usage() {
         &["show", "routes", "-c", "vng.toml", "--prefix", "10.2"],
         &["show", "routes", "-c", "vng.toml", "--down", "nobody"],
         &["show", "status", "--path", "onprem"],
-        &["show", "tunnels", "-c", "vng.toml"],
         &["show", "bgp", "-c", "vng.toml", "--down", "onprem"],
         &["show", "policy", "-c", "vng.toml", "--watch"],
     ] {

@@ -96,7 +96,7 @@ fn the_commands_of_the_readme_run_one_after_the_other_on_a_bare_machine() {
         "made /etc/vng/vpn.key",
         "ok: /etc/vng/vng.toml is valid",
         "the running gateway knows it",
-        "forward to point-to-site",
+        "drop: tunnel_no_session",
         "drop: no_path",
     ] {
         assert!(out.contains(said), "{said} is not in:\n{out}");

@@ -219,6 +219,36 @@ fn standard_input_is_read_unknown_links_are_counted_and_big_packets_are_their_se
     assert!((69..=75).contains(&segments), "{report:#}");
 }
 
+/// The route table leads to the clients' pool; which addresses of it are somebody's the workers know.
+#[test]
+fn addresses_of_the_pool_that_no_client_has_are_dropped() {
+    let lab = Lab::new();
+    let shots = [
+        (0, VNET, [172, 31, 0, 2], 443, 100),
+        (10, VNET, [172, 31, 0, 77], 443, 100),
+        (20, [172, 31, 0, 2], VNET, 443, 100),
+        (30, [172, 31, 0, 77], VNET, 443, 100),
+    ];
+    let report = json(&lab.capture("pool.pcap", &shots), Path::new(EXAMPLE), &[]);
+    let rows = report["decisions"].as_array().unwrap().iter();
+    let mut fates: Vec<(&str, &str)> = rows
+        .map(|row| {
+            (
+                row["path"].as_str().unwrap_or("-"),
+                row["reason"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    fates.sort_unstable();
+    let wanted = [
+        ("-", "spoofed_source"),
+        ("point-to-site", "no_client"),
+        ("point-to-site", "route"),
+        ("vnet", "route"),
+    ];
+    assert_eq!(fates, wanted, "{report}");
+}
+
 #[test]
 fn the_same_input_has_the_same_hash_and_another_decision_another() {
     let lab = Lab::new();

@@ -73,9 +73,11 @@ impl std::fmt::Display for ClientError {
             Self::Broken { socket, error } => {
                 write!(formatter, "the gateway at {}: {error}", socket.display())
             }
-            Self::Strange { socket, error } => write!(
+            // What exactly is missing from it helps nobody: the error's source has it.
+            Self::Strange { socket, .. } => write!(
                 formatter,
-                "what listens at {} does not answer as this version of vng does: {error}",
+                "what listens at {} does not answer as this version of vng does: restart the gateway if it is older \
+                 than this command",
                 socket.display()
             ),
             Self::Refused(refusal) => write!(formatter, "{}", refusal.message),
@@ -83,7 +85,15 @@ impl std::fmt::Display for ClientError {
     }
 }
 
-impl std::error::Error for ClientError {}
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Broken { error, .. } => Some(error),
+            Self::Strange { error, .. } => Some(error),
+            Self::NoGateway { .. } | Self::Forbidden { .. } | Self::Refused(_) => None,
+        }
+    }
+}
 
 impl Client {
     /// A client of the gateway at `socket`; nothing is opened yet.

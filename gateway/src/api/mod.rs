@@ -1,12 +1,14 @@
 //! The control socket: one JSON request a line, one JSON answer a line, on a Unix socket that only its
 //! owner may open.
 //!
-//! One thread serves all clients. Lines, clients and their idle time are bounded, so that no client can
-//! make the gateway hold memory or keep others out: who is silent gives way to who calls. The data path knows
-//! nothing of it. What changes the gateway is done on another thread ([`changes`]), and its client waits for it.
+//! One thread serves all clients ([`serve`]), and keeps the socket's file where it belongs ([`socket`]). The data
+//! path knows nothing of it. What changes the gateway is done on another thread ([`changes`]), and its client waits
+//! for it.
 
 mod changes;
 pub mod client;
+mod request;
+mod serve;
 mod socket;
 
 use crate::device::event::Waker;
@@ -15,29 +17,16 @@ use crate::show::view::{
     BgpView, CircuitView, ClientView, Counters, Explanation, Flows, NeighborView, PolicyView,
     Query, ReloadReport, Resize, ResizeReport, RouteFilter, RouteView, Status, TunnelView,
 };
-use changes::{Changes, ClientNumber};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use changes::Changes;
 use serde::{Deserialize, Serialize};
-use socket::Bound;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use socket::Listening;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-/// The longest request, bytes without its newline. The longest there is, `explain`, has 300.
-pub const LONGEST_REQUEST: usize = 4_096;
-/// Clients at a time.
-pub const MOST_CLIENTS: usize = 32;
-/// How long a client may be silent.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a client may not take its answer.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may be silent while another waits for its place.
-const GRACE: Duration = Duration::from_secs(1);
+pub use serve::{ANSWER_PATIENCE, LONGEST_REQUEST, MOST_CLIENTS, PATIENCE};
 
 /// What `show` can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,8 +213,7 @@ impl std::error::Error for BindError {}
 /// A bound socket that nobody serves yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct Server {
-    listener: UnixListener,
-    socket: Bound,
+    socket: Listening,
 }
 
 impl Server {
@@ -235,8 +223,8 @@ impl Server {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let (listener, socket) = socket::place(path)?;
-        Ok(Self { listener, socket })
+        let socket = Listening::place(path)?;
+        Ok(Self { socket })
     }
 
     /// Serves on a thread of its own, named `api`, until the result is dropped.
@@ -247,20 +235,13 @@ impl Server {
         let stop = Arc::new(Stop {
             waker: Waker::new()?,
             asked: AtomicBool::new(false),
+            look: AtomicBool::new(false),
         });
         let changes = Changes::start(Arc::clone(&gateway), Arc::clone(&stop))?;
         let seen = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("api".to_owned())
-            .spawn(move || {
-                run(
-                    &self.listener,
-                    &seen,
-                    &changes,
-                    gateway.as_ref(),
-                    &self.socket,
-                );
-            })?;
+            .spawn(move || serve::run(self.socket, &seen, &changes, gateway.as_ref()))?;
         Ok(Serving {
             stop,
             thread: Some(thread),
@@ -272,6 +253,8 @@ impl Server {
 struct Stop {
     waker: Waker,
     asked: AtomicBool,
+    /// Whether the socket's file is to be looked at.
+    look: AtomicBool,
 }
 
 /// A socket that is being served. Dropping it ends the thread and removes the socket.
@@ -279,6 +262,14 @@ struct Stop {
 pub struct Serving {
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Has the socket's file looked at, and made again if it is gone: where the kernel does not say so.
+    pub fn look(&self) {
+        self.stop.look.store(true, Ordering::Release);
+        self.stop.waker.wake();
+    }
 }
 
 impl Drop for Serving {
@@ -289,294 +280,6 @@ impl Drop for Serving {
             let _ = thread.join();
         }
     }
-}
-
-/// How long a change that is nearly done is waited for at the end: whoever asked for another gateway gets his
-/// answer from this one.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
-
-/// One client and what is under way with it.
-struct Client {
-    number: ClientNumber,
-    /// Whether a change that it asked for is under way.
-    waits: bool,
-    stream: UnixStream,
-    /// Bytes of a request that is not complete.
-    request: Vec<u8>,
-    /// The answer, and how much of it has been taken.
-    answer: Vec<u8>,
-    taken: usize,
-    /// When it last did anything.
-    heard: Instant,
-    /// Whether it is to be forgotten once it has its answer.
-    last: bool,
-}
-
-impl Client {
-    fn new(number: ClientNumber, stream: UnixStream, now: Instant) -> Self {
-        Self {
-            number,
-            waits: false,
-            stream,
-            request: Vec::new(),
-            answer: Vec::new(),
-            taken: 0,
-            heard: now,
-            last: false,
-        }
-    }
-
-    fn has_answer(&self) -> bool {
-        self.taken < self.answer.len()
-    }
-
-    fn idle(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.heard)
-    }
-
-    /// Whether it has been silent for too long.
-    fn is_over(&self, now: Instant) -> bool {
-        let patience = if self.has_answer() {
-            ANSWER_PATIENCE
-        } else {
-            PATIENCE
-        };
-        self.idle(now) >= patience
-    }
-}
-
-/// The client that is silent for longest, if it may have to go for another.
-fn idlest(clients: &[Client], now: Instant) -> Option<usize> {
-    // Who waits for a change is not the one that is silent.
-    let clients = clients.iter().enumerate().filter(|(_, c)| !c.waits);
-    let oldest = clients.min_by_key(|(_, c)| c.heard);
-    oldest
-        .filter(|(_, client)| client.idle(now) >= GRACE)
-        .map(|(index, _)| index)
-}
-
-fn run(
-    listener: &UnixListener,
-    stop: &Stop,
-    changes: &Changes,
-    gateway: &dyn Gateway,
-    _socket: &Bound,
-) {
-    let (mut clients, mut number) = (Vec::<Client>::new(), 0);
-    // While the system has no descriptor for another client, none is accepted: the listener would stay ready.
-    let mut deaf_until: Option<Instant> = None;
-    let mut complained = false;
-    while !stop.asked.load(Ordering::Acquire) {
-        let now = Instant::now();
-        let deaf = deaf_until.is_some_and(|until| now < until);
-        // While there is no room, callers wait in the kernel's backlog.
-        let full = clients.len() >= MOST_CLIENTS && idlest(&clients, now).is_none();
-        let mut set = vec![PollFd::new(&stop.waker, PollFlags::IN)];
-        let listens = if deaf || full {
-            PollFlags::empty()
-        } else {
-            PollFlags::IN
-        };
-        set.push(PollFd::new(listener, listens));
-        for client in &clients {
-            let wants = if client.waits {
-                // That it goes away is told all the same.
-                PollFlags::empty()
-            } else if client.has_answer() {
-                PollFlags::OUT
-            } else {
-                PollFlags::IN
-            };
-            set.push(PollFd::from_borrowed_fd(client.stream.as_fd(), wants));
-        }
-        let pause = if deaf || full { GRACE / 4 } else { GRACE };
-        let timeout = (deaf || !clients.is_empty()).then_some(Timespec {
-            tv_sec: pause.as_secs().cast_signed(),
-            tv_nsec: pause.subsec_nanos().into(),
-        });
-        if let Err(error) = poll(&mut set, timeout.as_ref())
-            && error != rustix::io::Errno::INTR
-        {
-            tracing::error!(%error, "the control socket is no longer served");
-            return;
-        }
-        let ready: Vec<bool> = set.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(set);
-        let now = Instant::now();
-        if ready.first() == Some(&true) {
-            stop.waker.clear();
-        }
-        let mut ready = ready.into_iter().skip(1);
-        let caller = ready.next().unwrap_or(false);
-        clients.retain_mut(|client| {
-            let is_ready = ready.next().unwrap_or(false);
-            if client.waits {
-                client.heard = now;
-                return !is_ready;
-            }
-            let alive = !is_ready || step(client, now, changes, gateway);
-            alive && !client.is_over(now)
-        });
-        while let Some((of, line)) = changes.next() {
-            done(&mut clients, of, line, changes, gateway);
-        }
-        if !caller {
-            continue;
-        }
-        match listener.accept() {
-            Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
-                if clients.len() >= MOST_CLIENTS
-                    && let Some(index) = idlest(&clients, now)
-                {
-                    clients.swap_remove(index);
-                }
-                number += 1;
-                clients.push(Client::new(number, stream, now));
-                complained = false;
-            }
-            Ok(_) => {}
-            // It went away again.
-            Err(error) if waits(&error) || error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // EMFILE, ENFILE, ENOMEM: who is silent makes room for who calls.
-            Err(error) => {
-                deaf_until = Some(now + GRACE);
-                if let Some(index) = idlest(&clients, now) {
-                    clients.swap_remove(index);
-                }
-                if !complained {
-                    tracing::warn!(%error, "a caller at the control socket has to wait");
-                    complained = true;
-                }
-            }
-        }
-    }
-    while clients.iter().any(|client| client.waits) {
-        let Some((of, line)) = changes.wait(LAST_ANSWER) else {
-            return;
-        };
-        done(&mut clients, of, line, changes, gateway);
-    }
-}
-
-/// Gives a client the answer that it waited for, and goes on with what it has asked since.
-fn done(
-    clients: &mut Vec<Client>,
-    number: ClientNumber,
-    line: Vec<u8>,
-    changes: &Changes,
-    gateway: &dyn Gateway,
-) {
-    let now = Instant::now();
-    let Some(place) = clients.iter().position(|client| client.number == number) else {
-        return;
-    };
-    let Some(client) = clients.get_mut(place) else {
-        return;
-    };
-    (client.waits, client.answer, client.heard) = (false, line, now);
-    if !give(client, now) || !respond_to_all(client, now, changes, gateway) {
-        clients.swap_remove(place);
-    }
-}
-
-/// Moves one client on; `false`: it is done with.
-fn step(client: &mut Client, now: Instant, changes: &Changes, gateway: &dyn Gateway) -> bool {
-    if client.has_answer() {
-        if !give(client, now) {
-            return false;
-        }
-    } else {
-        let mut bytes = [0; LONGEST_REQUEST];
-        match client.stream.read(&mut bytes) {
-            Ok(0) => return false,
-            Ok(length) => {
-                client.heard = now;
-                let bytes = bytes.get(..length).unwrap_or_default();
-                client.request.extend_from_slice(bytes);
-            }
-            Err(error) => return waits(&error),
-        }
-    }
-    respond_to_all(client, now, changes, gateway)
-}
-
-/// Answers what a client has asked; `false`: it is done with. Its next request waits until the answer before it is
-/// taken.
-fn respond_to_all(
-    client: &mut Client,
-    now: Instant,
-    changes: &Changes,
-    gateway: &dyn Gateway,
-) -> bool {
-    while !client.has_answer() && !client.waits {
-        let request = match next_request(client) {
-            None => return true,
-            Some(Ok(request)) => request,
-            Some(Err(refusal)) => {
-                client.answer = line(&Response::Error(refusal));
-                if !give(client, now) {
-                    return false;
-                }
-                continue;
-            }
-        };
-        if request.is_change() {
-            client.waits = changes.ask(client.number, request);
-            if !client.waits {
-                return false;
-            }
-            continue;
-        }
-        client.answer = answer(request, gateway);
-        if !give(client, now) {
-            return false;
-        }
-    }
-    true
-}
-
-/// The first complete request, if there is one.
-fn next_request(client: &mut Client) -> Option<Result<Request, Refusal>> {
-    let end = client.request.iter().position(|&byte| byte == b'\n');
-    if end.unwrap_or(client.request.len()) > LONGEST_REQUEST {
-        client.last = true;
-        client.request.clear();
-        let message = format!("a request has at most {LONGEST_REQUEST} bytes");
-        return Some(Err(Refusal::bad(message)));
-    }
-    let rest = client.request.split_off(end? + 1);
-    let line = std::mem::replace(&mut client.request, rest);
-    Some(read(&line))
-}
-
-/// A request of one line.
-fn read(line: &[u8]) -> Result<Request, Refusal> {
-    let request = serde_json::from_slice(line);
-    request.map_err(|error| Refusal::bad(format!("no such request: {error}")))
-}
-
-/// Writes what the client takes of its answer; `false`: it is done with.
-fn give(client: &mut Client, now: Instant) -> bool {
-    while let Some(left) = client.answer.get(client.taken..).filter(|l| !l.is_empty()) {
-        match client.stream.write(left) {
-            Ok(0) => return false,
-            Ok(length) => {
-                client.taken += length;
-                client.heard = now;
-            }
-            Err(error) => return waits(&error),
-        }
-    }
-    client.answer = Vec::new();
-    client.taken = 0;
-    !client.last
-}
-
-fn waits(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 /// An answer as the socket has it.

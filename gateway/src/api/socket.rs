@@ -6,8 +6,13 @@
 //! 3. bound under another name, with its mode from the first moment on: `unix_bind_bsd` takes the mode of the
 //!    socket's inode, less the umask. Nobody can connect before it listens
 //! 4. it takes its name, and the place of a stale one, in one step
+//!
+//! Somebody may remove it while the gateway runs: whoever cleans /run, or mounts something there. The kernel tells of
+//! it (inotify(7)), and SIGHUP has it looked at too; then it is made again, with the mode and the owner that it had.
+//! What has been put in its place is left alone, and looked at again later.
 
 use super::BindError;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,9 +20,11 @@ use rustix::net::{
 };
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown,
+};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,11 +35,179 @@ const BACKLOG: i32 = 128;
 const LOCK: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
+/// How soon a socket that could not be made again is tried again: twice as long each time.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
 /// The socket's file; dropped, it is removed, unless another has taken its place.
 #[derive(Debug)]
-pub(super) struct Bound {
+struct Bound {
     path: PathBuf,
     identity: (u64, u64),
+    access: Access,
+}
+
+/// Who may open the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access {
+    mode: u32,
+    owner: (u32, u32),
+}
+
+impl Access {
+    fn of(file: &fs::Metadata) -> Self {
+        Self {
+            mode: file.mode() & 0o7777,
+            owner: (file.uid(), file.gid()),
+        }
+    }
+
+    /// Gives a file this access, if it has another. The owner first: another owner takes mode bits away.
+    fn give(self, path: &Path) -> io::Result<()> {
+        let has = Self::of(&fs::symlink_metadata(path)?);
+        if has.owner != self.owner {
+            lchown(path, Some(self.owner.0), Some(self.owner.1))?;
+        }
+        if has != self {
+            fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
+        }
+        Ok(())
+    }
+}
+
+/// The socket as it is served. The file goes before the listener does: as long as that holds its inode, no other
+/// file is taken for it.
+#[derive(Debug)]
+pub(super) struct Listening {
+    bound: Bound,
+    listener: UnixListener,
+    /// What tells of changes of the file; `None` where the kernel has no watch left.
+    events: Option<OwnedFd>,
+    missing: Option<Missing>,
+}
+
+/// The socket's file is not there, or was made anew just now.
+#[derive(Debug)]
+struct Missing {
+    /// When it is looked at again.
+    again: Instant,
+    pause: Duration,
+    said: String,
+}
+
+impl Listening {
+    /// Makes the socket at `path`.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub(super) fn place(path: &Path) -> Result<Self, BindError> {
+        let (listener, bound) = place(path, None)?;
+        Ok(Self {
+            bound,
+            listener,
+            events: None,
+            missing: None,
+        })
+    }
+
+    /// What callers come to.
+    pub(super) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// The next caller.
+    pub(super) fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().map(|(stream, _)| stream)
+    }
+
+    /// What is ready once something has become of the file.
+    pub(super) fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(|events| events.as_fd())
+    }
+
+    /// How long until the file is to be looked at; `None`: until something becomes of it.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let again = self.missing.as_ref().map(|missing| missing.again);
+        again.map(|again| again.saturating_duration_since(now))
+    }
+
+    /// Whether the file is to be looked at.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.pause(now).is_some_and(|pause| pause.is_zero())
+    }
+
+    /// Has the kernel tell of the file and of its directory: what becomes of other files there wakes nobody.
+    pub(super) fn watch(&mut self) {
+        let watched = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|fd| {
+            let gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+            let file = gone | WatchFlags::ATTRIB | WatchFlags::DONT_FOLLOW;
+            inotify::add_watch(&fd, &self.bound.path, file)?;
+            inotify::add_watch(&fd, directory(&self.bound.path), gone)?;
+            Ok(fd)
+        });
+        self.events = match watched {
+            Ok(events) => Some(events),
+            Err(Errno::NOENT) => None,
+            Err(error) => {
+                let error = io::Error::from(error);
+                tracing::info!(%error, "a control socket that is removed is seen with SIGHUP only");
+                None
+            }
+        };
+    }
+
+    /// Makes the file again if it is gone.
+    pub(super) fn look(&mut self, now: Instant) {
+        if let Some(events) = &self.events {
+            let mut told = [0; 1_024];
+            while rustix::io::read(events, &mut told).is_ok_and(|length| length > 0) {}
+        }
+        let path = &self.bound.path;
+        let there = fs::symlink_metadata(path);
+        if let Ok(file) = &there
+            && identity(file) == self.bound.identity
+        {
+            self.bound.access = Access::of(file);
+            self.missing = None;
+            return;
+        }
+        match place(path, Some(self.bound.access)) {
+            Ok((listener, bound)) => {
+                tracing::warn!(
+                    socket = %path.display(),
+                    "the control socket was removed by somebody else; it is there again"
+                );
+                // The old listener outlives the old file's record: see above.
+                self.bound = bound;
+                self.listener = listener;
+                self.watch();
+                // It may have gone again before it was watched.
+                self.missing = Some(Missing {
+                    again: now + RETRY,
+                    pause: RETRY,
+                    said: String::new(),
+                });
+            }
+            Err(error) => {
+                let said = error.to_string();
+                let last = self.missing.take();
+                let pause = last
+                    .as_ref()
+                    .map_or(RETRY, |last| (last.pause * 2).min(LONGEST_RETRY));
+                if last.is_none_or(|last| last.said != said) {
+                    tracing::error!(
+                        "the control socket is gone, and no command reaches this gateway: {said}; it is made again \
+                         as soon as it can be"
+                    );
+                }
+                self.missing = Some(Missing {
+                    again: now + pause,
+                    pause,
+                    said,
+                });
+            }
+        }
+    }
 }
 
 impl Drop for Bound {
@@ -47,16 +222,22 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Makes the socket at `path`, mode 0600, and its directory, mode 0755, where there is none.
-pub(super) fn place(path: &Path) -> Result<(UnixListener, Bound), BindError> {
+/// The directory that a path is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the socket at `path`, mode 0600 or with the access it had, and its directory, mode 0755, where there is
+/// none.
+fn place(path: &Path, access: Option<Access>) -> Result<(UnixListener, Bound), BindError> {
     let system = |error| BindError::System {
         socket: path.to_owned(),
         error,
     };
-    let directory = match path.parent() {
-        Some(directory) if directory != Path::new("") => directory,
-        _ => Path::new("."),
-    };
+    let directory = directory(path);
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(directory).map_err(system)?;
@@ -76,6 +257,10 @@ pub(super) fn place(path: &Path) -> Result<(UnixListener, Bound), BindError> {
     let fresh = directory.join(format!(".{}", std::process::id()));
     let _ = fs::remove_file(&fresh);
     let made = made(&fresh)
+        .and_then(|listener| {
+            access.map_or(Ok(()), |access| access.give(&fresh))?;
+            Ok(listener)
+        })
         // 4.
         .and_then(|listener| fs::rename(&fresh, path).map(|()| listener))
         .and_then(|listener| Ok((listener, fs::symlink_metadata(path)?)));
@@ -85,6 +270,7 @@ pub(super) fn place(path: &Path) -> Result<(UnixListener, Bound), BindError> {
             Bound {
                 path: path.to_owned(),
                 identity: identity(&file),
+                access: Access::of(&file),
             },
         )),
         Err(error) => {

@@ -1,10 +1,15 @@
+use super::request::read;
+use super::serve::{Client, idlest, step};
 use super::*;
 use crate::api::client::{Client as Caller, ClientError};
 use crate::telemetry::ledger::Totals;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 /// A gateway that knows one thing of each kind.
 struct Pretend;
@@ -313,6 +318,238 @@ fn silent_clients_give_way_to_one_that_calls() {
     assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
     let waited = called.elapsed();
     assert!(waited < Duration::from_secs(20), "{waited:?}");
+}
+
+/// Idle connections and slow ones used to delay a command by a second for every 32 of them.
+#[test]
+fn who_does_not_get_to_the_point_gives_way_to_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, _serving) = serve(&directory);
+    let (start, blink) = (Instant::now(), Duration::from_millis(50));
+    let stream = || UnixStream::pair().unwrap().0;
+    let clients: Vec<Client> = (0..3).map(|n| Client::new(n, stream(), start)).collect();
+    assert_eq!(idlest(&clients, start), None, "they have come just now");
+    assert_eq!(idlest(&clients, start + blink), Some(0));
+
+    let held: Vec<UnixStream> = (0..100)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    assert_eq!(show(&socket, What::Status).unwrap()["name"], "pretend");
+    // The first have lost their places to it; how fast that went is not a test's to say.
+    let lost = |stream: &&UnixStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!((&mut &**stream).read(&mut [0; 1]), Ok(0))
+    };
+    let gone = held.iter().filter(lost).count();
+    assert_eq!(gone, 100 + 1 - MOST_CLIENTS);
+}
+
+#[test]
+fn a_request_that_drips_in_does_not_keep_its_place() {
+    let start = Instant::now();
+    let (mut dripping, near) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let stop = Arc::new(Stop {
+        waker: Waker::new().unwrap(),
+        asked: AtomicBool::new(false),
+        look: AtomicBool::new(false),
+    });
+    let changes = Changes::start(Arc::new(Pretend), stop).unwrap();
+    let mut client = Client::new(1, near, start);
+    for second in 1..=4 {
+        dripping.write_all(b"{").unwrap();
+        let now = start + Duration::from_secs(second);
+        assert!(step(&mut client, now, &changes, &Pretend));
+        assert!(!client.is_over(now));
+    }
+    dripping.write_all(b"{").unwrap();
+    assert!(step(&mut client, start + PATIENCE, &changes, &Pretend));
+    assert!(client.is_over(start + PATIENCE), "it has done nothing yet");
+}
+
+/// Waits until the socket is served.
+fn wait_until_served(socket: &Path) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while show(socket, What::Status).is_err() {
+        assert!(Instant::now() < until, "nobody listens there any more");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_socket_that_somebody_removes_is_made_again_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    wait_until_served(&socket);
+    fs::remove_file(&socket).unwrap();
+    wait_until_served(&socket);
+    let mode = || fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+
+    // Whom the owner has let in since is let in again. A request is answered behind what is seen of the file.
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    wait_until_served(&socket);
+    fs::remove_file(&socket).unwrap();
+    wait_until_served(&socket);
+    assert_eq!(mode(), 0o666);
+
+    // Its directory too.
+    fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+    wait_until_served(&socket);
+    fs::rename(socket.parent().unwrap(), directory.path().join("away")).unwrap();
+    wait_until_served(&socket);
+    drop(serving);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_has_taken_the_sockets_place_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, serving) = serve(&directory);
+    wait_until_served(&socket);
+    let precious = directory.path().join("precious");
+    fs::write(&precious, "data").unwrap();
+    fs::rename(&precious, &socket).unwrap();
+    // Until it goes the gateway has no socket.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "data");
+    fs::remove_file(&socket).unwrap();
+    wait_until_served(&socket);
+    // Another gateway's is not taken away at the end either.
+    fs::remove_file(&socket).unwrap();
+    wait_until_served(&socket);
+    fs::rename(&socket, directory.path().join("moved")).unwrap();
+    fs::write(&socket, "data").unwrap();
+    drop(serving);
+    assert!(fs::symlink_metadata(&socket).is_ok());
+}
+
+/// What serde calls things is nobody's concern.
+#[test]
+fn a_request_that_is_none_is_refused_in_plain_words() {
+    let said = |line: &str| read(line.as_bytes()).unwrap_err().message;
+    let all = "show, routes, explain, reload, resize, revoke";
+    let object = "a request is one JSON object on one line, such as {\"command\":\"show\",\"what\":\"status\"}";
+    for (line, why) in [
+        (
+            "nonsense",
+            format!("this is no JSON from character 2 on; {object}"),
+        ),
+        (
+            "{\"command\":",
+            format!("this is no JSON from character 11 on; {object}"),
+        ),
+        ("[]", object.to_owned()),
+        ("7", object.to_owned()),
+        ("{}", format!("\"command\" is missing; it is one of {all}")),
+        (
+            "{\"command\":7}",
+            format!("\"command\" is 7; it is one of {all}"),
+        ),
+        (
+            "{\"command\":\"stop\"}",
+            format!("\"command\" is \"stop\"; it is one of {all}"),
+        ),
+        (
+            "{\"command\":\"reload\",\"now\":1}",
+            "\"now\" has no meaning here; \"reload\" takes nothing".to_owned(),
+        ),
+        (
+            "{\"command\":\"revoke\",\"name\":1}",
+            "\"name\" has no meaning here; \"revoke\" takes client".to_owned(),
+        ),
+        (
+            "{\"command\":\"revoke\",\"client\":1}",
+            "\"client\" is 1; it is a text".to_owned(),
+        ),
+        (
+            "{\"command\":\"explain\",\"query\":{\"from\":\"vnet\",\"source\":\"10.1\"}}",
+            "\"source\" is \"10.1\"; it is an IP address".to_owned(),
+        ),
+        (
+            "{\"command\":\"routes\",\"filter\":{\"prefix\":\"10.1.0.0\"}}",
+            "\"prefix\" is \"10.1.0.0\"; it is a prefix such as \"10.2.0.0/16\"".to_owned(),
+        ),
+        (
+            "{\"command\":\"resize\",\"resize\":{\"gateway\":\"vpn\",\"sku\":\"x\",\"generation\":900}}",
+            "\"generation\" is 900; it is a whole number from 0 to 255".to_owned(),
+        ),
+        (
+            "{\"command\":\"revoke\",\"client\":\"a\",\"client\":\"b\"}",
+            "a name stands in it twice".to_owned(),
+        ),
+    ] {
+        assert_eq!(said(line), format!("no such request: {why}"), "{line}");
+    }
+    let what = said("{\"command\":\"show\"}");
+    assert!(
+        what.contains("\"what\" is missing; it is one of status, routes, policy"),
+        "{what}"
+    );
+}
+
+/// What is asked of each command is what is told of it.
+#[test]
+fn every_field_of_a_request_is_known_where_mistakes_are_told() {
+    let requests = [
+        "{\"command\":\"show\",\"what\":\"status\"}",
+        "{\"command\":\"routes\",\"filter\":{\"prefix\":\"10.0.0.0/8\",\"source\":\"bgp\",\"path\":\"x\"}}",
+        "{\"command\":\"explain\",\"query\":{\"from\":\"vnet\",\"source\":\"10.1.0.1\",\"destination\":\"10.2.0.1\",\
+         \"protocol\":6,\"source_port\":1,\"destination_port\":2,\"icmp_type\":8,\"dscp\":0}}",
+        "{\"command\":\"resize\",\"resize\":{\"gateway\":\"vpn\",\"sku\":\"x\",\"generation\":1,\"recreate\":true}}",
+        "{\"command\":\"revoke\",\"client\":\"x\"}",
+    ];
+    let serde = [
+        "invalid type",
+        "missing field",
+        "unknown field",
+        "variant",
+        "expected",
+        "twice",
+    ];
+    for request in requests {
+        assert!(read(request.as_bytes()).is_ok(), "{request}");
+        let value: serde_json::Value = serde_json::from_str(request).unwrap();
+        for broken in broken(&value) {
+            let line = broken.to_string();
+            let Err(refusal) = read(line.as_bytes()) else {
+                continue; // What may be left out.
+            };
+            let said = refusal.message;
+            assert!(
+                !serde.iter().any(|word| said.contains(word)),
+                "{line}: {said}"
+            );
+        }
+    }
+}
+
+/// A value with each of its fields taken out, of another type, and beside one that nobody knows.
+fn broken(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    let serde_json::Value::Object(fields) = value else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    let mut more = fields.clone();
+    more.insert("zz".into(), 1.into());
+    all.push(more.into());
+    for (name, field) in fields {
+        let mut less = fields.clone();
+        less.remove(name);
+        all.push(less.into());
+        let others = [
+            serde_json::json!([1]),
+            serde_json::json!(-1),
+            serde_json::json!("?"),
+            serde_json::Value::Null,
+        ];
+        for other in others.into_iter().chain(broken(field)) {
+            let mut changed = fields.clone();
+            changed.insert(name.clone(), other);
+            all.push(changed.into());
+        }
+    }
+    all
 }
 
 #[test]

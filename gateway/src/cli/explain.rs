@@ -1,13 +1,14 @@
 //! `vng explain`: what the gateway would do with a packet, and why.
 
 use super::output::{Style, bandwidth, host, print, print_json, thousands};
-use super::{Failure, Socket};
+use super::{Failure, socket};
 use crate::api::Request;
 use crate::api::client::Client;
 use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
 use crate::plan::{PathPlan, Plan};
+use crate::show::clients::Session;
 use crate::show::describe;
 use crate::show::health::PathHealth;
 use crate::show::view::{Alternative, Explanation, MemberHealth, Query};
@@ -24,7 +25,7 @@ const UDP: u8 = 17;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// Where the packet comes in: vnet, a circuit, a link (circuit/link) or a site
+    /// Where the packet comes in: vnet, a circuit, a link (circuit/link), a site, point-to-site or a client
     #[arg(long, value_name = "NAME", default_value = "vnet")]
     from: String,
     /// Source address
@@ -55,8 +56,9 @@ pub(super) struct Explain {
     /// Offline: take this circuit, link or site for down (may be repeated)
     #[arg(long, value_name = "PATH", requires = "config")]
     down: Vec<String>,
-    #[command(flatten)]
-    gateway: Socket,
+    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
+    #[arg(short, long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,7 +80,7 @@ pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
         offline(file, &query, &arguments.down)?
     } else {
         let query = query.clone();
-        Client::new(&arguments.gateway.path()).view(&Request::Explain { query })?
+        Client::new(&socket(arguments.socket.as_ref(), None)?).view(&Request::Explain { query })?
     };
     if arguments.json {
         return print_json(&explanation);
@@ -149,7 +151,7 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
             usability: own(id),
         })
     };
-    describe::explain(&config, &plan, query, health)
+    describe::explain(&config, &plan, query, health, |_| Session::Assumed)
         .map_err(|refusal| Failure::Usage(refusal.message))
 }
 

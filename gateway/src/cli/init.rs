@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::keys::{make_directory, write_private};
-use super::output::{print, print_json};
+use super::output::{json_text, report};
 use crate::config::key_file;
 use clap::Args;
 use crypto::key::PrivateKey;
@@ -54,14 +54,6 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(cannot(&config, &error)),
     }
-    if arguments.json {
-        return print_json(&Report {
-            config,
-            private_key_file: key_file,
-            public_key,
-            made,
-        });
-    }
     let line = |path: &Path, what: &str| {
         let state = if made.iter().any(|new| new == path) {
             "made"
@@ -75,14 +67,24 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     } else {
         format!(" -c {}", config.display())
     };
-    print(&format!(
+    let done = format!(
         "{}{}next: change it as you need, then vng check{option} and vng run{option}\n",
         line(
             &key_file,
             &format!("the private key; its public key is {public_key}")
         ),
         line(&config, "the configuration"),
-    ))
+    );
+    if arguments.json {
+        let shown = json_text(&Report {
+            config,
+            private_key_file: key_file,
+            public_key,
+            made,
+        })?;
+        return report(&shown, &done);
+    }
+    report(&done, &done)
 }
 
 /// The public key of the private key in this file, which is made if it is not there.

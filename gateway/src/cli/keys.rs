@@ -1,7 +1,7 @@
 //! `vng keygen` and `vng pubkey`.
 
 use super::Failure;
-use super::output::print;
+use super::output::{print, report};
 use crate::config::file::unfinished_name;
 use crate::config::key_file;
 use crate::telemetry::log::complain;
@@ -54,7 +54,12 @@ pub(super) fn keygen(arguments: &Keygen) -> Result<(), Failure> {
             _ => Failure::Work(format!("{shown}: {error}")),
         }
     })?;
-    print(&format!("{}\n", key.public_key()))
+    let public = key.public_key();
+    let done = format!(
+        "{} has a new private key; its public key is {public}\n",
+        path.display()
+    );
+    report(&format!("{public}\n"), &done)
 }
 
 /// Makes a directory and those above it, readable by all, as packages make theirs in /etc: what is secret in it

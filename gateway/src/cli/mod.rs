@@ -17,6 +17,7 @@ mod show_routes;
 
 use crate::api::client::ClientError;
 use crate::config::{self, LoadError};
+use crate::device::standard::output_is_closed;
 use crate::error::RunError;
 use crate::life::supervisor;
 use crate::telemetry::log::{complain, flush};
@@ -79,7 +80,8 @@ struct Show {
 /// What every `vng show` takes, before or behind the word that says what to show.
 #[derive(Debug, Args)]
 struct ShowOptions {
-    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
+    /// The gateway's control socket [default: that of -c, else $VNG_SOCKET, else /etc/vng/vng.toml's, else
+    /// /run/vng/vng.sock]
     #[arg(short, long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// Print JSON
@@ -111,18 +113,31 @@ fn usual_socket() -> PathBuf {
         .unwrap_or_else(|| config::read::DEFAULT_SOCKET.into())
 }
 
-/// Where the running gateway listens.
+/// Where the running gateway listens: what is named first, then what a file that is named says, then what is usual.
+fn socket(named: Option<&PathBuf>, config: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    match (named, config) {
+        (Some(named), _) => Ok(named.clone()),
+        (None, Some(file)) => Ok(config::socket_in(file)?),
+        (None, None) => Ok(usual_socket()),
+    }
+}
+
+/// Where the running gateway listens, for a command that asks it in any case.
 #[derive(Debug, Args)]
 struct Socket {
-    /// The gateway's control socket [default: $VNG_SOCKET, else /etc/vng/vng.toml's, else /run/vng/vng.sock]
+    /// The gateway's control socket [default: that of -c, else $VNG_SOCKET, else /etc/vng/vng.toml's, else
+    /// /run/vng/vng.sock]
     #[arg(short, long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// The gateway's configuration file, which names its control socket
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Socket {
     /// Its path.
-    fn path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(usual_socket)
+    fn path(&self) -> Result<PathBuf, Failure> {
+        socket(self.socket.as_ref(), self.config.as_ref())
     }
 }
 
@@ -183,9 +198,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version go to standard output with status 0, errors to standard error with 2.
             let status = error.exit_code().clamp(0, 2) as u8;
-            return match error.print() {
+            let printed = match error.print() {
+                Ok(()) if output_is_closed() => Err(rustix::io::Errno::BADF.into()),
+                printed => printed,
+            };
+            return match printed {
                 Err(refused) if status == 0 && refused.kind() != ErrorKind::BrokenPipe => {
-                    complain(&format!("error: standard output: {refused}\n"));
+                    complain(&format!("error: {}\n", output::unsaid(&refused)));
                     ExitCode::from(1)
                 }
                 _ => ExitCode::from(status),

@@ -1,6 +1,7 @@
 //! Tables, JSON and colour: what the commands print with.
 
 use super::Failure;
+use crate::device::standard::output_is_closed;
 use crate::telemetry::log;
 use comfy_table::{
     Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets,
@@ -71,21 +72,50 @@ impl Style {
 
 /// Writes to standard output. A reader that went away (`vng show flows | head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(text).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+        _ => Failure::Work(unsaid(&error)),
+    })
+}
+
+/// Prints what a command that changes something has done: `shown`, which is `done` itself or the same as JSON. Where
+/// standard output takes nothing, nobody reading it included, the command has not said what it was to say: it fails,
+/// and says on standard error what was done all the same.
+pub(super) fn report(shown: &str, done: &str) -> Result<(), Failure> {
+    write(shown).map_err(|error| {
+        let unsaid = unsaid(&error);
+        Failure::Work(format!("{unsaid}; this was done all the same:\n{done}"))
+    })
+}
+
+fn write(text: &str) -> io::Result<()> {
+    if output_is_closed() {
+        return Err(rustix::io::Errno::BADF.into());
+    }
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::NobodyReads),
-        Err(error) => Err(Failure::Work(format!("standard output: {error}"))),
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Why standard output has not taken what was written.
+pub(super) fn unsaid(error: &io::Error) -> String {
+    match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::BADF) => "standard output is closed".to_owned(),
+        _ => format!("standard output: {error}"),
     }
 }
 
 /// Prints a value as JSON, indented: its keys in alphabetical order, numbers with at most three digits behind
 /// the point (docs/json.md).
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json_text(value)?)
+}
+
+/// The same, to be printed.
+pub(super) fn json_text(value: &impl Serialize) -> Result<String, Failure> {
     let value = json(value)?;
     let text = serde_json::to_string_pretty(&value)
         .map_err(|error| Failure::Work(format!("JSON: {error}")))?;
-    print(&(text + "\n"))
+    Ok(text + "\n")
 }
 
 /// A value as every command prints it.

@@ -1,6 +1,6 @@
 //! `vng reload`.
 
-use super::output::{print, print_json};
+use super::output::{self, json_text};
 use super::{Failure, Socket};
 use crate::api::Request;
 use crate::api::client::Client;
@@ -18,12 +18,13 @@ pub(super) struct Reload {
 
 /// Asks the running gateway to read its file again, and says what came of it.
 pub(super) fn run(arguments: &Reload) -> Result<(), Failure> {
-    let client = Client::new(&arguments.gateway.path());
+    let client = Client::new(&arguments.gateway.path()?);
     let report: ReloadReport = client.view(&Request::Reload)?;
+    let done = text(&report);
     if arguments.json {
-        return print_json(&report);
+        return output::report(&json_text(&report)?, &done);
     }
-    print(&text(&report))
+    output::report(&done, &done)
 }
 
 fn text(report: &ReloadReport) -> String {

@@ -1,6 +1,6 @@
 //! `vng resize`.
 
-use super::output::{print, print_json, thousands};
+use super::output::{self, json_text, thousands};
 use super::{Failure, Socket};
 use crate::api::client::{Client, ClientError};
 use crate::api::{Request, What};
@@ -36,7 +36,7 @@ pub(super) struct Resize {
 
 /// Asks the running gateway to take another SKU, and says what came of it.
 pub(super) fn run(arguments: &Resize) -> Result<(), Failure> {
-    let client = Client::new(&arguments.at.path());
+    let client = Client::new(&arguments.at.path()?);
     let begin = Instant::now();
     let mut report: ResizeReport = client.view(&Request::Resize {
         resize: view::Resize {
@@ -59,10 +59,11 @@ pub(super) fn run(arguments: &Resize) -> Result<(), Failure> {
             report.lost = Some(recreated.lost);
         }
     }
+    let done = text(&report);
     if arguments.json {
-        return print_json(&report);
+        return output::report(&json_text(&report)?, &done);
     }
-    print(&text(&report))
+    output::report(&done, &done)
 }
 
 /// Waits until the gateway is there again: as a later one than that of this number.

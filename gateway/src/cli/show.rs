@@ -5,7 +5,7 @@ use super::output::{
     Style, bandwidth, bandwidth_limit, host, json, limit, list, or_dash, print, print_json,
     sentence, span, state, table, thousands,
 };
-use super::{Failure, Show, show_routes, usual_socket};
+use super::{Failure, Show, show_routes, socket};
 use crate::api::client::Client;
 use crate::api::{Request, What};
 use crate::config::schema::Config;
@@ -32,25 +32,33 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Subcommand)]
 pub(super) enum View {
     /// The gateway at a glance: gateways, limits, paths and their health
-    Status,
+    Status(At),
     /// The effective routes, with the losers and why; of a file, offline, with -c
     Routes(show_routes::Options),
     /// The policy route table; of a file, offline, with -c
     Policy(Offline),
     /// ExpressRoute circuits and their links
-    Circuits,
+    Circuits(At),
     /// VPN tunnels
-    Tunnels,
+    Tunnels(At),
     /// Point-to-site clients; of a file, offline, with -c
     Clients(File),
     /// Next hops and their MAC addresses
-    Neighbors,
+    Neighbors(At),
     /// BGP sessions; of a file, offline, with -c
     Bgp(File),
     /// The flow table
-    Flows,
+    Flows(At),
     /// The packet ledger
-    Counters,
+    Counters(At),
+}
+
+/// The file of the gateway that is asked, where only a running one can answer.
+#[derive(Debug, Args)]
+pub(super) struct At {
+    /// The gateway's configuration file, which names its control socket
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// A file to answer from, and what to assume of its paths.
@@ -75,16 +83,16 @@ pub(super) struct File {
 impl View {
     fn what(&self) -> What {
         match self {
-            Self::Status => What::Status,
+            Self::Status(_) => What::Status,
             Self::Routes(_) => What::Routes,
             Self::Policy(_) => What::Policy,
-            Self::Circuits => What::Circuits,
-            Self::Tunnels => What::Tunnels,
+            Self::Circuits(_) => What::Circuits,
+            Self::Tunnels(_) => What::Tunnels,
             Self::Clients(_) => What::Clients,
-            Self::Neighbors => What::Neighbors,
+            Self::Neighbors(_) => What::Neighbors,
             Self::Bgp(_) => What::Bgp,
-            Self::Flows => What::Flows,
-            Self::Counters => What::Counters,
+            Self::Flows(_) => What::Flows,
+            Self::Counters(_) => What::Counters,
         }
     }
 
@@ -97,6 +105,19 @@ impl View {
             _ => return None,
         };
         file.config.as_deref()
+    }
+
+    /// The file of the gateway that is asked.
+    fn at(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Status(at)
+            | Self::Circuits(at)
+            | Self::Tunnels(at)
+            | Self::Neighbors(at)
+            | Self::Flows(at)
+            | Self::Counters(at) => at.config.as_ref(),
+            Self::Routes(_) | Self::Policy(_) | Self::Clients(_) | Self::Bgp(_) => None,
+        }
     }
 
     /// The answer of a configuration, where no gateway needs to run for it.
@@ -177,8 +198,8 @@ fn ask(arguments: &Show) -> Result<Value, Failure> {
         View::Routes(options) => options.request(),
         other => Request::Show { what: other.what() },
     };
-    let named = arguments.options.socket.clone();
-    Ok(Client::new(&named.unwrap_or_else(usual_socket)).ask(&request)?)
+    let socket = socket(arguments.options.socket.as_ref(), arguments.what.at())?;
+    Ok(Client::new(&socket).ask(&request)?)
 }
 
 fn text(style: Style, what: What, value: Value) -> Result<String, Failure> {
@@ -197,8 +218,10 @@ fn text(style: Style, what: What, value: Value) -> Result<String, Failure> {
 }
 
 fn view<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value)
-        .map_err(|error| Failure::Work(format!("the gateway is of another version: {error}")))
+    serde_json::from_value(value).map_err(|_| {
+        let said = "the gateway is of another version than this command; restart it";
+        Failure::Work(said.to_owned())
+    })
 }
 
 fn status(style: Style, status: &Status) -> String {

@@ -113,7 +113,27 @@ pub fn load(path: &Path, key_files: KeyFiles) -> Result<Loaded, LoadError> {
 
 /// The control socket that a file names; `None` if it cannot be read or names none. Nothing else of it is looked at.
 pub fn socket_of(path: &Path) -> Option<PathBuf> {
-    let table: toml::Table = file::read(path).ok()?.parse().ok()?;
+    socket_in_table(path, &file::read(path).ok()?.parse().ok()?)
+}
+
+/// The control socket of a gateway that runs with the file at `path`: what the file says, else the usual one. Mistakes
+/// elsewhere in it do not matter.
+///
+/// # Errors
+/// That the file cannot be read or is no TOML.
+pub fn socket_in(path: &Path) -> Result<PathBuf, LoadError> {
+    let source = file::read(path).map_err(|error| LoadError::Unreadable {
+        file: path.to_owned(),
+        error,
+    })?;
+    match source.parse() {
+        Ok(table) => Ok(socket_in_table(path, &table).unwrap_or(read::DEFAULT_SOCKET.into())),
+        // What is no TOML is told as everywhere.
+        Err(_) => load(path, KeyFiles::Skipped).map(|loaded| loaded.config.control.socket),
+    }
+}
+
+fn socket_in_table(path: &Path, table: &toml::Table) -> Option<PathBuf> {
     let socket = table.get("control")?.get("socket")?.as_str()?;
     let directory = path.parent().unwrap_or(Path::new(""));
     Some(directory.join(socket))

@@ -46,6 +46,17 @@ impl Interface {
         })
     }
 
+    /// The name of the interface of this index, if there is one.
+    pub fn name(index: u32) -> Option<String> {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        netdevice::index_to_name(&socket.ok()?, index).ok()
+    }
+
     /// Sets the MTU of `name`, bytes.
     pub fn set_mtu(name: &str, mtu: u32) -> Result<(), DeviceError> {
         Requests::new(name)?.set_mtu(mtu)

@@ -3,8 +3,8 @@
 //!
 //! `tun` is the virtual network's side, `link` (with `filter` and `vlan`) an ExpressRoute link's, `udp`
 //! the tunnels'; `steering` shares packets out over workers; `offload` is the virtio-net header
-//! that the first two share; `sink` is all three as traits; `pages` is memory; `error` says what can go
-//! wrong with any of them.
+//! that the first two share; `sink` is all three as traits; `pages` is memory; `standard` looks at standard
+//! output; `error` says what can go wrong with any of them.
 #![allow(unsafe_code)]
 
 pub mod error;
@@ -18,6 +18,7 @@ pub mod offload;
 pub mod pages;
 pub mod signal;
 pub mod sink;
+pub mod standard;
 pub mod steering;
 pub mod tun;
 pub mod udp;

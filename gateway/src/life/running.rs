@@ -459,9 +459,9 @@ impl Gateway for Running {
     fn explain(&self, query: &Query) -> Result<Explanation, Refusal> {
         let current = self.current();
         let (plan, views) = (&current.plan, self.views());
-        describe::explain(&current.config, plan, query, |id| {
-            inspect::health(plan, &views, id)
-        })
+        let health = |id| inspect::health(plan, &views, id);
+        let session = |name: &str| inspect::session(&current.parts.tunnels, name);
+        describe::explain(&current.config, plan, query, health, session)
     }
 
     fn reload(&self) -> Result<ReloadReport, Refusal> {

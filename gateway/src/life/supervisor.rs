@@ -10,7 +10,7 @@
 //!
 //! A resize that a gateway cannot take as it runs ends it as well, and begins at 1 again in the same process.
 
-use crate::api::Server;
+use crate::api::{Server, Serving};
 use crate::build::assembly::Parts;
 use crate::build::data_path::{DataPath, ledger_ports};
 use crate::config::{self, KeyFiles};
@@ -187,7 +187,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     // 5. ready
     log::announce("ready\n");
     notify("READY=1");
-    let waited = wait(poller, &signals, &running);
+    let waited = wait(poller, &signals, &running, &serving);
     // 6. the end, also of a reload that runs; whoever asked for another gateway gets his answer first
     running.ends();
     drop((serving, underlay));
@@ -229,7 +229,12 @@ fn poller(signals: &Signals, ended: &Waker) -> io::Result<Poller> {
 }
 
 /// Sleeps until a signal ends the gateway or a thread has ended by itself.
-fn wait(mut poller: Poller, signals: &Signals, running: &Arc<Running>) -> io::Result<()> {
+fn wait(
+    mut poller: Poller,
+    signals: &Signals,
+    running: &Arc<Running>,
+    serving: &Serving,
+) -> io::Result<()> {
     loop {
         let mut ready = poller.wait(Some(SAMPLE))?.peekable();
         if ready.peek().is_none() {
@@ -240,7 +245,10 @@ fn wait(mut poller: Poller, signals: &Signals, running: &Arc<Running>) -> io::Re
                 return Ok(());
             }
             match signals.read() {
-                Some(Signal::HangUp) => running.reload_by_signal(),
+                Some(Signal::HangUp) => {
+                    serving.look();
+                    running.reload_by_signal();
+                }
                 Some(Signal::Interrupt | Signal::Terminate) => return Ok(()),
                 None => {}
             }

@@ -7,6 +7,7 @@ use crate::config::schema::{Action, Addresses, Config, From as Origin, Match, Po
 use crate::pipeline::shape::Rates;
 use crate::plan::limit;
 use crate::plan::{self, PathPlan, Plan, PlanError};
+use crate::show::clients::{self, Session};
 use crate::show::foresee;
 use crate::show::health::PathHealth;
 use crate::show::refusal::Refusal;
@@ -152,7 +153,7 @@ fn texts<T: Display>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
 }
 
-/// What would become of a packet. `health` says the state of a path, where it is known.
+/// What would become of a packet. `health` says the state of a path, where it is known, `session` that of a client.
 ///
 /// # Errors
 /// Addresses of two IP versions, or a name that is no ingress.
@@ -161,8 +162,12 @@ pub fn explain(
     plan: &Plan,
     query: &Query,
     health: impl Fn(PathId) -> Option<PathHealth>,
+    session: impl Fn(&str) -> Session,
 ) -> Result<Explanation, Refusal> {
-    let ingress = ingress(plan, &query.from)?;
+    let (ingress, client) = match clients::named(config, plan, &query.from) {
+        Some((ingress, client)) => (ingress, Some(client)),
+        None => (ingress(plan, &query.from)?, None),
+    };
     let headers = headers(query)?;
     let decision = plan.snapshot.decide(ingress, &headers);
     let told = plan.snapshot.explain_decision(&headers, &decision);
@@ -174,6 +179,9 @@ pub fn explain(
         Ingress::Path(id) => path(plan, id),
         Ingress::Vnet | Ingress::Local => None,
     };
+    if let Some(refused) = clients::refused(config, from, client, query.source) {
+        return Ok(refused);
+    }
     // From branch to branch a packet is held to the limits of both, to those they share once.
     let mut limits: Vec<ShaperLimit> = Vec::new();
     let mut flow_limits = Vec::new();
@@ -198,7 +206,7 @@ pub fn explain(
             .push(sources.why(&query.from, query.source));
         explanation.allowed_sources = sources.listed();
     }
-    Ok(Explanation {
+    let mut explanation = Explanation {
         health: out
             .and_then(|path| health(path.id))
             .map(|health| health.told),
@@ -208,7 +216,9 @@ pub fn explain(
         group: foresee::members(plan, &decision, &health),
         would_change: foresee::would_change(plan, ingress, &headers, &health),
         ..explanation
-    })
+    };
+    clients::arrive(&mut explanation, config, out, query.destination, session);
+    Ok(explanation)
 }
 
 impl From<explain::Explanation> for Explanation {
@@ -384,20 +394,26 @@ mod tests {
 
     fn told(down: &[&str], query: &Query) -> Explanation {
         let (config, plan) = example(down);
-        explain(&config, &plan, query, |id| {
-            let is_down = down.contains(&plan.paths[usize::from(id.0)].name.as_str());
-            Some(PathHealth {
-                told: MemberHealth {
-                    state: if is_down { "down" } else { "up" }.into(),
-                    ..MemberHealth::default()
-                },
-                usability: if is_down {
-                    Usability::None
-                } else {
-                    Usability::Full
-                },
-            })
-        })
+        explain(
+            &config,
+            &plan,
+            query,
+            |id| {
+                let is_down = down.contains(&plan.paths[usize::from(id.0)].name.as_str());
+                Some(PathHealth {
+                    told: MemberHealth {
+                        state: if is_down { "down" } else { "up" }.into(),
+                        ..MemberHealth::default()
+                    },
+                    usability: if is_down {
+                        Usability::None
+                    } else {
+                        Usability::Full
+                    },
+                })
+            },
+            |_| Session::Assumed,
+        )
         .unwrap()
     }
 
@@ -472,7 +488,7 @@ mod tests {
             from: "onperm".into(),
             ..query("10.2.0.5", "10.1.0.4")
         };
-        let refusal = explain(&config, &plan, &query, |_| None).unwrap_err();
+        let refusal = explain(&config, &plan, &query, |_| None, |_| Session::Assumed).unwrap_err();
         assert_eq!(refusal.status, 2);
         assert!(
             refusal
@@ -483,7 +499,7 @@ mod tests {
             from: "er-sydney".into(),
             ..query
         };
-        let told = explain(&config, &plan, &circuit, |_| None).unwrap();
+        let told = explain(&config, &plan, &circuit, |_| None, |_| Session::Assumed).unwrap();
         assert_eq!(told.path.as_deref(), Some("vnet"));
     }
 }

@@ -4,7 +4,7 @@
 mod connection;
 
 pub use connection::bgp;
-pub(crate) use connection::{circuits, clients, neighbors, tunnels};
+pub(crate) use connection::{circuits, clients, neighbors, session, tunnels};
 
 use crate::config::schema::Config;
 use crate::config::value::POINT_TO_SITE;

@@ -3,11 +3,13 @@
 //! - [`view`]: the values that `vng show ... --json` and `vng explain --json` consist of
 //! - [`inspect`]: views of the running gateway; [`effective`]: the effective routes; [`usage`]: what is used of limits
 //! - [`changes`]: what differs between two configurations
+//! - [`clients`]: packets for and from point-to-site clients
 //! - [`describe`]: policy and decisions in words; [`foresee`]: what would change an answer; [`sources`]: who may use
 //!   which source; [`health`]: the health of a path, for explanations
 //! - [`refusal`]: why something was not done
 
 pub(crate) mod changes;
+pub mod clients;
 pub mod describe;
 pub mod effective;
 mod foresee;

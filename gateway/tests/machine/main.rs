@@ -3,7 +3,9 @@
 //! its own. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clients;
 mod output;
+mod own;
 mod place;
 mod privilege;
 mod socket;

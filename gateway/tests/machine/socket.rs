@@ -54,6 +54,24 @@ fn a_caller_without_a_descriptor_costs_no_processor_and_is_served_later() {
     assert_eq!((status, served), (Some(0), true), "{said}");
 }
 
+/// Nothing used to reach a gateway any more whose socket somebody had removed.
+#[test]
+fn a_socket_that_is_removed_comes_back_and_the_log_says_so() {
+    let place = Place::new(VPN, "");
+    let mut running = place.shell("exec $VNG run -c vng.toml");
+    running.wait_until_ready();
+    place.wait_until_served();
+    fs::remove_file(place.socket()).unwrap();
+    let served = place.is_served();
+    let (status, _, said) = running.stop();
+    assert_eq!((status, served), (Some(0), true), "{said}");
+    assert!(
+        said.contains("the control socket was removed by somebody else"),
+        "{said}"
+    );
+    assert!(!place.socket().exists());
+}
+
 /// Run by the test below, in a process with umask 000.
 #[test]
 #[ignore = "a part of another test"]

@@ -8,7 +8,7 @@
 
 use super::super::Failure;
 use super::super::keys::write_private;
-use super::super::output::{Style, list, print, print_json};
+use super::super::output::{Style, json_text, list, print, report};
 use super::client_file::ClientFile;
 use super::document::{Document, NewClient};
 use super::staged::{self, Staged, taken};
@@ -66,9 +66,9 @@ struct Added<'a> {
 }
 
 pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
-    let mut document = Document::open(&arguments.gateway.config)?;
+    let mut document = Document::open(arguments.gateway.config())?;
     let config = document.loaded.config.clone();
-    let (vpn, clients) = clients_of(&config, &arguments.gateway.config)?;
+    let (vpn, clients) = clients_of(&config, arguments.gateway.config())?;
     let name = &arguments.name;
     let path = match &arguments.output {
         Some(path) => path.clone(),
@@ -138,7 +138,7 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
         address: &address,
     };
     if !document.add(&client) {
-        return Err(no_pool(&arguments.gateway.config));
+        return Err(no_pool(arguments.gateway.config()));
     }
     let staged = Staged::write(&path, &file.text(&config))?;
     let mut made = Made(None);
@@ -163,7 +163,7 @@ pub(super) fn run(arguments: &Add) -> Result<(), Failure> {
     let placed = staged.place();
 
     // 5. the running gateway
-    let (_, clients) = clients_of(&config, &arguments.gateway.config)?;
+    let (_, clients) = clients_of(&config, arguments.gateway.config())?;
     let added = clients.clients.iter().find(|client| client.name == *name);
     let told = match added {
         Some(added) => tell(arguments, &config, (added, &path), "", Some(&file)),
@@ -196,30 +196,32 @@ fn tell(
     let refused = match &running {
         Running::Refused(why) => Some(Failure::Work(format!(
             "{} has {name:?} now, but the running gateway does not take it:\n{why}",
-            arguments.gateway.config.display()
+            arguments.gateway.config().display()
         ))),
         Running::Absent | Running::Reloaded => None,
     };
+    let told = match running {
+        Running::Reloaded => "the running gateway knows it",
+        Running::Absent => "the gateway does not run; it will know it when it starts",
+        Running::Refused(_) => "the running gateway does not know it",
+    };
+    let done = format!(
+        "{name}: {}; {how}{told}\nits file is {}: whoever has it is {name}\n",
+        list(&client.address),
+        path.display()
+    );
     if arguments.json {
-        print_json(&Added {
+        let added = json_text(&Added {
             name,
             address: &client.address,
             public_key: PublicKey(client.public_key).to_string(),
             file: path,
-            config: &arguments.gateway.config,
+            config: arguments.gateway.config(),
             gateway: running.name(),
         })?;
+        report(&added, &done)?;
     } else {
-        let told = match running {
-            Running::Reloaded => "the running gateway knows it",
-            Running::Absent => "the gateway does not run; it will know it when it starts",
-            Running::Refused(_) => "the running gateway does not know it",
-        };
-        print(&format!(
-            "{name}: {}; {how}{told}\nits file is {}: whoever has it is {name}\n",
-            list(&client.address),
-            path.display()
-        ))?;
+        report(&done, &done)?;
         if let Some(file) = file
             && (arguments.qr || Style::of_stdout().terminal)
         {
@@ -317,7 +319,7 @@ fn absolute(file: &Path) -> Result<PathBuf, Failure> {
 
 fn make(path: &Path, text: &str) -> Result<(), Failure> {
     write_private(path, text.as_bytes(), false).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => taken(path),
+        io::ErrorKind::AlreadyExists => taken(path, "--preshared-key-file"),
         _ => Failure::Work(format!("{}: {error}", path.display())),
     })
 }

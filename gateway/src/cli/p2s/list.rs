@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::super::output::{Style, print, print_json};
-use super::super::{show, usual_socket};
+use super::super::{named_socket, show, usual_socket};
 use crate::api::client::{Client, ClientError};
 use crate::api::{Request, What};
 use crate::config::{self, KeyFiles};
@@ -36,7 +36,10 @@ pub(super) fn run(arguments: &List) -> Result<(), Failure> {
     let configured = config
         .as_ref()
         .map(|config| config.control.socket.as_path());
-    let socket = arguments.socket.as_deref().or(configured);
+    // The environment comes before the usual file, and behind one that was named.
+    let usual = arguments.config.is_none().then(named_socket).flatten();
+    let named = arguments.socket.clone().or(usual);
+    let socket = named.as_deref().or(configured);
     let client = Client::new(&socket.map_or_else(usual_socket, Path::to_path_buf));
     let request = Request::Show {
         what: What::Clients,

@@ -1,12 +1,13 @@
 //! `vng p2s`: point-to-site clients, made, listed and revoked.
 //!
 //! - [`add`]: a key pair and addresses for a new client, and its file ([`client_file`], [`staged`])
-//! - [`list`], [`revoke`]
+//! - [`list`], [`revoke`]; [`leftovers`]: what a revoked client leaves behind
 //! - [`document`]: the configuration file, changed in place with its comments
 
 mod add;
 mod client_file;
 mod document;
+mod leftovers;
 mod list;
 mod revoke;
 mod staged;
@@ -32,9 +33,9 @@ pub(super) enum P2s {
 /// The configuration, and the gateway that runs on it.
 #[derive(Debug, Args)]
 struct Where {
-    /// The gateway's configuration file
-    #[arg(short, long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE)]
-    config: PathBuf,
+    /// The gateway's configuration file [default: /etc/vng/vng.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The gateway's control socket, if it is another than the configuration's
     #[arg(short, long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -49,9 +50,17 @@ pub(super) fn run(command: &P2s) -> Result<(), Failure> {
 }
 
 impl Where {
-    /// The running gateway's socket.
+    /// The configuration file.
+    fn config(&self) -> &Path {
+        let named = self.config.as_deref();
+        named.unwrap_or(Path::new(crate::config::DEFAULT_FILE))
+    }
+
+    /// The running gateway's socket, where the file says `configured`. A file that was named comes before the
+    /// environment, the usual one behind it.
     fn client(&self, configured: &Path) -> Client {
-        let named = self.socket.clone().or_else(named_socket);
+        let usual = self.config.is_none().then(named_socket).flatten();
+        let named = self.socket.clone().or(usual);
         Client::new(named.as_deref().unwrap_or(configured))
     }
 }

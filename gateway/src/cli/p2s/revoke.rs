@@ -2,11 +2,13 @@
 //!
 //! 1. the running gateway ends the client's session, whatever else the file may have changed to
 //! 2. the configuration, without the client
-//! 3. the running gateway reads it
+//! 3. the client's files ([`super::leftovers`])
+//! 4. the running gateway reads the configuration
 
-use super::super::output::{print, print_json};
+use super::super::output::{json_text, report};
 use super::super::{Failure, usual_socket};
 use super::document::Document;
+use super::leftovers::{self, Leftovers};
 use super::{Running, Where, reload};
 use crate::api::Request;
 use crate::api::client::ClientError;
@@ -14,7 +16,7 @@ use crate::config::{self, KeyFiles, LoadError};
 use crate::telemetry::log::complain;
 use clap::Args;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Revoke {
@@ -34,10 +36,14 @@ struct Revoked<'a> {
     config: &'a Path,
     /// `reloaded`, `not running` or `refused`.
     gateway: &'a str,
+    /// Its files that are gone.
+    removed: &'a [PathBuf],
+    /// Its files that are there still.
+    left: &'a [PathBuf],
 }
 
 pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
-    let (name, file) = (&arguments.name, &arguments.gateway.config);
+    let (name, file) = (&arguments.name, arguments.gateway.config());
     // The gateway is asked before the file is locked: for a resize it waits for that lock itself.
     // A mistake elsewhere in the file keeps nobody's session alive.
     let socket = match config::load(file, KeyFiles::Skipped) {
@@ -66,8 +72,16 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
         failure
     };
     let mut document = Document::open(file).map_err(kept)?;
+    let mut leftovers = Leftovers::default();
     if document.remove(name) {
+        let config = document.loaded.config.clone();
         document.save().map_err(kept)?;
+        // 3. its files
+        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+        let mut clients = clients.flat_map(|of| &of.clients);
+        if let Some(client) = clients.find(|client| client.name == *name) {
+            leftovers = leftovers::remove(file, &config, client);
+        }
     } else if was_running != Some(true) {
         return Err(Failure::Usage(format!(
             "there is no client {name:?}; vng p2s list names them"
@@ -75,26 +89,31 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
     } else {
         drop(document);
     }
-    // 3. everything else
+    // 4. everything else
     let running = reload(&client);
-    if arguments.json {
-        print_json(&Revoked {
+    let told = match &running {
+        Running::Absent => "the gateway does not run",
+        Running::Reloaded | Running::Refused(_) => "its session is dead",
+    };
+    let lines = [vec![format!("{name} is revoked; {told}")], leftovers.told].concat();
+    let done = lines.join("\n") + "\n";
+    let reported = if arguments.json {
+        let revoked = json_text(&Revoked {
             name,
-            config: &arguments.gateway.config,
+            config: file,
             gateway: running.name(),
+            removed: &leftovers.removed,
+            left: &leftovers.left,
         })?;
+        report(&revoked, &done)
     } else {
-        let told = match &running {
-            Running::Absent => "the gateway does not run",
-            Running::Reloaded | Running::Refused(_) => "its session is dead",
-        };
-        print(&format!("{name} is revoked; {told}\n"))?;
-    }
+        report(&done, &done)
+    };
     if let Running::Refused(why) = running {
         complain(&format!(
             "the rest of the configuration is not in force:\n{}\n",
             why.trim_end()
         ));
     }
-    Ok(())
+    reported
 }

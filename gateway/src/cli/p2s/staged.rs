@@ -13,7 +13,8 @@ use crate::config::file::{directory_of, is_unfinished, parent, unfinished_name};
 use crate::config::key_file;
 use crypto::key::{KEY_TEXT_LEN, PresharedKey, PrivateKey};
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, open as open_file, openat,
+    renameat_with, unlinkat,
 };
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -40,7 +41,7 @@ impl Staged {
     pub(super) fn write(to: &Path, text: &str) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Work(format!("{}: {error}", to.display()));
         if fs::symlink_metadata(to).is_ok() {
-            return Err(taken(to));
+            return Err(taken(to, "-o"));
         }
         let name = to.file_name().unwrap_or_default();
         let name = unfinished_name(name).map_err(|error| Failure::Work(error.to_string()))?;
@@ -103,10 +104,10 @@ impl Drop for Staged {
     }
 }
 
-/// What to say where a file is in the way.
-pub(super) fn taken(path: &Path) -> Failure {
+/// What to say where a file is in the way that this option names.
+pub(super) fn taken(path: &Path, option: &str) -> Failure {
     Failure::Usage(format!(
-        "{} is there already; name another file with -o, or remove it",
+        "{} is there already; name another file with {option}, or remove it",
         path.display()
     ))
 }
@@ -147,25 +148,50 @@ fn open(to: &Path, name: OsString) -> Option<Left> {
         to: to.to_owned(),
         keep: false,
     };
-    let value = |key: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('='))?;
-        Some(value.trim()).filter(|value| value.len() == KEY_TEXT_LEN)
-    };
-    let private_key = value("PrivateKey").and_then(|key| key.parse().ok())?;
+    let keys = Keys::of(&text)?;
     staged.keep = true;
     Some(Left {
         staged,
-        private_key,
-        preshared_key: value("PresharedKey").and_then(|key| key.parse().ok()),
+        private_key: keys.private_key,
+        preshared_key: keys.preshared_key,
     })
+}
+
+/// The keys of a client's file.
+pub(super) struct Keys {
+    pub(super) private_key: PrivateKey,
+    pub(super) preshared_key: Option<PresharedKey>,
+}
+
+impl Keys {
+    fn of(text: &str) -> Option<Self> {
+        let value = |key: &str| {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('='))?;
+            Some(value.trim()).filter(|value| value.len() == KEY_TEXT_LEN)
+        };
+        Some(Self {
+            private_key: value("PrivateKey").and_then(|key| key.parse().ok())?,
+            preshared_key: value("PresharedKey").and_then(|key| key.parse().ok()),
+        })
+    }
+}
+
+/// The keys in the file at `path`; `None` if it is no client's file.
+pub(super) fn keys_of(path: &Path) -> Option<Keys> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open_file(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST as usize));
+    (&file).take(LONGEST).read_to_string(&mut text).ok()?;
+    Keys::of(&text)
 }
 
 impl Left {
     /// Its client is known: the file gets its name.
     pub(super) fn place(self) -> Result<(), Failure> {
         if fs::symlink_metadata(&self.staged.to).is_ok() {
-            return Err(taken(&self.staged.to));
+            return Err(taken(&self.staged.to, "-o"));
         }
         self.staged.place()
     }

@@ -18,8 +18,9 @@ use routing::cache::FlowCache;
 use routing::decide::{Decision, Verdict};
 use routing::packet::{Headers, Version, protocol};
 use routing::path::{Ingress, PathId};
+use routing::reason::DropReason;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -55,6 +56,7 @@ pub(super) struct Decisions<'a> {
     forwarding: Forwarding,
     cache: FlowCache,
     ingress: Ways,
+    clients: Clients,
     hash: Context,
     number: u64,
     /// Packets and bytes by fate.
@@ -81,6 +83,7 @@ impl<'a> Decisions<'a> {
             // Not random: nobody aims at it here, and every run is to be the same.
             cache: FlowCache::new(FLOWS, 1),
             ingress: Ways::new(config, plan, from),
+            clients: Clients::new(config, plan),
             hash: Context::new(&SHA256),
             number: 0,
             fates: BTreeMap::new(),
@@ -157,6 +160,13 @@ impl<'a> Decisions<'a> {
         let Some(ingress) = self.ingress.of(&headers) else {
             return (skipped("no_ingress"), None, Some(headers), one(length));
         };
+        if self.clients.refuse(ingress, &headers) {
+            let fate = Fate {
+                verdict: "drop",
+                ..skipped(DropReason::SpoofedSource.name())
+            };
+            return (fate, Some(ingress), Some(headers), one(length));
+        }
         let offload = self.offload(ingress, &headers);
         self.merged += u64::from(offload.gso.is_some() || merged.is_some());
         let sum = forward::on_the_wire(&headers, &offload);
@@ -164,13 +174,22 @@ impl<'a> Decisions<'a> {
         let decision = self
             .cache
             .decide(&self.forwarding.snapshot, ingress, &headers);
-        let outcome = process(
+        let mut outcome = process(
             &self.forwarding,
             &mut self.cache,
             ingress,
             &mut bytes,
             &offload,
         );
+        if let Outcome::Forward { to, .. } | Outcome::Fragment { to, .. } = outcome
+            && self.clients.miss(to, &headers)
+        {
+            outcome = Outcome::Drop {
+                reason: DropReason::NoClient,
+                complaint: None,
+                headers: Some(headers),
+            };
+        }
         let fate = self.fate(&decision, &outcome);
         if let Outcome::Forward { to, .. } | Outcome::Fragment { to, .. } = outcome {
             let path_in = match ingress {
@@ -319,6 +338,41 @@ fn skipped(reason: &'static str) -> Fate {
 
 fn one(bytes: u64) -> Sum {
     Sum { packets: 1, bytes }
+}
+
+/// The addresses of point-to-site clients: what the workers ask beside the pipeline. Every client is taken for
+/// connected.
+struct Clients {
+    path: Option<PathId>,
+    addresses: HashSet<IpAddr>,
+}
+
+impl Clients {
+    fn new(config: &Config, plan: &Plan) -> Self {
+        let path = plan.live().find(|path| path.origin == Origin::PointToSite);
+        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
+        let clients = clients.flat_map(|of| &of.clients);
+        Self {
+            path: path.map(|path| path.id),
+            addresses: clients.flat_map(|client| client.address.clone()).collect(),
+        }
+    }
+
+    /// Whether a packet comes from a client with an address that none has.
+    fn refuse(&self, from: Ingress, headers: &Headers) -> bool {
+        let key = &headers.key;
+        self.path.is_some_and(|path| from == Ingress::Path(path))
+            && !self.addresses.contains(&address(key.version, key.source))
+    }
+
+    /// Whether a packet goes to a client that there is not.
+    fn miss(&self, to: Egress, headers: &Headers) -> bool {
+        let key = &headers.key;
+        self.path.is_some_and(|path| to == Egress::Path(path))
+            && !self
+                .addresses
+                .contains(&address(key.version, key.destination))
+    }
 }
 
 /// Where packets come in.

@@ -3,6 +3,7 @@
 
 mod expressroute;
 mod keys;
+mod machine;
 mod names;
 mod not_yet;
 mod point_to_site;
@@ -59,6 +60,7 @@ pub(super) fn check(
     // A file that cannot run needs no more to be said of it.
     let is_wrong = |finding: &Finding| finding.severity == Severity::Error;
     if is_here && !rules.findings.iter().any(is_wrong) {
+        machine::check(&mut rules);
         underlay::check(&mut rules);
     }
     rules.findings

@@ -108,15 +108,21 @@ impl Netlink {
 
     /// The addresses of the interface of this index.
     pub fn addresses(&mut self, interface: u32) -> Result<Vec<IpNet>, Error> {
+        let all = self.all_addresses()?.into_iter();
+        Ok(all
+            .filter(|(of, _)| *of == interface)
+            .map(|(_, address)| address)
+            .collect())
+    }
+
+    /// Every address of the machine, with the index of its interface.
+    pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNet)>, Error> {
         let mut found = Vec::new();
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.dump(request, "list the addresses", &mut |answer| {
             let RouteNetlinkMessage::NewAddress(message) = answer else {
                 return;
             };
-            if message.header.index != interface {
-                return;
-            }
             let mut own: Option<IpAddr> = None;
             for attribute in &message.attributes {
                 match attribute {
@@ -127,7 +133,7 @@ impl Netlink {
                 }
             }
             let net = own.and_then(|own| IpNet::new(own, message.header.prefix_len).ok());
-            found.extend(net);
+            found.extend(net.map(|net| (message.header.index, net)));
         })?;
         Ok(found)
     }

@@ -6,6 +6,7 @@ use crate::control::board::{HealthView, PathView};
 use crate::control::neighbor::entry::mac_text;
 use crate::plan::limit;
 use crate::plan::{Origin, PathPlan, Plan};
+use crate::show::clients::Session;
 use crate::show::inspect::state_of;
 use crate::show::inspect::sums;
 use crate::show::inspect::view_of;
@@ -164,6 +165,16 @@ pub(crate) fn clients(config: &Config, tunnels: &TunnelSet, started: Instant) ->
     let mut views: Vec<ClientView> = config.clients().iter().map(view).collect();
     views.sort_by(|a, b| a.name.cmp(&b.name));
     views
+}
+
+/// What is known of a client's session.
+pub(crate) fn session(tunnels: &TunnelSet, name: &str) -> Session {
+    let word = tunnels.client(name).map(|tunnel| &tunnel.word);
+    match word {
+        Some(word) if word.has_session.load(Ordering::Relaxed) => Session::Up,
+        Some(word) if word.endpoint.load().is_some() => Session::Over,
+        Some(_) | None => Session::Never,
+    }
 }
 
 /// Seconds since the session in use was established.

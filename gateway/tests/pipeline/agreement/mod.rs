@@ -14,6 +14,7 @@ use gateway::device::offload::Offload;
 use gateway::pipeline::process::{Egress, Outcome, process};
 use gateway::plan::Plan;
 use gateway::plan::forwarding;
+use gateway::show::clients::Session;
 use gateway::show::describe;
 use gateway::show::health::PathHealth;
 use gateway::show::view::{Explanation, MemberHealth};
@@ -150,9 +151,9 @@ proptest! {
                 let told = describe::explain(&config, &plan, &packet.query(), |path| Some(PathHealth {
                     told: MemberHealth::default(),
                     usability: full(health)(path),
-                })).unwrap();
+                }), |_| Session::Up).unwrap();
                 prop_assert_eq!(told.policy, rule.map(|rule| format!("rule-{rule}")), "{:?}\n{}", packet, text);
-                let told = describe::explain(&config, &plan, &packet.query(), |_| None).unwrap();
+                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| Session::Up).unwrap();
 
                 // As a flow that nobody knows: the three agree.
                 let mut bytes = packet.bytes();
