@@ -17,7 +17,7 @@ use crate::device::steering::{FlowProgram, NetworkAt};
 use crate::device::tun::{Tun, TunQueue};
 use crate::device::udp::{InterfaceName, UdpOptions, UdpSocket};
 use crate::device::vlan::Tags;
-use crate::error::RunError;
+use crate::error::{RunError, SystemError};
 use crate::kernel::presence::{Presence, Wanted};
 use crate::kernel::settings::LinkNeeds;
 use crate::pipeline::coalesce::Coalescer;
@@ -38,7 +38,7 @@ use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
 use crate::worker::private::Private;
 use crate::worker::switch::{Switch, VnetPort, Way};
 use crate::worker::tunnels::{Tunnels, Underlay};
-use crypto::key::PrivateKey;
+use crypto::key::{KeyError, PrivateKey};
 use crypto::limiter::{Limiter, Limits};
 use crypto::wireguard::Endpoint;
 use ipnet::IpNet;
@@ -46,6 +46,7 @@ use routing::cache::FlowCache;
 use routing::path::PathId;
 use routing::probe::ProbeSettings;
 use routing::rib::OwnerId;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -118,10 +119,13 @@ impl Parts {
                     tracing::warn!(path, "{error}; the path is down until there is one");
                     (0, 0)
                 }
-                Err(error) => return Err(RunError::System(format!("{}: {error}", path.name))),
+                Err(error) => {
+                    let path = path.name.clone();
+                    return Err(RunError::System(SystemError::Interface { path, error }));
+                }
             };
             let tags = Tags::new(&link.vlan, link.vlan_type)
-                .ok_or_else(|| RunError::Failed(format!("{}: VLAN tags", path.name)))?;
+                .ok_or_else(|| RunError::failed(TagsError(path.name.clone())))?;
             let own: Vec<IpAddr> = link.address.iter().map(IpNet::addr).collect();
             let mac = match link.mac {
                 LinkMac::Own => Some(own_mac(&link.interface, circuit, &link.name, &own)),
@@ -403,13 +407,25 @@ fn flow_program(workers: usize, network: NetworkAt) -> Option<FlowProgram> {
     }
 }
 
+/// A link's VLAN tags are none, although the configuration was checked.
+#[derive(Debug)]
+struct TagsError(String);
+
+impl fmt::Display for TagsError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: no link has such VLAN tags", self.0)
+    }
+}
+
+impl std::error::Error for TagsError {}
+
 /// Eight random bytes, so that outsiders cannot aim flows at one place of the flow cache.
 fn random() -> Result<u64, RunError> {
     use ring::rand::{SecureRandom, SystemRandom};
     let mut seed = [0; 8];
     SystemRandom::new()
         .fill(&mut seed)
-        .map_err(|_| RunError::System("the system gave no random bytes".to_owned()))?;
+        .map_err(|_| RunError::needed(KeyError::Random))?;
     Ok(u64::from_ne_bytes(seed))
 }
 
@@ -420,9 +436,7 @@ pub(crate) fn vnet_ports(
 ) -> Result<(Vec<VnetPort>, Presence), RunError> {
     let workers = usize::from(config.control.workers);
     let vnet = &config.vnet;
-    let system = |error: &dyn std::fmt::Display| RunError::System(error.to_string());
-    let tun = Tun::create(&vnet.device, vnet.mtu, workers, vnet.offload)
-        .map_err(|error| system(&error))?;
+    let tun = Tun::create(&vnet.device, vnet.mtu, workers, vnet.offload)?;
     if workers > 1
         && let Some(program) = flow_program(workers, NetworkAt::Start)
         && let Err(error) = tun.steer(&program)
@@ -430,7 +444,7 @@ pub(crate) fn vnet_ports(
         tracing::warn!("the kernel shares flows out over workers by rules of its own: {error}");
     }
     let presence = Presence::new(&tun.name, tun.index, tun.persistent, wanted(config, plan))
-        .map_err(|error| system(&error))?;
+        .map_err(RunError::needed)?;
     let port = |queue: TunQueue| VnetPort {
         queue,
         offload: tun.vnet_header,
@@ -512,7 +526,7 @@ fn tunnels_of_port(
 fn private_key(keys: &Keys) -> Result<PrivateKey, RunError> {
     match keys.private_key() {
         Some(key) => Ok(key.clone()),
-        None => PrivateKey::generate().map_err(|error| RunError::System(error.to_string())),
+        None => PrivateKey::generate().map_err(RunError::needed),
     }
 }
 
@@ -520,7 +534,7 @@ fn private_key(keys: &Keys) -> Result<PrivateKey, RunError> {
 pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
     Limiter::new(started, Limits::default())
         .map(Arc::new)
-        .map_err(|error| RunError::System(error.to_string()))
+        .map_err(RunError::needed)
 }
 
 /// One worker's sockets of a lane's port, one a family. A machine without IPv6 has none of it, unless a site asks for it.
@@ -556,16 +570,15 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
         let mut own = vpn.bind_address.iter();
         own.find(|own| own.is_ipv4() == v4).copied()
     };
-    let failed = |error: DeviceError| RunError::System(error.to_string());
     if !vpn.bind_address.is_empty() {
         // Of these addresses each must be there, and a family without one is not used.
-        let bind = |address: Option<IpAddr>| address.map(bind).transpose().map_err(failed);
+        let bind = |address: Option<IpAddr>| address.map(bind).transpose().map_err(RunError::from);
         return Ok(Underlay {
             v4: bind(own(true))?,
             v6: bind(own(false))?,
         });
     }
-    let v4 = bind(Ipv4Addr::UNSPECIFIED.into()).map_err(failed)?;
+    let v4 = bind(Ipv4Addr::UNSPECIFIED.into()).map_err(RunError::from)?;
     let v6 = match bind(Ipv6Addr::UNSPECIFIED.into()) {
         Ok(socket) => Some(socket),
         Err(error)
@@ -574,7 +587,7 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
                 .iter()
                 .any(|site| site.endpoint.is_some_and(|to| to.is_ipv6())) =>
         {
-            return Err(failed(error));
+            return Err(error.into());
         }
         Err(error) => {
             tracing::warn!(%error, "no tunnels over IPv6");

@@ -1,6 +1,6 @@
 //! The workers of a gateway before they run: who has which number, and what leads from one to another.
 
-use crate::error::RunError;
+use crate::error::{RunError, SystemError};
 use crate::telemetry::ledger::Ledger;
 use crate::worker::bell::Bell;
 use crate::worker::crossing::{Entrance, Exit, crossing};
@@ -34,7 +34,7 @@ pub(crate) fn bells(count: usize) -> Result<Arc<[Arc<Bell>]>, RunError> {
     let bells = (0..count).map(|_| Bell::new().map(Arc::new));
     bells
         .collect::<std::io::Result<_>>()
-        .map_err(|error| RunError::System(format!("cannot make an eventfd: {error}")))
+        .map_err(SystemError::kernel("make an eventfd"))
 }
 
 /// A place for each bell, with the ways between all of them; ledgers have this many ports.

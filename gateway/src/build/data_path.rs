@@ -5,15 +5,15 @@ use crate::build::assembly::{self, Parts};
 use crate::build::crew;
 use crate::config::schema::Config;
 use crate::device::event::Waker;
-use crate::error::RunError;
+use crate::error::{RunError, SystemError};
 use crate::kernel::presence::Presence;
 use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
 use crate::plan::Plan;
 use crate::plan::limit;
 use crate::telemetry::hits::Hits;
-use crate::tunnels::TunnelSet;
 use crate::tunnels::keys::Keys;
+use crate::tunnels::{ChangeError, TunnelSet};
 use crate::worker::handle::WorkerHandle;
 use crate::worker::handover::NeighborWord;
 use crate::worker::run::{Shared, Worker};
@@ -71,7 +71,7 @@ impl DataPath {
         alter: impl Fn(&mut Switch<Endpoint>),
     ) -> Result<Self, RunError> {
         let bells = crew::bells(usize::from(config.control.workers))?;
-        let keys = Keys::read(config).map_err(RunError::System)?;
+        let keys = Keys::read(config).map_err(RunError::needed)?;
         let parts = Arc::new(Parts::new(config, plan, &keys, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
         let flows = limit::flows(config, None);
@@ -80,11 +80,7 @@ impl DataPath {
         let forwarding = Arc::new(ArcSwap::from_pointee(forwarding));
         let limiter = assembly::limiter(started)?;
         let (vnets, presence) = assembly::vnet_ports(config, plan)?;
-        let useless = keys.useless(config, |_| false);
-        if !useless.is_empty() {
-            let why = "no handshake can use their public keys";
-            return Err(RunError::System(format!("{}: {why}", useless.join(", "))));
-        }
+        keys.agree(config, |_| false).map_err(RunError::needed)?;
         let steps = parts.steps(&TunnelSet::default(), config, None, bells.len());
         let mut steps = steps.into_iter();
         let (mut handles, mut workers, mut offloads) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -106,8 +102,7 @@ impl DataPath {
             let mut switch = parts.switch(plan, seat, vnet, tunnels, control)?;
             for change in steps.next().into_iter().flat_map(|steps| steps.before) {
                 if !switch.change(started, change) {
-                    let why = "a public key is no usable key, or stands twice";
-                    return Err(RunError::System(why.to_owned()));
+                    return Err(RunError::needed(ChangeError::Refused(1)));
                 }
             }
             alter(&mut switch);
@@ -115,10 +110,8 @@ impl DataPath {
                 offloads = offloads_of(&switch, plan);
             }
             let shared = Arc::clone(&handle.shared);
-            let worker =
-                Worker::new(switch, shared, config.control.polling, started).map_err(|error| {
-                    RunError::System(format!("cannot wait for the devices: {error}"))
-                })?;
+            let worker = Worker::new(switch, shared, config.control.polling, started)
+                .map_err(SystemError::kernel("wait for the devices"))?;
             workers.push(worker);
             handles.push(handle);
         }

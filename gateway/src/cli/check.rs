@@ -362,7 +362,7 @@ fn interfaces(config: &Config) -> Vec<InterfaceRow> {
         address: vnet.address.clone(),
         path: Some(vnet.name.clone()),
     }];
-    for circuit in config.circuits().iter() {
+    for circuit in config.circuits() {
         for link in &circuit.links {
             rows.push(InterfaceRow {
                 kind: "Ethernet",
@@ -406,7 +406,7 @@ fn mac(link: &Link) -> String {
 
 fn paths(config: &Config) -> Vec<PathRow> {
     let mut rows = Vec::new();
-    for circuit in config.circuits().iter() {
+    for circuit in config.circuits() {
         for link in &circuit.links {
             rows.push(PathRow {
                 name: format!("{}/{}", circuit.name, link.name),

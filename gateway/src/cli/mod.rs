@@ -185,8 +185,8 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Configuration(error) => error.into(),
-            RunError::System(said) => Self::System(said),
-            RunError::Failed(said) => Self::Work(said),
+            RunError::System(error) => Self::System(error.to_string()),
+            RunError::Failed(error) => Self::Work(error.to_string()),
         }
     }
 }

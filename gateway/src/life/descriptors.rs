@@ -5,6 +5,7 @@ use crate::api::MOST_CLIENTS;
 use crate::config::schema::Config;
 use crate::error::RunError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt;
 
 /// Standard streams, signals, the wakers of control, carrier, the API and the supervisor (7); what control,
 /// carrier and the supervisor wait on (3); netlink: two of control's, one of carrier's (3); the control socket.
@@ -48,10 +49,27 @@ pub(crate) fn allow(config: &Config) -> Result<(), RunError> {
     };
     if allowed.is_some_and(|allowed| allowed < needed) {
         let allowed = allowed.unwrap_or_default();
-        return Err(RunError::System(format!(
-            "this process may have {allowed} files open, and this gateway needs {needed}: \
-             ulimit -n {needed}, or LimitNOFILE={needed} in its systemd unit"
-        )));
+        return Err(RunError::needed(TooFew { allowed, needed }));
     }
     Ok(())
 }
+
+/// The process may not have as many files open as the gateway needs.
+#[derive(Debug)]
+struct TooFew {
+    allowed: u64,
+    needed: u64,
+}
+
+impl fmt::Display for TooFew {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { allowed, needed } = self;
+        write!(
+            formatter,
+            "this process may have {allowed} files open, and this gateway needs {needed}: \
+             ulimit -n {needed}, or LimitNOFILE={needed} in its systemd unit"
+        )
+    }
+}
+
+impl std::error::Error for TooFew {}

@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`]: builds it, runs it, takes it down again, or makes it anew
 //! - [`running`]: the running gateway as the control socket sees it, and how it is changed
+//! - [`thread`]: a thread whose end ends the gateway
 //! - [`resize`]: another SKU; [`descriptors`]: how many open files it needs; [`notify`]: what systemd is told
 
 mod descriptors;
@@ -9,3 +10,4 @@ mod notify;
 pub(crate) mod resize;
 mod running;
 pub mod supervisor;
+mod thread;

@@ -10,7 +10,8 @@ use crate::show::view::GatewayKind;
 use crate::show::view::Resize;
 use crate::sku::resize::{Choice, Obstacle, Step, of_expressroute, of_vpn};
 use crate::sku::{self, Edition};
-use toml_edit::{DocumentMut, Item, TableLike, Value};
+use std::fmt;
+use toml_edit::{DocumentMut, Item, TableLike, TomlError, Value};
 
 /// A gateway whose SKU is another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,21 +92,46 @@ fn described(choice: &Choice, other: &Choice) -> String {
     }
 }
 
+/// Why a configuration file cannot have another SKU.
+#[derive(Debug)]
+pub(crate) enum EditError {
+    /// It is no TOML.
+    Toml(TomlError),
+    /// It has no gateway of this name.
+    NoGateway(&'static str),
+    /// A generation was asked for where there is none.
+    NoGeneration,
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Toml(error) => error.fmt(formatter),
+            Self::NoGateway(name) => write!(formatter, "the configuration has no [{name}]"),
+            Self::NoGeneration => {
+                formatter.write_str("an ExpressRoute gateway has no generation: leave it out")
+            }
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
 /// The text of a configuration file with another SKU; comments and order stay.
 ///
 /// # Errors
-/// That the file has no such gateway, in words.
-pub(crate) fn edited(text: &str, wanted: &Resize) -> Result<String, String> {
-    let mut document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
+/// See [`EditError`].
+pub(crate) fn edited(text: &str, wanted: &Resize) -> Result<String, EditError> {
+    let mut document: DocumentMut = text.parse().map_err(EditError::Toml)?;
     let name = wanted.gateway.section();
     let table = document.get_mut(name).and_then(Item::as_table_like_mut);
     let Some(table) = table else {
-        return Err(format!("the configuration has no [{name}]"));
+        return Err(EditError::NoGateway(name));
     };
     set(table, "sku", Value::from(official_name(wanted)));
     if let Some(generation) = wanted.generation {
         if wanted.gateway == GatewayKind::Expressroute {
-            return Err("an ExpressRoute gateway has no generation".to_owned());
+            return Err(EditError::NoGeneration);
         }
         set(table, "generation", Value::from(i64::from(generation)));
     }
@@ -195,7 +221,7 @@ mod tests {
             &wanted(GatewayKind::Expressroute, "x", None),
         );
         assert_eq!(
-            error.unwrap_err(),
+            error.unwrap_err().to_string(),
             "the configuration has no [expressroute]"
         );
         let error = edited(
@@ -203,8 +229,8 @@ mod tests {
             &wanted(GatewayKind::Expressroute, "Standard", Some(1)),
         );
         assert_eq!(
-            error.unwrap_err(),
-            "an ExpressRoute gateway has no generation"
+            error.unwrap_err().to_string(),
+            "an ExpressRoute gateway has no generation: leave it out"
         );
     }
 

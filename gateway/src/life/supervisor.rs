@@ -20,11 +20,12 @@ use crate::control::keeper::Keeper;
 use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
-use crate::error::RunError;
+use crate::error::{RunError, SystemError};
 use crate::kernel::settings::{self, Settings};
 use crate::life::descriptors;
 use crate::life::notify::notify;
 use crate::life::running::Running;
+use crate::life::thread::Thread;
 use crate::pipeline::process::Forwarding;
 use crate::plan::Plan;
 use crate::show::view::{Loss, Recreated};
@@ -40,7 +41,6 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often rates are worked out for `vng show status`.
@@ -85,22 +85,22 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     // 1. file and plan
     let loaded = config::load(path, KeyFiles::Checked).map_err(RunError::Configuration)?;
     let mut config = loaded.config;
-    underlay::choose_port(&mut config).map_err(RunError::System)?;
+    underlay::choose_port(&mut config).map_err(RunError::needed)?;
     let started = Instant::now();
     // Nothing is known of any path yet, so any is better than a drop, until control says which can be used.
-    let plan = Plan::new(&config, NonZeroU32::MIN, |_| Usability::LastResort)
-        .map_err(|error| RunError::Failed(error.to_string()))?;
+    let plan =
+        Plan::new(&config, NonZeroU32::MIN, |_| Usability::LastResort).map_err(RunError::failed)?;
 
     // 2. signals
-    let signals = Signals::new().map_err(|error| system("wait for signals", &error))?;
-    log::start().map_err(|error| system("start a thread", &error))?;
+    let signals = Signals::new().map_err(SystemError::kernel("wait for signals"))?;
+    log::start().map_err(SystemError::kernel("start a thread"))?;
     if loaded.report.warnings() > 0 {
         log::complain(&loaded.report.render(false));
     }
 
     // 3. devices
     descriptors::allow(&config)?;
-    let control = ControlHandle::new().map_err(|error| system("make an eventfd", &error))?;
+    let control = ControlHandle::new().map_err(SystemError::kernel("make an eventfd"))?;
     let control = Arc::new(control);
     let DataPath {
         workers,
@@ -113,13 +113,12 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     } = DataPath::assemble(&config, &plan, started, &control.waker)?;
     let forwarding = InForce::new(forwarding);
     let control_ledger = Arc::new(Ledger::new(ledger_ports(&plan)));
-    let server = Server::bind(&config.control.socket)
-        .map_err(|error| RunError::System(error.to_string()))?;
+    let server = Server::bind(&config.control.socket).map_err(RunError::needed)?;
 
     // 4. threads
-    let ended = Waker::new().map_err(|error| system("make an eventfd", &error))?;
+    let ended = Waker::new().map_err(SystemError::kernel("make an eventfd"))?;
     let ended = Arc::new(ended);
-    let poller = poller(&signals, &ended).map_err(|error| system("wait for signals", &error))?;
+    let poller = poller(&signals, &ended).map_err(SystemError::kernel("wait for signals"))?;
     let setup = ControlSetup {
         started,
         watch: parts.watch(&config, &plan),
@@ -135,33 +134,24 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
         handle: Arc::clone(&control),
     };
     // What it needs is there before the gateway says that it is ready.
-    let prepared = Prepared::new(setup).map_err(|error| RunError::System(error.to_string()))?;
+    let prepared = Prepared::new(setup).map_err(RunError::needed)?;
     // Only now is anything of the machine touched: an instance that cannot start disturbs no other.
     let beside = config.control.socket.parent().unwrap_or(Path::new("."));
     settings::recover(beside);
     let settings = Settings::apply(parts.needs(), beside);
     let keeper = Keeper::new(&presence, settings);
-    let keeper = keeper.map_err(|error| RunError::System(error.to_string()))?;
-    presence
-        .establish()
-        .map_err(|error| RunError::System(error.to_string()))?;
-    let control_thread = spawn("control", &ended, move || {
-        prepared.run().map_err(|error| error.to_string())
-    })?;
+    let keeper = keeper.map_err(RunError::needed)?;
+    presence.establish().map_err(RunError::needed)?;
+    let control_thread = Thread::spawn("control", &ended, move || prepared.run())?;
     let mut worker_threads = Vec::new();
     for (number, worker) in workers.into_iter().enumerate() {
-        worker_threads.push(spawn(&format!("worker-{number}"), &ended, move || {
-            worker.run().map_err(|error| error.to_string())
-        })?);
+        let name = format!("worker-{number}");
+        worker_threads.push(Thread::spawn(&name, &ended, move || worker.run())?);
     }
     let keeper_stop = keeper.handle();
     let keeper_thread = {
         let control = Arc::clone(&control);
-        spawn("keeper", &ended, move || {
-            keeper
-                .run(&control.board)
-                .map_err(|error| error.to_string())
-        })?
+        Thread::spawn("keeper", &ended, move || keeper.run(&control.board))?
     };
     let incarnation = last.map_or(0, |last| last.incarnation + 1);
     let recreated = last.map(Departed::followed);
@@ -176,13 +166,13 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     ));
     let serving = server
         .serve(Arc::clone(&running) as _)
-        .map_err(|error| system("serve the control socket", &error))?;
+        .map_err(SystemError::kernel("serve the control socket"))?;
 
     let underlay = running
         .has_sites()
         .then(|| underlay::start(&running))
         .transpose()
-        .map_err(|error| system("start a thread", &error))?;
+        .map_err(SystemError::kernel("start a thread"))?;
 
     // 5. ready
     log::announce("ready\n");
@@ -201,19 +191,18 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     }
     // The device goes with the workers: that is nobody else's doing.
     keeper_stop.stop();
-    let keeper = join(keeper_thread, "keeper");
+    let keeper = keeper_thread.join();
     running.stop_workers();
-    let workers: Vec<_> = worker_threads
-        .into_iter()
-        .map(|thread| join(thread, "a worker"))
-        .collect();
+    let workers: Vec<_> = worker_threads.into_iter().map(Thread::join).collect();
     control.stop();
-    let control = join(control_thread, "control");
+    let control = control_thread.join();
     running.report();
-    let waited = waited.map_err(|error| format!("cannot wait for signals: {error}"));
-    let ended = [control, keeper, waited];
-    let all: Result<(), String> = workers.into_iter().chain(ended).collect();
-    all.map_err(RunError::Failed)?;
+    let mut ended = workers.into_iter().chain([control, keeper]);
+    ended.try_for_each(|ended| ended.map_err(RunError::failed))?;
+    waited.map_err(|error| {
+        let attempt = "wait for signals";
+        RunError::failed(SystemError::Kernel { attempt, error })
+    })?;
     Ok(departed)
 }
 
@@ -254,35 +243,6 @@ fn wait(
             }
         }
     }
-}
-
-type Thread = JoinHandle<Result<(), String>>;
-
-fn spawn(
-    name: &str,
-    ended: &Arc<Waker>,
-    body: impl FnOnce() -> Result<(), String> + Send + 'static,
-) -> Result<Thread, RunError> {
-    let ended = Arc::clone(ended);
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let result = body();
-            ended.wake();
-            result
-        });
-    thread.map_err(|error| system("start a thread", &error))
-}
-
-fn join(thread: Thread, name: &str) -> Result<(), String> {
-    match thread.join() {
-        Ok(result) => result.map_err(|error| format!("{name}: {error}")),
-        Err(_) => Err(format!("{name} has panicked")),
-    }
-}
-
-fn system(attempt: &str, error: &io::Error) -> RunError {
-    RunError::System(format!("cannot {attempt}: {error}"))
 }
 
 /// What control does to workers: a store, and a wake where they must look.

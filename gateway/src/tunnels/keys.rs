@@ -1,10 +1,11 @@
 //! The secret keys that are in force: what their files held when they were last read. A reload compares these
 //! and not the files' names, so that a new key under an old name is seen.
 
-use crate::config::key_file;
+use crate::config::key_file::{self, KeyFileError};
 use crate::config::schema::Config;
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The keys of a VPN gateway; wiped when they are dropped.
@@ -14,17 +15,50 @@ pub(crate) struct Keys {
     preshared: BTreeMap<PathBuf, PresharedKey>,
 }
 
+/// Why there are no keys to work with.
+#[derive(Debug)]
+pub(crate) enum KeysError {
+    /// A key file gives no key.
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why it gives none.
+        error: KeyFileError,
+    },
+    /// The names of sites and clients whose public keys are points of small order (RFC 7748, 6.1).
+    Useless(Vec<String>),
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, error } => write!(formatter, "{}: {error}", file.display()),
+            Self::Useless(names) => write!(
+                formatter,
+                "no handshake can use the public keys of: {}; take those that `wg pubkey` gives at the far ends",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {}
+
 impl Keys {
     /// Reads every key file that the configuration names.
     ///
     /// # Errors
-    /// The file that gives no key, and why.
-    pub(crate) fn read(config: &Config) -> Result<Self, String> {
+    /// [`KeysError::File`]: a file gives no key.
+    pub(crate) fn read(config: &Config) -> Result<Self, KeysError> {
         let Some(vpn) = &config.vpn else {
             return Ok(Self::default());
         };
-        let private: PrivateKey = key_file::read(&vpn.private_key_file)
-            .map_err(|error| format!("{}: {error}", vpn.private_key_file.display()))?;
+        let of = |file: &Path| {
+            let file = file.to_owned();
+            move |error| KeysError::File { file, error }
+        };
+        let own = &vpn.private_key_file;
+        let private: PrivateKey = key_file::read(own).map_err(of(own))?;
         let public = private.public_key();
         let sites = vpn.sites.iter().map(|site| &site.preshared_key_file);
         let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
@@ -32,8 +66,7 @@ impl Keys {
         let mut preshared = BTreeMap::new();
         for file in files.flatten() {
             if !preshared.contains_key(file) {
-                let key = key_file::read::<PresharedKey>(file)
-                    .map_err(|error| format!("{}: {error}", file.display()))?;
+                let key = key_file::read::<PresharedKey>(file).map_err(of(file))?;
                 preshared.insert(file.clone(), key);
             }
         }
@@ -58,21 +91,30 @@ impl Keys {
         self.preshared.get(file?).cloned()
     }
 
-    /// The names of sites and clients of a configuration whose keys no handshake can use; those that are
-    /// `proven` are not looked at.
-    pub(crate) fn useless(
+    /// Whether a handshake can use the public key of every site and client of a configuration; those that are `proven`
+    /// are not looked at, since each takes a key agreement.
+    ///
+    /// # Errors
+    /// [`KeysError::Useless`]: of some none can.
+    pub(crate) fn agree(
         &self,
         config: &Config,
         proven: impl Fn(&[u8; 32]) -> bool,
-    ) -> Vec<String> {
-        let (Some(private), Some(vpn)) = (self.private_key(), &config.vpn) else {
-            return Vec::new();
+    ) -> Result<(), KeysError> {
+        let Some(private) = self.private_key() else {
+            return Ok(());
         };
-        let sites = vpn.sites.iter().map(|site| (&site.name, site.public_key));
-        let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
+        let sites = config.sites().iter();
+        let sites = sites.map(|site| (&site.name, site.public_key));
+        let clients = config.clients().iter();
         let all = sites.chain(clients.map(|client| (&client.name, client.public_key)));
         let useless = all.filter(|(_, key)| !proven(key) && !private.agrees_with(&PublicKey(*key)));
-        useless.map(|(name, _)| name.clone()).collect()
+        let names: Vec<String> = useless.map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(KeysError::Useless(names))
+        }
     }
 
     /// What a reload says of another private key.
@@ -128,6 +170,11 @@ mod tests {
         let said = old.change(&read()).unwrap();
         assert!(said.contains(&second.public_key().to_string()), "{said}");
         fs::remove_file(directory.path().join("shared")).unwrap();
-        assert!(Keys::read(&loaded.config).unwrap_err().contains("shared"));
+        assert!(
+            Keys::read(&loaded.config)
+                .unwrap_err()
+                .to_string()
+                .contains("shared")
+        );
     }
 }

@@ -22,6 +22,7 @@ use crypto::tunnel::Peer;
 use routing::path::PathId;
 use routing::rib::OwnerId;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -503,14 +504,43 @@ fn secret(key: Option<&PresharedKey>) -> zeroize::Zeroizing<[u8; 32]> {
         .unwrap_or_default()
 }
 
+/// Why workers have not changed as they were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangeError {
+    /// A worker has not made the changes before these.
+    Busy,
+    /// A worker does not answer in [`PATIENCE`].
+    Silent,
+    /// So many tunnels were not taken: a public key is no usable key, or stands twice.
+    Refused(usize),
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => formatter.write_str("a worker has not made the changes before these"),
+            Self::Silent => write!(formatter, "a worker does not answer within {PATIENCE:?}"),
+            Self::Refused(1) => formatter.write_str(
+                "a tunnel was not taken: its public key is no usable key, or stands twice",
+            ),
+            Self::Refused(count) => write!(
+                formatter,
+                "{count} tunnels were not taken: their public keys are no usable keys, or stand twice"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
 /// Has every worker make its changes; workers that run are told, a few changes a round.
 ///
 /// # Errors
-/// A worker does not answer, or refuses a key, in words.
+/// See [`ChangeError`].
 pub(crate) fn carry_out(
     workers: &[WorkerHandle],
     mut changes: Vec<Vec<Change>>,
-) -> Result<(), String> {
+) -> Result<(), ChangeError> {
     let mut refused = 0;
     loop {
         let mut answers: Vec<Receiver<Vec<usize>>> = Vec::new();
@@ -522,7 +552,7 @@ pub(crate) fn carry_out(
             }
             let (done, answer) = sync_channel(1);
             if worker.host.orders.push(Order { changes, done }).is_err() {
-                return Err("a worker has not obeyed the orders before".to_owned());
+                return Err(ChangeError::Busy);
             }
             worker.host.bell.ring();
             answers.push(answer);
@@ -533,13 +563,13 @@ pub(crate) fn carry_out(
         for answer in answers {
             match answer.recv_timeout(PATIENCE) {
                 Ok(places) => refused += places.len(),
-                Err(_) => return Err("a worker does not answer".to_owned()),
+                Err(_) => return Err(ChangeError::Silent),
             }
         }
     }
     match refused {
         0 => Ok(()),
-        count => Err(format!("workers have refused {count} tunnels")),
+        count => Err(ChangeError::Refused(count)),
     }
 }
 

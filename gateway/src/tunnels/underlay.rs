@@ -14,7 +14,8 @@ use crate::pipeline::process::Carried;
 use crate::worker::handover::TunnelWord;
 use routing::path::PathId;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -73,16 +74,16 @@ pub(crate) trait Sites: Send + Sync {
 /// free. All sockets are then bound to it, as to any other.
 ///
 /// # Errors
-/// There is none, in words.
-pub(crate) fn choose_port(config: &mut Config) -> Result<(), String> {
+/// See [`PortError`].
+pub(crate) fn choose_port(config: &mut Config) -> Result<(), PortError> {
     let Some(vpn) = config.vpn.as_mut().filter(|vpn| vpn.listen_port == 0) else {
         return Ok(());
     };
     let bind =
         |any: IpAddr, port| UdpSocket::bind(SocketAddr::new(any, port), UdpOptions::default());
     for _ in 0..TRIES {
-        let v4 = bind(Ipv4Addr::UNSPECIFIED.into(), 0).map_err(|error| error.to_string())?;
-        let chosen = v4.local_address().map_err(|error| error.to_string())?;
+        let v4 = bind(Ipv4Addr::UNSPECIFIED.into(), 0).map_err(PortError::Device)?;
+        let chosen = v4.local_address().map_err(PortError::Unknown)?;
         let v6 = bind(Ipv6Addr::UNSPECIFIED.into(), chosen.port());
         let in_use = matches!(&v6, Err(DeviceError::Address { error, .. }) if error.kind() == ErrorKind::AddrInUse);
         if !in_use {
@@ -94,14 +95,38 @@ pub(crate) fn choose_port(config: &mut Config) -> Result<(), String> {
             return Ok(());
         }
     }
-    Err("no UDP port is free for both IPv4 and IPv6: give vpn.listen_port one".to_owned())
+    Err(PortError::NoneFree)
 }
+
+/// Why there is no port for the tunnels.
+#[derive(Debug)]
+pub(crate) enum PortError {
+    /// The kernel gives none.
+    Device(DeviceError),
+    /// It does not say which it gave.
+    Unknown(io::Error),
+    /// None of [`TRIES`] was free for both IP versions.
+    NoneFree,
+}
+
+impl fmt::Display for PortError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(error) => error.fmt(formatter),
+            Self::Unknown(error) => write!(formatter, "the port is not known: {error}"),
+            Self::NoneFree => formatter
+                .write_str("no UDP port is free for both IPv4 and IPv6: give vpn.listen_port one"),
+        }
+    }
+}
+
+impl std::error::Error for PortError {}
 
 /// Looks after the underlay of the gateway with these sites until the answer is dropped.
 ///
 /// # Errors
 /// No thread.
-pub(crate) fn start<S: Sites + 'static>(gateway: &Arc<S>) -> std::io::Result<Sender<()>> {
+pub(crate) fn start<S: Sites + 'static>(gateway: &Arc<S>) -> io::Result<Sender<()>> {
     let (stop, stopped) = channel();
     let gateway = Arc::downgrade(gateway);
     // Nobody waits for its end: a resolver may hold it, and it holds nothing of the gateway's meanwhile.

@@ -25,7 +25,7 @@ use crate::show::changes;
 use crate::show::refusal::Refusal;
 use crate::show::view::{ReloadReport, Resize, ResizeReport};
 use crate::tunnels;
-use crate::tunnels::keys::Keys;
+use crate::tunnels::keys::{Keys, KeysError};
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -119,7 +119,8 @@ impl Running {
         let failed = |error| Refusal::failed(format!("{}: {error}", self.path.display()));
         let mut file = Locked::open(&self.path).map_err(failed)?;
         let before = file.text().map_err(failed)?;
-        let text = resize::edited(&before, wanted).map_err(Refusal::bad)?;
+        let text =
+            resize::edited(&before, wanted).map_err(|error| Refusal::bad(error.to_string()))?;
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let mut loaded = config::parse(&self.path, text.clone(), directory, KeyFiles::Checked)
             .map_err(|report| Refusal::bad(report.render(false)))?;
@@ -204,7 +205,8 @@ impl Running {
         let parts = Arc::new(current.parts.after(&config, &current.plan, &current.keys));
         let steps = parts.steps(&current.parts.tunnels, &config, None, self.workers.len());
         let changes = steps.into_iter().map(|steps| steps.before).collect();
-        tunnels::carry_out(&self.workers, changes).map_err(Refusal::failed)?;
+        tunnels::carry_out(&self.workers, changes)
+            .map_err(|error| Refusal::failed(error.to_string()))?;
         self.replace(Current {
             config,
             plan: current.plan.clone(),
@@ -242,14 +244,8 @@ impl Running {
                  more than {SPARE_PATHS} sites have been added since the start"
             )));
         }
-        let keys = Keys::read(&new).map_err(Refusal::bad)?;
-        let useless = useless(&keys, current, &new);
-        if !useless.is_empty() {
-            let names = useless.join(", ");
-            return Err(Refusal::bad(format!(
-                "no handshake can use the public keys of: {names}"
-            )));
-        }
+        let keys = Keys::read(&new).map_err(|error| Refusal::bad(error.to_string()))?;
+        usable(&keys, current, &new).map_err(|error| Refusal::bad(error.to_string()))?;
         let parts = Arc::new(current.parts.after(&new, &plan, &keys));
         let mut changed = changes::changes(&current.config, &new);
         let name = |path: routing::path::PathId| {
@@ -345,15 +341,15 @@ impl Running {
     }
 }
 
-/// The names of those sites and clients of a configuration whose keys no handshake can use, of the keys that are
-/// not in use already: each takes a key agreement to find out.
-fn useless(keys: &Keys, current: &Current, new: &Config) -> Vec<String> {
+/// Whether handshakes can use the keys of a configuration's sites and clients, of those that are not in use already:
+/// each takes a key agreement to find out.
+fn usable(keys: &Keys, current: &Current, new: &Config) -> Result<(), KeysError> {
     let all_are_new = keys.public_key() != current.keys.public_key();
     let in_use: HashSet<[u8; 32]> = match &current.config.vpn {
         Some(vpn) if !all_are_new => far_keys(vpn).collect(),
         _ => HashSet::new(),
     };
-    keys.useless(new, |key| in_use.contains(key))
+    keys.agree(new, |key| in_use.contains(key))
 }
 
 fn far_keys(vpn: &Vpn) -> impl Iterator<Item = [u8; 32]> {
