@@ -10,6 +10,7 @@ mod model;
 
 use draw::{packet, world};
 use gateway::config::{self, KeyFiles};
+use gateway::control::clients::Session;
 use gateway::control::describe::{self, PathHealth};
 use gateway::control::offline;
 use gateway::control::plan::Plan;
@@ -149,9 +150,9 @@ proptest! {
                 let told = describe::explain(&config, &plan, &packet.query(), |path| Some(PathHealth {
                     told: MemberHealth::default(),
                     usability: full(health)(path),
-                })).unwrap();
+                }), |_| Session::Assumed).unwrap();
                 prop_assert_eq!(told.policy, rule.map(|rule| format!("rule-{rule}")), "{:?}\n{}", packet, text);
-                let told = describe::explain(&config, &plan, &packet.query(), |_| None).unwrap();
+                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| Session::Assumed).unwrap();
 
                 // As a flow that nobody knows: the three agree.
                 let mut bytes = packet.bytes();
