@@ -120,7 +120,9 @@ pub(super) fn run(mut socket: Listening, stop: &Stop, changes: &Changes, gateway
     // While the system has no descriptor for another client, none is accepted: the listener would stay ready.
     let mut deaf_until: Option<Instant> = None;
     let mut complained = false;
+    // In this order: whatever becomes of the file is seen by one of them.
     socket.watch();
+    socket.look(Instant::now());
     while !stop.asked.load(Ordering::Acquire) {
         let now = Instant::now();
         let deaf = deaf_until.is_some_and(|until| now < until);

@@ -32,7 +32,7 @@ use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor, Ne
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort};
 use ring::rand::{SecureRandom, SystemRandom};
-use routing::health::{Change, Usability};
+use routing::health::{Change, Reason, Usability};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::sync::Arc;
@@ -466,10 +466,20 @@ impl Control {
             path: name,
             from: change.from.name(),
             to: change.to.name(),
-            reason: change.to.reason().map(routing::health::Reason::name),
+            reason: change.to.reason().map(Reason::name),
         };
         let (path, from, to) = (&event.path, event.from, event.to);
-        if change.to.usability() == Usability::None {
+        if from == to {
+            // The same state for another reason: worth a line, and no change.
+            let before = change.from.reason().map(Reason::name);
+            tracing::info!(
+                path,
+                state = to,
+                before,
+                reason = event.reason,
+                "another reason for its state"
+            );
+        } else if change.to.usability() == Usability::None {
             tracing::warn!(path, from, to, reason = event.reason, "path is down");
         } else {
             tracing::info!(path, from, to, reason = event.reason, "path has changed");

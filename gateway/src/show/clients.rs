@@ -57,21 +57,17 @@ pub(super) fn refused(
     if may.any(|client| client.address.contains(&source)) {
         return None;
     }
-    let (why, allowed) = match client {
-        Some(client) => {
-            let own: Vec<String> = client.address.iter().map(IpAddr::to_string).collect();
-            let (name, list) = (&client.name, own.join(", "));
-            let why = format!(
-                "dropped: {name} may use its own addresses only ({list}), and not {source}"
-            );
-            (why, own)
-        }
-        None => {
-            let why = format!(
-                "dropped: a client may use its own addresses only, and {source} is no client's"
-            );
-            (why, Vec::new())
-        }
+    let (why, allowed) = if let Some(client) = client {
+        let own: Vec<String> = client.address.iter().map(IpAddr::to_string).collect();
+        let (name, list) = (&client.name, own.join(", "));
+        let why =
+            format!("dropped: {name} may use its own addresses only ({list}), and not {source}");
+        (why, own)
+    } else {
+        let why = format!(
+            "dropped: a client may use its own addresses only, and {source} is no client's"
+        );
+        (why, Vec::new())
     };
     Some(Explanation {
         verdict: "drop".to_owned(),
@@ -145,8 +141,8 @@ pub(super) fn arrive(
         _ => {}
     }
     if let Some(reason) = reason {
-        explanation.verdict = "drop".to_owned();
-        explanation.reason = reason.name().to_owned();
+        "drop".clone_into(&mut explanation.verdict);
+        reason.name().clone_into(&mut explanation.reason);
         (explanation.path, explanation.member) = (None, None);
         explanation.health = None;
         explanation.set_dscp = None;
@@ -161,7 +157,7 @@ pub(super) fn arrive(
 }
 
 fn dropped(other: &mut WouldChange, reason: DropReason) {
-    other.verdict = "drop".to_owned();
-    other.reason = reason.name().to_owned();
+    "drop".clone_into(&mut other.verdict);
+    reason.name().clone_into(&mut other.reason);
     (other.path, other.member, other.set_dscp) = (None, None, None);
 }

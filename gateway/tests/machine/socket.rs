@@ -72,6 +72,33 @@ fn a_socket_that_is_removed_comes_back_and_the_log_says_so() {
     assert!(!place.socket().exists());
 }
 
+/// Where the kernel tells nothing, as of a file system that is mounted over the directory.
+#[test]
+fn a_socket_that_is_out_of_reach_comes_back_with_sighup() {
+    let place = Place::new(VPN, "");
+    // The mount is this shell's alone, and what it starts.
+    let script = r#"
+        exec unshare --mount sh -c '
+            $VNG run -c vng.toml & gateway=$!
+            until [ -S "$PWD/vng.sock" ]; do sleep 0.02; done
+            # The socket has a while to be served: SIGHUP before that would end the gateway.
+            until $VNG show status -s "$PWD/vng.sock" >/dev/null 2>&1; do sleep 0.02; done
+            mount -t tmpfs none "$PWD"
+            kill -HUP $gateway
+            tries=0
+            until [ -S "$PWD/vng.sock" ] || [ $tries -gt 400 ]; do sleep 0.02; tries=$((tries + 1)); done
+            $VNG show status -s "$PWD/vng.sock" | head -1
+            kill $gateway; wait $gateway'
+    "#;
+    let (status, out, said) = place.shell(script).end();
+    assert_eq!(status, Some(0), "{out}{said}");
+    assert!(
+        said.contains("the control socket was removed by somebody else"),
+        "{out}{said}"
+    );
+    assert!(out.contains("test"), "{out}{said}");
+}
+
 /// Run by the test below, in a process with umask 000.
 #[test]
 #[ignore = "a part of another test"]

@@ -97,6 +97,29 @@ fn an_interface_that_is_missing_at_the_start_is_a_path_that_is_down() {
     }
 }
 
+/// The log used to tell it as a change: "path is down from=down to=down".
+#[test]
+fn another_reason_for_being_down_is_no_change_of_state() {
+    let place = Place::new(LINK, "");
+    let running = place.shell("exec $VNG run -c vng.toml");
+    let is_down =
+        |reason: &'static str| move |status: &Value| path(status, "er/primary")["reason"] == reason;
+    place.wait_for(What::Status, is_down("interface_gone"));
+    let mut here = place.space.run(Netlink::open).unwrap().unwrap();
+    here.add_veth(VethEnd::here("late0"), VethEnd::here("b0"))
+        .unwrap();
+    let status = place.wait_for(What::Status, is_down("interface_down"));
+    // The event says so too, for who wants to know what came when.
+    let events = status["events"].as_array().unwrap();
+    let reason = |event: &Value| event["from"] == "down" && event["reason"] == "interface_down";
+    assert!(events.iter().any(reason), "{events:?}");
+    let (ended, _, said) = running.stop();
+    assert_eq!(ended, Some(0), "{said}");
+    assert!(!said.contains("from=\"down\" to=\"down\""), "{said}");
+    let line = "another reason for its state path=\"er/primary\" state=\"down\" before=\"interface_gone\" reason=\"interface_down\"";
+    assert!(said.contains(line), "{said}");
+}
+
 #[test]
 fn a_name_that_no_interface_can_have_stays_an_error() {
     let wrong = LINK.replace("late0", "not/a/name");

@@ -94,6 +94,7 @@ fn tags_of(frame: &Frame, bytes: &[u8]) -> String {
         [] => "untagged".to_owned(),
         [id] if kind == CUSTOMER_TAG => format!("VLAN {id}"),
         [id] => format!("VLAN {id} ({kind:#06x})"),
+        [0, inner] => format!("VLAN {inner} behind a priority tag"),
         [outer, inner] => format!("QinQ {outer}.{inner} ({kind:#06x})"),
         _ => format!("{} tags, the outermost VLAN {}", ids.len(), ids[0]),
     }
@@ -126,6 +127,8 @@ mod tests {
         assert_eq!(said(Some((0x88a8, 100)), &[]), "VLAN 100 (0x88a8)");
         let qinq = Tags::new(&[100, 10], SERVICE_TAG).unwrap().to_string();
         assert_eq!(said(Some((0x88a8, 100)), &[(0x8100, 10)]), qinq);
+        let priority = said(Some((0x8100, 0xe000)), &[(0x8100, 100)]);
+        assert_eq!(priority, "VLAN 100 behind a priority tag");
         let three = said(Some((0x88a8, 1)), &[(0x8100, 2), (0x8100, 3)]);
         assert_eq!(three, "3 tags, the outermost VLAN 1");
     }

@@ -7,6 +7,11 @@
 //! Tags are sent in band. On receive the kernel has taken the outermost one out and hands it over beside
 //! the frame ([`Frame::stripped_tag`]); the rest is in band. A tag with VLAN 0 says a priority and no VLAN (802.1Q,
 //! 6.9): in front of everything else it is no tag, so an untagged link takes such frames.
+//!
+//! A tagged link does not, nor does it take one in front of its own tags. Who has a VLAN says the priority in that tag
+//! (802.1Q, 9.6: one tag has both), so no station and no bridge sends the pair. To a bridge a frame whose outermost VLAN
+//! is 0 belongs to its port's own VLAN (6.9.1), and the tag behind it is payload: taken for the link's, it would be a
+//! way into a VLAN that the network has not let the sender into.
 
 use crate::device::link::Frame;
 use crate::device::offload::Offload;
@@ -314,6 +319,17 @@ mod tests {
         let (_, vlan) = received(&tagged, &packet, false);
         frame.len = vlan.len();
         assert_eq!(untagged.ip(&frame, &vlan), Err(DropReason::VlanTag));
+        // Nor does one stand in front of a link's own tags, beside the frame or in band.
+        for link in [tagged, qinq] {
+            let (mut frame, mut bytes) = received(&link, &packet, false);
+            frame.stripped_tag = None;
+            assert!(link.ip(&frame, &bytes).is_ok());
+            frame.stripped_tag = Some((CUSTOMER_TAG, 0xe000));
+            assert_eq!(link.ip(&frame, &bytes), Err(DropReason::VlanTag));
+            bytes.splice(12..12, [0x81, 0, 0xe0, 0]);
+            (frame.len, frame.stripped_tag) = (bytes.len(), None);
+            assert_eq!(link.ip(&frame, &bytes), Err(DropReason::VlanTag));
+        }
     }
 
     #[test]

@@ -151,9 +151,9 @@ proptest! {
                 let told = describe::explain(&config, &plan, &packet.query(), |path| Some(PathHealth {
                     told: MemberHealth::default(),
                     usability: full(health)(path),
-                }), |_| Session::Up).unwrap();
+                }), |_| Session::Assumed).unwrap();
                 prop_assert_eq!(told.policy, rule.map(|rule| format!("rule-{rule}")), "{:?}\n{}", packet, text);
-                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| Session::Up).unwrap();
+                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| Session::Assumed).unwrap();
 
                 // As a flow that nobody knows: the three agree.
                 let mut bytes = packet.bytes();
