@@ -240,6 +240,7 @@ sku = "Unlimited"
 name     = "circuit-2"
 model    = "point-to-point"
 prefixes = ["198.51.100.0/24"]
+probe    = false   # each would wake the worker
 
   [[expressroute.circuit.link]]
   name      = "primary"
@@ -291,7 +292,13 @@ fn silent(stage: &Stage, subject: Subject) -> (Vec<f64>, f64) {
     kill_process(pid, Signal::STOP).unwrap();
     let tap = case.tap(1);
     let began = Instant::now();
-    let share = case.share(|| case.ask(27 * SECOND, SECOND / 5));
+    // What comes wakes the worker too, and does what a timer that it does not know of should have done: so it is one
+    // packet, but where its processor time is measured.
+    let pace = match subject {
+        Subject::Vng | Subject::WireguardGo => SECOND / 5,
+        Subject::VngOfClient | Subject::VngOverCircuit => 27 * SECOND,
+    };
+    let share = case.share(|| case.ask(27 * SECOND, pace));
     let first = tap.since(began, Kind::Data)[0];
     let times = tap.since(began, Kind::Initiation).into_iter();
     (times.map(|time| time - first).collect(), share)
