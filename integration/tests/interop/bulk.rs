@@ -45,7 +45,7 @@ fn bulk(way: Way) {
     // Whole super-packets end to end: the wire between two namespaces passes them as they are.
     let pair = stage.pair(way, ["", ""]);
     {
-        let iperf = Iperf::new(&stage, &pair.hosts);
+        let iperf = Iperf::new(&stage, &pair.hosts, &pair.gateways);
         let seen = Capture::start(&stage, &pair.hosts[1], wire, 2_000, 128, "");
         for family in Family::BOTH {
             iperf.assert_tcp(family, &[]);
@@ -60,7 +60,7 @@ fn bulk(way: Way) {
     // The receiver's device without offloads: every segment has a complete checksum, for tshark to judge.
     let pair = stage.pair(way, ["", "offload = false"]);
     {
-        let iperf = Iperf::new(&stage, &pair.hosts);
+        let iperf = Iperf::new(&stage, &pair.hosts, &pair.gateways);
         for family in Family::BOTH {
             for options in [&[][..], &["-R"]] {
                 let seen = Capture::start(&stage, &pair.hosts[1], "vng0", 4_000, 65_535, "tcp");

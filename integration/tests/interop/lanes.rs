@@ -55,7 +55,7 @@ fn in_order(workers: &'static str, lanes: usize, over: Family, callers: Callers)
     wait_for_lanes(&stage, &pair);
     let before = lanes_of(&stage, &pair);
     assert_keeps_order(&pair);
-    let iperf = Iperf::new(&stage, &pair.hosts);
+    let iperf = Iperf::new(&stage, &pair.hosts, &pair.gateways);
     for family in Family::BOTH {
         iperf.assert_tcp(family, &["-P", "4"]);
         iperf.assert_tcp(family, &["-P", "4", "-R"]);

@@ -73,7 +73,7 @@ fn shaped(way: Way, sku: &str, bits: u64, packets: Option<u64>) {
     }
     let stage = Stage::new();
     let pair = stage.pair(way, ["", ""]);
-    let iperf = Iperf::new(&stage, &pair.hosts);
+    let iperf = Iperf::new(&stage, &pair.hosts, &pair.gateways);
     // The SKU comes with a reload: nothing is lost for that.
     for gateway in &pair.gateways {
         set_sku(&stage, gateway, sku);

@@ -34,9 +34,12 @@ impl Kind {
     }
 }
 
+/// A datagram: when it came, what it is, and the port that it was for.
+type Seen = (Instant, Kind, u16);
+
 /// A listener, until it is dropped.
 pub(crate) struct Tap {
-    seen: Arc<Mutex<Vec<(Instant, Kind)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,9 +69,9 @@ impl Tap {
                 // An IPv4 header without options, a UDP header, the datagram.
                 let packet = &packet[..length.min(2048)];
                 if packet.len() > 28 && packet[9] == 17 && packet[12..16] == from.octets() {
-                    all.lock()
-                        .unwrap()
-                        .push((Instant::now(), Kind::of(&packet[28..])));
+                    let port = u16::from_be_bytes([packet[22], packet[23]]);
+                    let seen = (Instant::now(), Kind::of(&packet[28..]), port);
+                    all.lock().unwrap().push(seen);
                 }
             }
         });
@@ -81,8 +84,20 @@ impl Tap {
 
     /// When datagrams of a kind came after `start`, in seconds from then.
     pub(crate) fn since(&self, start: Instant, kind: Kind) -> Vec<f64> {
+        self.since_for(start, kind, |_| true)
+    }
+
+    /// The same of those for one port.
+    pub(crate) fn since_for(
+        &self,
+        start: Instant,
+        kind: Kind,
+        port: impl Fn(u16) -> bool,
+    ) -> Vec<f64> {
         let seen = self.seen.lock().unwrap();
-        let after = seen.iter().filter(|seen| seen.0 > start && seen.1 == kind);
+        let after = seen
+            .iter()
+            .filter(|seen| seen.0 > start && seen.1 == kind && port(seen.2));
         after.map(|seen| (seen.0 - start).as_secs_f64()).collect()
     }
 }

@@ -1,6 +1,10 @@
 //! WireGuard's timers (whitepaper, section 6) through the whole program: what they are armed by must reach the
 //! worker that sleeps on them. Each scenario runs twice against the same far end, a wireguard-go: once with vng
-//! at the near end, and once with wireguard-go there. All run at the same time, since they mostly wait.
+//! at the near end, and once with wireguard-go there. All run at the same time, since they mostly wait. What a
+//! site's tunnel does, those of point-to-site clients, over circuits and with lanes ([`lanes`]) do as well: they are
+//! held to the same reference.
+
+mod lanes;
 
 use crate::peer::Kind as Program;
 use crate::program::{self, Background, announce, present, word};
@@ -11,7 +15,6 @@ use integration::gateway::Gateway;
 use integration::host::Host;
 use integration::peer::{self, End};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fmt::Write as _;
 use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +24,9 @@ use std::time::{Duration, Instant};
 const SECOND: Duration = Duration::from_secs(1);
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The same of a tunnel over a circuit: the gateway's address in the virtual network, and one behind the circuit.
+const NEAR_WITHIN: Ipv4Addr = Ipv4Addr::new(10, 1, 255, 4);
+const FAR_WITHIN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// Where the far end is reached.
 const AT: &str = "192.0.2.2:51820";
 /// Every timer that a handshake and its first packets arm has passed after that.
@@ -30,14 +36,29 @@ const QUIET: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Vng,
+    /// vng, and the far end is a point-to-site client.
+    VngOfClient,
+    /// vng, with the tunnel over a circuit.
+    VngOverCircuit,
     /// The reference.
     WireguardGo,
+}
+
+impl Subject {
+    /// Outer addresses of the near and the far end.
+    fn outer(self) -> [Ipv4Addr; 2] {
+        match self {
+            Self::VngOverCircuit => [NEAR_WITHIN, FAR_WITHIN],
+            _ => [NEAR, FAR],
+        }
+    }
 }
 
 /// A near end and a far end that know each other.
 struct Case<'a> {
     stage: &'a Stage,
     name: String,
+    subject: Subject,
     hosts: [Arc<Host>; 2],
     keys: [PrivateKey; 2],
     /// It runs until it is dropped.
@@ -57,13 +78,21 @@ impl<'a> Case<'a> {
         let mut case = Self {
             stage,
             name: format!("{name}-{subject:?}"),
+            subject,
             hosts: stage::hosts(),
             keys,
             near: None,
             far: None,
         };
         case.near = Some(match subject {
-            Subject::Vng => Near::Vng(case.gateway(far, more)),
+            Subject::Vng => Near::Vng(case.gateway("", &case.site(far, more))),
+            Subject::VngOfClient => Near::Vng(case.gateway("", &case.client())),
+            Subject::VngOverCircuit => {
+                case.lay_circuit();
+                let far = format!("{FAR_WITHIN}:51820");
+                let site = case.site(&far, "over = \"circuit-2\"\n");
+                Near::Vng(case.gateway(CIRCUIT, &site))
+            }
             Subject::WireguardGo => Near::Other {
                 _process: case.wireguard_go(1, far),
             },
@@ -71,34 +100,60 @@ impl<'a> Case<'a> {
         case
     }
 
-    fn gateway(&self, far: &str, more: &str) -> Gateway {
+    /// vng with these tables in front of `[vpn]` and behind it.
+    fn gateway(&self, front: &str, behind: &str) -> Gateway {
         let file = format!("{}.key", self.name);
         let key = self.stage.scratch.write(&file, &self.keys[0].to_base64());
-        let mut vpn = format!(
-            "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\nlisten_port = 51820\n\n",
+        let text = format!(
+            "{front}[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\nlisten_port = 51820\n\n{behind}",
             key.unwrap().display()
         );
+        let near = &self.hosts[0];
+        let mut gateway = self.stage.named_gateway(near, 1, &self.name, "", &text);
+        gateway.start().unwrap();
+        gateway
+    }
+
+    /// The far end as a site at this address or at none, with more lines.
+    fn site(&self, far: &str, more: &str) -> String {
         let endpoint = match far {
             "" => String::new(),
             far => format!("endpoint = \"{far}\"\n"),
         };
-        write!(
-            vpn,
+        format!(
             "[[vpn.site]]\nname = \"far\"\npublic_key = \"{}\"\n{endpoint}\
              prefixes = [\"10.2.0.0/16\", \"fd00:2::/48\"]\n{more}",
             self.keys[1].public_key()
         )
-        .unwrap();
-        let near = &self.hosts[0];
-        let mut gateway = self.stage.named_gateway(near, 1, &self.name, "", &vpn);
-        gateway.start().unwrap();
-        gateway
+    }
+
+    /// The far end as a client.
+    fn client(&self) -> String {
+        format!(
+            "[vpn.point_to_site]\naddress_pool = [\"10.2.0.0/24\", \"fd00:2::/64\"]\n\n\
+             [[vpn.point_to_site.client]]\nname = \"far\"\npublic_key = \"{}\"\n\
+             address = [\"10.2.0.4\", \"fd00:2::4\"]\n",
+            self.keys[1].public_key()
+        )
+    }
+
+    /// The link of [`CIRCUIT`], with the far end's kernel behind it.
+    fn lay_circuit(&self) {
+        stage::lay_link(&self.hosts, 1_500);
+        let [_, far] = &self.hosts;
+        far.address("eth1", &["172.16.0.2/30"]).unwrap();
+        far.address("lo", &[&format!("{FAR_WITHIN}/32")]).unwrap();
+        far.route(&format!("{NEAR_WITHIN}/32"), "172.16.0.1")
+            .unwrap();
     }
 
     /// Side 1 or 2.
     fn wireguard_go(&self, side: u8, endpoint: &str) -> Background {
         let (own, other) = (usize::from(side) - 1, 2 - usize::from(side));
         let (n, m) = (side, 3 - side);
+        // What is inside the tunnel: not the gateway's own address, where the tunnel itself leads to that.
+        let within = self.subject == Subject::VngOverCircuit;
+        let lengths = if within { [24, 64] } else { [16, 48] };
         let end = End {
             name: &format!("{}-{side}", self.name),
             key: &self.keys[own],
@@ -106,21 +161,45 @@ impl<'a> Case<'a> {
             preshared: None,
             endpoint,
             addresses: [&format!("10.{n}.0.4/16"), &format!("fd00:{n}::4/48")],
-            prefixes: [&format!("10.{m}.0.0/16"), &format!("fd00:{m}::/48")],
+            prefixes: [
+                &format!("10.{m}.0.0/{}", lengths[0]),
+                &format!("fd00:{m}::/{}", lengths[1]),
+            ],
         };
         let (stage, host) = (self.stage, &self.hosts[own]);
         let command = peer::WIREGUARD_GO;
         peer::start(&stage.nursery, host, &stage.scratch, command, &end).unwrap()
     }
 
-    /// Starts the far end, and brings a session about that the near end began; then nothing happens for a while.
+    /// Starts the far end, which calls by itself only if it is a client and has something to send.
+    fn start_far(&mut self) {
+        let endpoint = if self.subject == Subject::VngOfClient {
+            "192.0.2.1:51820"
+        } else {
+            ""
+        };
+        self.far = Some(self.wireguard_go(2, endpoint));
+    }
+
+    /// Starts the far end, and brings a session about that the near end began, or a client; then nothing happens for
+    /// a while.
     fn connect(&mut self) {
-        self.far = Some(self.wireguard_go(2, ""));
-        let near = &self.hosts[0];
+        self.start_far();
+        let [near, far] = &self.hosts;
+        let (from, to) = if self.subject == Subject::VngOfClient {
+            (far, host_address(1, stage::Family::V4))
+        } else {
+            (near, there())
+        };
+        let log = || match &self.near {
+            Some(Near::Vng(gateway)) => gateway.log(),
+            _ => String::new(),
+        };
         assert!(
-            near.reaches(there(), stage::PATIENCE).unwrap(),
-            "{}",
-            self.name
+            from.reaches(to, stage::PATIENCE).unwrap(),
+            "{}: {}",
+            self.name,
+            log()
         );
         std::thread::sleep(QUIET);
     }
@@ -136,7 +215,7 @@ impl<'a> Case<'a> {
     }
 
     fn tap(&self, at: usize) -> Tap {
-        Tap::start(&self.hosts[at], [FAR, NEAR][at])
+        Tap::start(&self.hosts[at], self.subject.outer()[1 - at])
     }
 
     /// Processor time of vng while `work` runs, as a share of one core.
@@ -152,6 +231,24 @@ impl<'a> Case<'a> {
         spent.as_secs_f64() / began.elapsed().as_secs_f64()
     }
 }
+
+/// The circuit of a tunnel that goes over one.
+const CIRCUIT: &str = r#"[expressroute]
+sku = "Unlimited"
+
+[[expressroute.circuit]]
+name     = "circuit-2"
+model    = "point-to-point"
+prefixes = ["198.51.100.0/24"]
+probe    = false   # each would wake the worker
+
+  [[expressroute.circuit.link]]
+  name      = "primary"
+  interface = "eth1"
+  address   = ["172.16.0.1/30"]
+  neighbor  = ["172.16.0.2"]
+
+"#;
 
 fn there() -> IpAddr {
     host_address(2, stage::Family::V4)
@@ -175,7 +272,7 @@ fn restarted(stage: &Stage, subject: Subject) -> f64 {
     let mut case = Case::new(stage, "restarted", subject, AT, "");
     case.connect();
     case.far = None;
-    case.far = Some(case.wireguard_go(2, ""));
+    case.start_far();
     let began = Instant::now();
     while case.hosts[0].ping(there(), 1, 8, SECOND).unwrap().received == 0 {
         if began.elapsed() > 60 * SECOND {
@@ -195,7 +292,13 @@ fn silent(stage: &Stage, subject: Subject) -> (Vec<f64>, f64) {
     kill_process(pid, Signal::STOP).unwrap();
     let tap = case.tap(1);
     let began = Instant::now();
-    let share = case.share(|| case.ask(27 * SECOND, SECOND / 5));
+    // What comes wakes the worker too, and does what a timer that it does not know of should have done: so it is one
+    // packet, but where its processor time is measured.
+    let pace = match subject {
+        Subject::Vng | Subject::WireguardGo => SECOND / 5,
+        Subject::VngOfClient | Subject::VngOverCircuit => 27 * SECOND,
+    };
+    let share = case.share(|| case.ask(27 * SECOND, pace));
     let first = tap.since(began, Kind::Data)[0];
     let times = tap.since(began, Kind::Initiation).into_iter();
     (times.map(|time| time - first).collect(), share)
@@ -337,7 +440,21 @@ fn timers_that_data_arms_reach_the_worker_as_in_wireguard_go() {
     }
     let stage = &Stage::new();
     let both = [Subject::Vng, Subject::WireguardGo];
+    let more = [Subject::VngOfClient, Subject::VngOverCircuit];
     std::thread::scope(|scope| {
+        let others = more.map(|subject| {
+            (
+                subject,
+                scope.spawn(move || restarted(stage, subject)),
+                scope.spawn(move || silent(stage, subject)),
+                scope.spawn(move || one_way(stage, subject)),
+            )
+        });
+        let lanes = (
+            scope.spawn(|| lanes::restarted(stage)),
+            scope.spawn(|| lanes::silent(stage)),
+            scope.spawn(|| lanes::one_way(stage)),
+        );
         let restarted = both.map(|subject| scope.spawn(move || restarted(stage, subject)));
         let silent = both.map(|subject| scope.spawn(move || silent(stage, subject)));
         let one_way = both.map(|subject| scope.spawn(move || one_way(stage, subject)));
@@ -375,6 +492,40 @@ fn timers_that_data_arms_reach_the_worker_as_in_wireguard_go() {
             let open = clock.join().unwrap();
             announce(&format!("open {open:.1} s after the clock was set"));
             assert!(open < 15.0, "{open} s");
+        }
+
+        let others = others.map(|(subject, restarted, silent, one_way)| {
+            let (open, (calls, _), (answers, made)) = (
+                restarted.join().unwrap(),
+                silent.join().unwrap(),
+                one_way.join().unwrap(),
+            );
+            announce(&format!(
+                "{subject:?}: open after {open:.1} s, initiations {calls:.1?}, keepalives {answers:.1?} and {made} handshakes"
+            ));
+            (subject, open, calls, answers, made)
+        });
+        let lanes = (
+            lanes.0.join().unwrap(),
+            lanes.1.join().unwrap(),
+            lanes.2.join().unwrap(),
+        );
+        announce(&format!(
+            "of each lane: open after {:.1?} s, initiations {:.1?}, keepalives {:.1?}",
+            lanes.0, lanes.1, lanes.2
+        ));
+        for (subject, open, calls, answers, made) in &others {
+            println!("{subject:?}");
+            assert!(*open < 1.5 * theirs + 3.0, "{open} s");
+            assert_alike(calls, &their_calls, 3);
+            assert_alike(answers, &their_answers, 2);
+            assert_eq!(*made, 0);
+        }
+        for lane in 0..lanes::LANES {
+            println!("lane {lane}");
+            assert!(lanes.0[lane] < 1.5 * theirs + 3.0, "{} s", lanes.0[lane]);
+            assert_alike(&lanes.1[lane], &their_calls, 3);
+            assert_alike(&lanes.2[lane], &their_answers, 2);
         }
 
         assert!(ours < 1.5 * theirs + 3.0, "{ours} s");

@@ -48,7 +48,7 @@ fn beside(kind: Kind, over: Family, with_preshared: bool) {
     let _peer = peer::start(&stage, &hosts[1], kind, &theirs, &ours, preshared, over);
 
     assert_pings(&hosts);
-    let iperf = Iperf::new(&stage, &hosts);
+    let iperf = Iperf::new(&stage, &hosts, std::slice::from_ref(&gateway));
     for family in Family::BOTH {
         iperf.assert_tcp(family, &[]);
         iperf.assert_tcp(family, &["-R"]);

@@ -44,7 +44,7 @@ fn in_order(way: Way) {
         wait_until(&run, Duration::from_millis(1_500));
         assert_all_arrived(run, 500);
     }
-    let iperf = Iperf::new(&stage, &pair.hosts);
+    let iperf = Iperf::new(&stage, &pair.hosts, &pair.gateways);
     for family in Family::BOTH {
         iperf.assert_tcp(family, &["-P", "4"]);
         iperf.assert_tcp(family, &["-P", "4", "-R"]);
@@ -113,7 +113,7 @@ fn a_peer_that_calls_reaches_the_worker_that_knows_it() {
         gateway.log()
     );
     assert_pings(&hosts);
-    let iperf = Iperf::new(&stage, &hosts);
+    let iperf = Iperf::new(&stage, &hosts, std::slice::from_ref(&gateway));
     iperf.assert_tcp(Family::V4, &[]);
     iperf.assert_tcp(Family::V6, &["-R"]);
     // Until the peer has called, there is no way to it.

@@ -317,7 +317,7 @@ mod tests {
             now: Instant::now(),
             forwarding: &forwarding,
         };
-        let mut packet = tcp(2, 1, 1, &[7; 65_000]);
+        let mut packet = tcp(2, 1, 1, &vec![7; 65_000]);
         let gso = Gso {
             kind: GsoKind::Tcp4,
             size,
