@@ -3,7 +3,7 @@
 use super::output::{
     Style, bandwidth_limit, heading, limit, list, or_dash, print, print_json, table,
 };
-use super::{Failure, show, show_routes};
+use super::{Failure, show};
 use crate::config::schema::{Config, Link, LinkMac, Probe};
 use crate::config::value::POINT_TO_SITE;
 use crate::config::value::written;
@@ -287,7 +287,7 @@ impl Summary {
         text += &table(style, &header, self.paths.iter().map(row));
         text += "\n";
         text += &heading(style, "Routes, with every path up");
-        text += &show_routes::text(style, &self.routes);
+        text += &show::routes::text(style, &self.routes);
         text += "\n";
         if !self.policy.is_empty() {
             text += &heading(style, "Policy, before the routes");

@@ -13,7 +13,6 @@ mod reload;
 mod replay;
 mod resize;
 mod show;
-mod show_routes;
 
 use crate::api::client::ClientError;
 use crate::config::{self, LoadError};

@@ -14,30 +14,29 @@
 //! books `release(1)`, and what becomes of it. If the queue is full control books `received(LOCAL)` and
 //! a drop for `LocalQueueFull`.
 
-use crate::control::board::{Event, HealthView, unix_ms};
+mod interface;
+mod told;
+
 use crate::control::force::Judge;
 use crate::control::handle::Order;
 pub use crate::control::handle::{ControlError, ControlHandle, ControlSetup, Effects, WatchSetup};
 use crate::control::host::Host;
 use crate::control::host::echo;
-use crate::control::neighbor::adjacency::LinkNews;
-use crate::control::neighbor::entry::News;
-use crate::control::neighbor::entry::mac_text;
 use crate::control::path::carrier::Carrier;
-use crate::control::path::link::{ControlLink, MAX_FRAME};
+use crate::control::path::link::MAX_FRAME;
 use crate::control::path::prober::Secret;
 use crate::control::path::watch::PathWatch;
 use crate::device::event::Poller;
-use crate::device::netlink::{self, LinkChange, LinkEvent, LinkState, Monitor, Netlink};
+use crate::device::netlink::{Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort};
 use ring::rand::{SecureRandom, SystemRandom};
-use routing::health::{Change, Reason, Usability};
+use routing::health::{Change, Usability};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 const TOKEN_WAKER: u64 = 0;
 const TOKEN_MONITOR: u64 = 1;
@@ -204,135 +203,6 @@ impl Control {
 
     // ---- interfaces ---------------------------------------------------------------------------
 
-    fn hear_interfaces(&mut self, now: Instant) -> Result<(), ControlError> {
-        match self.monitor.events() {
-            Ok(events) => {
-                for event in &events {
-                    self.hear_interface(now, event);
-                }
-                if !events.is_empty() {
-                    self.carrier.hurry(now);
-                }
-            }
-            Err(netlink::Error::Overrun) => self.read_interfaces(now)?,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn hear_interface(&mut self, now: Instant, event: &LinkEvent) {
-        for index in 0..self.paths.len() {
-            let Some(link) = self.paths.get(index).and_then(|path| path.link.as_ref()) else {
-                continue;
-            };
-            let is_its_name = link.setup().interface == event.name;
-            let is_its_index = link.facts().index == event.index;
-            match &event.kind {
-                LinkChange::Changed(state) if is_its_name => {
-                    self.interface_is(now, index, Some(state));
-                }
-                // Renamed: no interface has the link's name now.
-                LinkChange::Changed(_) | LinkChange::Removed if is_its_index => {
-                    self.interface_is(now, index, None);
-                }
-                LinkChange::Changed(_) | LinkChange::Removed => {}
-            }
-        }
-    }
-
-    /// Reads every link's interface anew: at start, after a reload, and when notifications were lost.
-    fn read_interfaces(&mut self, now: Instant) -> Result<(), ControlError> {
-        for index in 0..self.paths.len() {
-            let link = self.paths.get(index).and_then(|path| path.link.as_ref());
-            let Some(name) = link.map(|link| link.setup().interface.clone()) else {
-                continue;
-            };
-            let state = self.monitor.link(&name)?;
-            self.interface_is(now, index, state.as_ref());
-        }
-        Ok(())
-    }
-
-    /// Tries again what could not be opened.
-    fn retry_interfaces(&mut self, now: Instant) {
-        for index in 0..self.paths.len() {
-            let link = self
-                .paths
-                .get_mut(index)
-                .and_then(|path| path.link.as_mut());
-            if let Some(state) = link.and_then(|link| link.to_retry(now)) {
-                self.interface_is(now, index, Some(&state));
-            }
-        }
-    }
-
-    fn interface_is(&mut self, now: Instant, index: usize, state: Option<&LinkState>) {
-        let Some(path) = self.paths.get_mut(index) else {
-            return;
-        };
-        let Some(link) = &mut path.link else { return };
-        let changed = link.interface_is(now, state, &self.poller);
-        let facts = link.facts();
-        let id = path.setup.path;
-        // The failover first.
-        self.judge(now);
-        if !matches!(changed, Ok(false)) {
-            for port in &self.ports {
-                port.bell.ring();
-            }
-            self.effects.link(id, facts);
-        }
-        if let Err(error) = changed {
-            let name = self.paths.get(index).map(|path| path.setup.name.as_str());
-            tracing::error!(path = name, "{error}");
-        }
-    }
-
-    // ---- neighbours ---------------------------------------------------------------------------
-
-    fn hear_link(&mut self, now: Instant, token: u64, buffer: &mut [u8]) {
-        let links = self.paths.iter_mut().filter_map(|path| path.link.as_mut());
-        for link in links {
-            if link.token() == token {
-                link.receive(now, buffer);
-            }
-        }
-        self.tell_news();
-    }
-
-    /// Addresses that have changed or that two claim: a line in the log each.
-    fn tell_news(&mut self) {
-        for path in &mut self.paths {
-            let (name, link) = (&path.setup.name, path.link.as_mut());
-            for news in link.into_iter().flat_map(ControlLink::take_news) {
-                match news {
-                    LinkNews::Neighbor(address, News::Changed { from, to }) => tracing::warn!(
-                        path = name,
-                        neighbor = %address,
-                        from = mac_text(from),
-                        to = mac_text(to),
-                        "the neighbor's MAC address has changed"
-                    ),
-                    LinkNews::Neighbor(address, News::Conflict { used, other }) => tracing::warn!(
-                        path = name,
-                        neighbor = %address,
-                        used = mac_text(used),
-                        other = mac_text(other),
-                        "two stations answer for the neighbor's address; neighbor_mac says which is the right one"
-                    ),
-                    LinkNews::Claimed(address, mac) => tracing::warn!(
-                        path = name,
-                        address = %address,
-                        by = mac_text(mac),
-                        "another station claims an address of the gateway's own"
-                    ),
-                }
-            }
-        }
-    }
-
-    // ---- the gateway's own packets ------------------------------------------------------------
-
     /// Takes what workers have for the gateway itself: answers to probes, and what the host answers.
     fn take_packets(&mut self, now: Instant) {
         for index in 0..self.ports.len() {
@@ -453,86 +323,6 @@ impl Control {
         }
         all
     }
-
-    fn record(&self, now: Instant, change: &Change, switched: bool) {
-        let path = self.paths.iter().find(|p| p.setup.path == change.path);
-        let name = path.map(|p| p.setup.name.clone()).unwrap_or_default();
-        let wall = SystemTime::now();
-        // The judgement came at `now`, the words were stored since.
-        let detected = wall.checked_sub(now.elapsed()).unwrap_or(wall);
-        let event = Event {
-            detected_unix_ms: unix_ms(detected),
-            switched_unix_ms: switched.then(|| unix_ms(wall)),
-            path: name,
-            from: change.from.name(),
-            to: change.to.name(),
-            reason: change.to.reason().map(Reason::name),
-        };
-        let (path, from, to) = (&event.path, event.from, event.to);
-        if from == to {
-            // The same state for another reason: worth a line, and no change.
-            let before = change.from.reason().map(Reason::name);
-            tracing::info!(
-                path,
-                state = to,
-                before,
-                reason = event.reason,
-                "another reason for its state"
-            );
-        } else if change.to.usability() == Usability::None {
-            tracing::warn!(path, from, to, reason = event.reason, "path is down");
-        } else {
-            tracing::info!(path, from, to, reason = event.reason, "path has changed");
-        }
-        self.handle.board.record(event);
-    }
-
-    fn is_to_show(&self, now: Instant) -> bool {
-        self.shown.is_none_or(|shown| now >= shown + SHOW)
-    }
-
-    fn show_sometimes(&mut self, now: Instant) {
-        if self.is_to_show(now) {
-            self.show(now, None);
-        }
-    }
-
-    /// Books frames that came with other tags than their link's: of their packets nothing is known.
-    fn look_at_tags(&mut self) {
-        for path in &mut self.paths {
-            let Some(link) = &mut path.link else { continue };
-            let (frames, is_first) = link.look_at_tags();
-            if frames == 0 {
-                continue;
-            }
-            self.ledger.received(Port::path(path.setup.path), frames, 0);
-            self.ledger.dropped(DropReason::VlanTag, frames, 0);
-            if let Some(seen) = link.mistagged().filter(|_| is_first) {
-                let (path, own) = (&path.setup.name, link.setup().tags);
-                let tags = &seen.tags;
-                tracing::warn!(path, tags, "frames for it do not have its tags, {own}");
-            }
-        }
-    }
-
-    fn show_state(&mut self, now: Instant) {
-        self.shown = Some(now);
-        self.handle.board.show(HealthView {
-            paths: self.paths.iter().map(PathWatch::view).collect(),
-            neighbors: self
-                .paths
-                .iter()
-                .flat_map(|path| path.neighbor_views(now))
-                .collect(),
-            claims: self
-                .paths
-                .iter()
-                .flat_map(|path| path.claims(now))
-                .collect(),
-        });
-    }
-
-    // ---- orders -------------------------------------------------------------------------------
 
     fn obey(&mut self, now: Instant) -> Result<(), ControlError> {
         let handle = Arc::clone(&self.handle);

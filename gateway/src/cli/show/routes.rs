@@ -1,9 +1,9 @@
 //! `vng show routes`: the effective routes, all or some of them, of the running gateway or of a file.
 
-use super::Failure;
-use super::output::{Style, list, table};
-use super::show::Offline;
+use super::Offline;
 use crate::api::{Request, What};
+use crate::cli::Failure;
+use crate::cli::output::{Style, list, table};
 use crate::plan::Plan;
 use crate::show::effective::{self, Wanted};
 use crate::show::view::{RouteFilter, RouteView};
@@ -14,7 +14,7 @@ use routing::rib::RouteSource;
 
 /// What only `vng show routes` takes.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(in crate::cli) struct Options {
     /// Only routes of this prefix, of those inside it and of those around it
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     prefix: Option<IpNet>,
@@ -65,7 +65,7 @@ impl Options {
 }
 
 /// The effective routes, as Azure's table.
-pub(super) fn text(style: Style, routes: &[RouteView]) -> String {
+pub(in crate::cli) fn text(style: Style, routes: &[RouteView]) -> String {
     if routes.is_empty() {
         return "no such routes\n".to_owned();
     }
