@@ -18,9 +18,7 @@ use crate::packet::{FlowKey, Version};
 use crate::path::{GroupId, PathId, PathKind};
 use crate::policy::{Match, Policy, RuleId};
 use crate::prefix::PrefixSet;
-use crate::rib::{
-    ApplianceId, Candidate, NextHop, OwnerId, Ranked, Rib, RouteId, Standing,
-};
+use crate::rib::{ApplianceId, Candidate, NextHop, OwnerId, Ranked, Rib, RouteId, Standing};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;

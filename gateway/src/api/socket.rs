@@ -13,7 +13,7 @@
 
 use super::BindError;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, RenameFlags, fchmod, flock, renameat_with};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -244,15 +244,15 @@ fn place(path: &Path, access: Option<Access>) -> Result<(UnixListener, Bound), B
     // 1.
     let _lock = locked(directory);
     // 2.
-    match fs::symlink_metadata(path) {
+    let nothing = match fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => {
             return Err(BindError::NotASocket(path.to_owned()));
         }
         Ok(_) if is_served(path) => return Err(BindError::InUse(path.to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(_) => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => return Err(system(error)),
-    }
+    };
     // 3. A name of the same length, if it can be: a socket's path has at most 107 bytes.
     let fresh = directory.join(format!(".{}", std::process::id()));
     let _ = fs::remove_file(&fresh);
@@ -262,7 +262,7 @@ fn place(path: &Path, access: Option<Access>) -> Result<(UnixListener, Bound), B
             Ok(listener)
         })
         // 4.
-        .and_then(|listener| fs::rename(&fresh, path).map(|()| listener))
+        .and_then(|listener| named(&fresh, path, nothing).map(|()| listener))
         .and_then(|listener| Ok((listener, fs::symlink_metadata(path)?)));
     match made {
         Ok((listener, file)) => Ok((
@@ -278,6 +278,18 @@ fn place(path: &Path, access: Option<Access>) -> Result<(UnixListener, Bound), B
             Err(system(error))
         }
     }
+}
+
+/// Gives a file its name. Where `nothing` stood, what has come there since is not replaced, if the filesystem can say so
+/// (`RENAME_NOREPLACE`, rename(2)).
+fn named(fresh: &Path, path: &Path, nothing: bool) -> io::Result<()> {
+    if nothing {
+        match renameat_with(CWD, fresh, CWD, path, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            done => return Ok(done?),
+        }
+    }
+    fs::rename(fresh, path)
 }
 
 fn made(path: &Path) -> io::Result<UnixListener> {
