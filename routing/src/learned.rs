@@ -4,7 +4,7 @@
 //! [`close`]. What comes out is a list of [`Change`]s for [`Snapshot::with_routes`], gathered until somebody
 //! takes them, and events.
 //!
-//! Limits (azure.md sections 3, 4 and 5), and what going over them does:
+//! Limits (docs/azure.md, sections 3, 4 and 5), and what going over them does:
 //! - **Prefixes of a session**: 4,000 IPv4 from a circuit (10,000 with Premium), 100 IPv6.
 //! - **Routes that a gateway learns**, by its SKU, a prefix that several sessions bring counting once. It is
 //!   the session whose prefix goes over it that is meant.

@@ -1,6 +1,6 @@
 //! The routing table: every route that is known, which of them count, and why the others lost.
 //!
-//! Longest prefix match is the forwarding table's business. Here, for each prefix (azure.md section 2):
+//! Longest prefix match is the forwarding table's business. Here, for each prefix (docs/azure.md, section 2):
 //! 1. Inside the virtual network's own address space nothing learned through the gateway counts, be it
 //!    ever so specific; a user-defined route does.
 //! 2. Connected > user-defined > learned through the gateway (BGP, static, site) > system.

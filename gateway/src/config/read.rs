@@ -28,7 +28,7 @@ pub const HOST_ROUTE_METRIC: u32 = 20;
 
 /// Default socket of the control API.
 pub const DEFAULT_SOCKET: &str = "/run/vng/vng.sock";
-/// Default AS number of both gateways (azure.md section 1).
+/// Default AS number of both gateways (docs/azure.md, section 1).
 pub const DEFAULT_ASN: u32 = 65_515;
 /// Default UDP port of the tunnels.
 pub const DEFAULT_LISTEN_PORT: u16 = 51_820;
@@ -363,7 +363,7 @@ fn link(walk: &mut Walk, section: Section, index: usize) -> Link {
 }
 
 fn bgp(walk: &mut Walk, section: Section) -> Bgp {
-    // 10 s is the least that Azure negotiates (azure.md section 5), 65,535 s what the field holds.
+    // 10 s is the least that Azure negotiates (docs/azure.md, section 5), 65,535 s what the field holds.
     let hold_time = Time(seconds(10), seconds(65_535));
     let bgp = Bgp {
         neighbor_asn: section

@@ -83,7 +83,7 @@ impl ExpressRoute {
     }
 }
 
-/// How a circuit reaches the provider (azure.md section 5).
+/// How a circuit reaches the provider (docs/azure.md, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionModel {
     /// Layer 2 cross-connect at a cloud exchange.
@@ -104,7 +104,7 @@ impl ConnectionModel {
         }
     }
 
-    /// As Azure calls it (azure.md section 5).
+    /// As Azure calls it (docs/azure.md, section 5).
     pub fn azure_name(self) -> &'static str {
         match self {
             Self::Colocated => "Cloud exchange co-location",

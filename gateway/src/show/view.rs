@@ -2,8 +2,8 @@
 //! and `vng explain --json`, and that the command line makes tables of.
 //!
 //! A name ends with its unit: `_seconds`, `_ms`, `_bps` (bits/s), `_pps` (packets/s), `_unix_ms` for a point in
-//! time; sizes are bytes of IP packets. docs/json.md has every key. Words are Azure's (azure.md
-//! section 8) and WireGuard's. Fields may be added; those of interface.md keep their shape.
+//! time; sizes are bytes of IP packets. docs/json.md has every key. Words are Azure's
+//! (docs/azure.md, section 8) and WireGuard's. Fields may be added; those that are there keep their names and shape.
 
 mod change;
 mod explanation;

@@ -1,4 +1,4 @@
-//! SKUs of the ExpressRoute gateway (azure.md section 3).
+//! SKUs of the ExpressRoute gateway (docs/azure.md, section 3).
 
 use super::{EXPRESSROUTE_ADVERTISED_ROUTES, Edition, MBPS, UNLIMITED, known};
 
@@ -122,7 +122,7 @@ fn scale_units(name: &str) -> Option<u64> {
     SCALE_UNITS.contains(&units).then_some(units)
 }
 
-/// Units 1 to 10 bring 100,000 packets/s each, units 11 to 40 200,000 each; the rest is azure.md's row.
+/// Units 1 to 10 bring 100,000 packets/s each, units 11 to 40 200,000 each; the rest is docs/azure.md's row.
 fn scale(units: u64) -> ExpressRouteSku {
     ExpressRouteSku {
         name: format!("{SCALE}:{units}"),

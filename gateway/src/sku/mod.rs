@@ -1,4 +1,4 @@
-//! Gateway SKUs and their limits (azure.md sections 3 and 4), in two editions.
+//! Gateway SKUs and their limits (docs/azure.md, sections 3 and 4), in two editions.
 //!
 //! - [`mod@expressroute`], [`mod@vpn`]: the tables of the two gateways
 //! - [`resize`]: which SKU can become which other, and how

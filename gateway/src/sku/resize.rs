@@ -1,4 +1,4 @@
-//! Which SKU can become which other, and how (azure.md section 3).
+//! Which SKU can become which other, and how (docs/azure.md, section 3).
 //!
 //! | gateway | in place | recreated |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! SKUs of the VPN gateway (azure.md sections 3 and 4).
+//! SKUs of the VPN gateway (docs/azure.md, sections 3 and 4).
 
 use super::{Edition, MBPS, PREFIXES_PER_SITE, UNLIMITED, known};
 use std::fmt;

@@ -197,7 +197,7 @@ impl Builder {
     }
 }
 
-/// Azure's default system routes (azure.md section 2).
+/// Azure's default system routes (docs/azure.md, section 2).
 fn azure_defaults() -> [(IpNet, NextHop); 6] {
     let v4 = |octets: [u8; 4], length| IpNet::new_assert(IpAddr::from(octets), length);
     [

@@ -114,7 +114,7 @@ fn unknown(edition: Edition, name: &str) -> Words {
     }
 }
 
-/// azure.md section 5: so many prefixes may come from one circuit; above them its sessions would drop.
+/// docs/azure.md, section 5: so many prefixes may come from one circuit; above them its sessions would drop.
 fn prefixes_of_circuits(rules: &mut Rules) {
     let circuits = rules.config.expressroute.iter();
     for (index, circuit) in circuits.flat_map(|e| e.circuits.iter().enumerate()) {
@@ -217,7 +217,7 @@ fn circuit(rules: &mut Rules, key: &str, circuit: &Circuit) {
     probe(rules, key, circuit);
 }
 
-/// azure.md section 5: the provider of an IP VPN hands over layer 3. Customer tags inside of its own are
+/// docs/azure.md, section 5: the provider of an IP VPN hands over layer 3. Customer tags inside of its own are
 /// layer 2's.
 fn model(rules: &mut Rules, key: &str, circuit: &Circuit) {
     if circuit.model != ConnectionModel::AnyToAny || !rules.sound(&format!("{key}.model")) {

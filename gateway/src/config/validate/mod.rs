@@ -1,4 +1,4 @@
-//! The rules that one value alone cannot break: Azure's (azure.md sections 1, 3, 4 and 5), the wire's,
+//! The rules that one value alone cannot break: Azure's (docs/azure.md, sections 1, 3, 4 and 5), the wire's,
 //! and names that must be known or different. A rule leaves alone what the reader already found wrong.
 
 mod expressroute;

@@ -92,7 +92,7 @@ fn exhausted(rules: &mut Rules, point_to_site: &PointToSite) {
     }
 }
 
-/// azure.md: a client pool overlaps neither the virtual network nor what lies behind it.
+/// docs/azure.md, section 4: a client pool overlaps neither the virtual network nor what lies behind it.
 fn pool(rules: &mut Rules, vpn: &Vpn, key: &str, index: usize, pool: &IpNet) {
     let others = vpn.point_to_site.iter().flat_map(|p| p.address_pool.iter());
     let pools = others.take(index).enumerate();

@@ -1,4 +1,4 @@
-//! Rules of `[[route]]`: next hops that exist, in Azure's types (azure.md section 2).
+//! Rules of `[[route]]`: next hops that exist, in Azure's types (docs/azure.md, section 2).
 
 use super::names::{Names, known_name};
 use super::{Rules, found, joined};

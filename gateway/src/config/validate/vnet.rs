@@ -20,7 +20,7 @@ pub(super) fn check(rules: &mut Rules) {
     tunnels_go_around_the_device(rules);
 }
 
-/// azure.md section 1: /27 or shorter, inside the address space; IPv6 subnets are /64.
+/// docs/azure.md, section 1: /27 or shorter, inside the address space; IPv6 subnets are /64.
 fn gateway_subnet(rules: &mut Rules) {
     let vnet = &rules.config.vnet;
     if !rules.sound("vnet.address") {
@@ -93,7 +93,7 @@ fn mtu(rules: &mut Rules) {
     }
 }
 
-/// The address space's own system routes win over every other route to it (azure.md section 2), so a
+/// The address space's own system routes win over every other route to it (docs/azure.md, section 2), so a
 /// prefix inside it that something else claims would never be used.
 fn address_space(rules: &mut Rules) {
     let config = rules.config;
