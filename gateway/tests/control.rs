@@ -9,10 +9,10 @@
 //! Needs CAP_SYS_ADMIN and CAP_NET_ADMIN for the namespaces.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gateway::control::board::{Event, HealthView};
 use gateway::control::neighbor::entry::NeighborState;
 use gateway::control::path::link::LinkSetup;
 use gateway::control::path::watch::{PathSetup, ProbeSetup};
+use gateway::control::published::{HealthView, PathEvent};
 use gateway::control::run::{ControlHandle, ControlSetup, Effects, WatchSetup, run};
 use gateway::device::event::Poller;
 use gateway::device::filter;
@@ -270,7 +270,7 @@ impl Gateway {
             match self.did.recv_timeout(left) {
                 Ok(did) if wanted(&did) => return,
                 Ok(_) => {}
-                Err(error) => panic!("{error}: {:#?}", self.handle.board),
+                Err(error) => panic!("{error}: {:#?}", self.handle.published),
             }
         }
     }
@@ -279,8 +279,8 @@ impl Gateway {
     fn until_reason(&self, wanted: &str) {
         self.until(Usability::None);
         let end = Instant::now() + PATIENCE;
-        while self.handle.board.events().last().and_then(|e| e.reason) != Some(wanted) {
-            assert!(Instant::now() < end, "{:#?}", self.handle.board);
+        while self.handle.published.events().last().and_then(|e| e.reason) != Some(wanted) {
+            assert!(Instant::now() < end, "{:#?}", self.handle.published);
             thread::yield_now();
         }
     }
@@ -290,7 +290,7 @@ impl Gateway {
         self.until(Usability::Full);
         let end = Instant::now() + PATIENCE;
         loop {
-            let view = self.handle.board.view();
+            let view = self.handle.published.view();
             if view
                 .paths
                 .first()
@@ -436,8 +436,8 @@ fn a_link_comes_up_answers_and_follows_its_carrier() {
     gateway.until_reason("no_carrier");
     // The kernel holds this change back, so soon after the one before: found by its silence instead, the
     // path would have gone down for its probes.
-    let by_silence = |e: &Event| e.reason == Some("probe_failed");
-    assert!(!gateway.handle.board.events().iter().any(by_silence));
+    let by_silence = |e: &PathEvent| e.reason == Some("probe_failed");
+    assert!(!gateway.handle.published.events().iter().any(by_silence));
     lab.far_link.set_up("b0", true).unwrap();
     gateway.until(Usability::LastResort);
     gateway.until(Usability::Full);
@@ -478,7 +478,7 @@ fn a_silent_target_takes_the_path_down_though_the_neighbor_answers() {
     let gateway = Gateway::start(&lab.near_end(Tags::NONE), "10.2.0.77");
     gateway.until_reason("probe_failed");
     // Each lost probe has the neighbor asked anew.
-    let state = gateway.handle.board.view().neighbors[0].state;
+    let state = gateway.handle.published.view().neighbors[0].state;
     assert!(
         matches!(state, NeighborState::Reachable | NeighborState::Probe),
         "{state:?}"
@@ -532,10 +532,10 @@ fn a_reload_keeps_what_is_the_same_and_begins_what_is_not() {
     assert!(gateway.handle.watch(gateway.setup.clone()));
     gateway.view();
     let begun = |gateway: &Gateway| {
-        let events = gateway.handle.board.events();
+        let events = gateway.handle.published.events();
         events.iter().filter(|e| e.from == "starting").count()
     };
-    assert_eq!(begun(&gateway), 1, "{:#?}", gateway.handle.board);
+    assert_eq!(begun(&gateway), 1, "{:#?}", gateway.handle.published);
 
     let mut renamed = gateway.setup.clone();
     renamed.paths[0].name = "er/other".into();

@@ -1,9 +1,9 @@
 //! How the rest of the gateway and the control thread speak to each other: what it is started with, what
 //! it is told while it runs, and what it does.
 
-use crate::control::board::Board;
 use crate::control::force::Orders;
 use crate::control::path::watch::PathSetup;
+use crate::control::published::Published;
 use crate::device::event::Waker;
 use crate::device::netlink;
 use crate::telemetry::ledger::Ledger;
@@ -69,7 +69,7 @@ pub struct ControlHandle {
     /// Wakes control: after a packet was put into `to_host`, or a next hop is wanted.
     pub waker: Arc<Waker>,
     /// What control shows.
-    pub board: Board,
+    pub published: Published,
     pub(crate) orders: Orders<Order>,
 }
 
@@ -89,7 +89,7 @@ impl ControlHandle {
         Ok(Self {
             orders: Orders::new(MOST_ORDERS, Arc::clone(&waker)),
             waker,
-            board: Board::default(),
+            published: Published::default(),
         })
     }
 

@@ -3,7 +3,7 @@
 //! It sleeps until netlink tells of a change. It is a thread of its own because what it does waits for the
 //! kernel's configuration lock (rtnl), which others may hold for long; control never waits for it.
 
-use crate::control::board::{Board, Event, unix_ms};
+use crate::control::published::{PathEvent, Published, unix_ms};
 use crate::device::event::{Poller, Waker};
 use crate::device::netlink::{Error, HostChange, HostMonitor};
 use crate::kernel::presence::{Presence, PresenceView};
@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     /// Keeps watch on this thread until it is told to stop.
-    pub(crate) fn run(mut self, board: &Board) -> io::Result<()> {
+    pub(crate) fn run(mut self, published: &Published) -> io::Result<()> {
         let mut poller = Poller::new()?;
         poller.add(&self.monitor, MONITOR)?;
         poller.add(&self.stop.waker, WAKER)?;
@@ -95,7 +95,7 @@ impl Keeper {
             if due.is_some_and(|at| now >= at) {
                 due = self.look(now);
             }
-            tell(&mut shown, self.presence.view(), board);
+            tell(&mut shown, self.presence.view(), published);
             let pause = due.map(|at| at.saturating_duration_since(Instant::now()));
             let mut ready = [false; 2];
             for token in poller.wait(pause)? {
@@ -150,7 +150,7 @@ impl Keeper {
 }
 
 /// A line in the log and an event for each problem that has come or gone.
-fn tell(shown: &mut PresenceView, now: PresenceView, board: &Board) {
+fn tell(shown: &mut PresenceView, now: PresenceView, published: &Published) {
     if *shown == now {
         return;
     }
@@ -175,7 +175,7 @@ fn tell(shown: &mut PresenceView, now: PresenceView, board: &Board) {
             tracing::info!(device = now.device, from, to, "the device has changed");
         }
         let wall = unix_ms(SystemTime::now());
-        board.record(Event {
+        published.record(PathEvent {
             detected_unix_ms: wall,
             switched_unix_ms: None,
             path: VNET.to_owned(),

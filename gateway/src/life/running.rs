@@ -6,8 +6,8 @@ use crate::api::Gateway;
 use crate::build::assembly::Parts;
 use crate::build::data_path::ledger_ports;
 use crate::config::schema::Config;
-use crate::control::board::{self, PathView};
 use crate::control::force::InForce;
+use crate::control::published::{self, PathView};
 use crate::control::run::ControlHandle;
 use crate::device::event::Waker;
 use crate::device::netlink::Netlink;
@@ -159,7 +159,7 @@ impl Running {
         let lanes = current.parts.tunnels.words();
         let sessions = lanes.filter(|lane| lane.has_session.load(Ordering::Relaxed));
         let limits = self.forwarding.load().flows.clone();
-        let view = self.control.board.view();
+        let view = self.control.published.view();
         Loss {
             sessions: sessions.count() as u64,
             flows: limits.map_or(0, |limits| limits.flows()),
@@ -227,8 +227,8 @@ impl Running {
     fn tell_met(&self, met: usage::Met) {
         let (gateway, reason) = (met.gateway, met.reason.name());
         tracing::warn!(gateway, reason, "new flows are refused: a limit of the SKU");
-        self.control.board.record(board::Event {
-            detected_unix_ms: board::unix_ms(SystemTime::now()),
+        self.control.published.record(published::PathEvent {
+            detected_unix_ms: published::unix_ms(SystemTime::now()),
             switched_unix_ms: None,
             path: gateway.to_owned(),
             from: "within_limits",
@@ -270,7 +270,7 @@ impl Running {
     }
 
     fn views(&self) -> Vec<PathView> {
-        self.control.board.view().paths.clone()
+        self.control.published.view().paths.clone()
     }
 
     /// What flows may do with a path now, by its name: it stays the same across a reload.
@@ -364,7 +364,7 @@ impl Gateway for Running {
         status.ledger_balanced = totals.imbalance() == 0;
         status.events = self
             .control
-            .board
+            .published
             .events()
             .iter()
             .map(inspect::event)
@@ -430,7 +430,11 @@ impl Gateway for Running {
 
     fn neighbors(&self) -> Vec<NeighborView> {
         let current = self.current();
-        inspect::neighbors(&current.plan, &current.parts, &self.control.board.view())
+        inspect::neighbors(
+            &current.plan,
+            &current.parts,
+            &self.control.published.view(),
+        )
     }
 
     fn bgp(&self) -> Vec<BgpView> {

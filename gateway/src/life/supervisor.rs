@@ -14,9 +14,9 @@ use crate::api::{Server, Serving};
 use crate::build::assembly::Parts;
 use crate::build::data_path::{DataPath, ledger_ports};
 use crate::config::{self, KeyFiles};
-use crate::control::board::unix_ms;
 use crate::control::force::{InForce, Steered};
 use crate::control::keeper::Keeper;
+use crate::control::published::unix_ms;
 use crate::control::run::{ControlHandle, ControlSetup, Effects, Prepared};
 use crate::device::event::{Poller, Waker};
 use crate::device::signal::{Signal, Signals};
@@ -151,7 +151,7 @@ fn live(path: &Path, last: Option<&Departed>) -> Result<Option<Departed>, RunErr
     let keeper_stop = keeper.handle();
     let keeper_thread = {
         let control = Arc::clone(&control);
-        Thread::spawn("keeper", &ended, move || keeper.run(&control.board))?
+        Thread::spawn("keeper", &ended, move || keeper.run(&control.published))?
     };
     let incarnation = last.map_or(0, |last| last.incarnation + 1);
     let recreated = last.map(Departed::followed);

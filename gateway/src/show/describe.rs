@@ -8,13 +8,13 @@ use crate::pipeline::shape::Rates;
 use crate::plan::limit;
 use crate::plan::{self, PathPlan, Plan, PlanError};
 use crate::show::clients::{self, Session};
-use crate::show::foresee;
 use crate::show::health::PathHealth;
 use crate::show::refusal::Refusal;
 use crate::show::sources::Sources;
 use crate::show::view::{
     Alternative, ExplainedRoute, Explanation, PolicyView, Query, Rejected, ShaperLimit,
 };
+use crate::show::would_change;
 use crate::telemetry::ledger::Sum;
 use routing::explain;
 use routing::group::Group;
@@ -186,7 +186,7 @@ pub fn explain(
     let mut limits: Vec<ShaperLimit> = Vec::new();
     let mut flow_limits = Vec::new();
     if told.verdict == "forward" {
-        flow_limits = foresee::flow_limits(config, [from, out]);
+        flow_limits = would_change::flow_limits(config, [from, out]);
         for line in [from, out]
             .into_iter()
             .flatten()
@@ -212,9 +212,9 @@ pub fn explain(
             .map(|health| health.told),
         shaper: limits,
         flow_limits,
-        set_dscp: foresee::dscp_of(&decision),
-        group: foresee::members(plan, &decision, &health),
-        would_change: foresee::would_change(plan, ingress, &headers, &health),
+        set_dscp: would_change::dscp_of(&decision),
+        group: would_change::members(plan, &decision, &health),
+        would_change: would_change::would_change(plan, ingress, &headers, &health),
         ..explanation
     };
     clients::arrive(&mut explanation, config, out, query.destination, session);

@@ -8,7 +8,7 @@ pub(crate) use connection::{circuits, clients, neighbors, session, tunnels};
 
 use crate::config::schema::Config;
 use crate::config::value::POINT_TO_SITE;
-use crate::control::board::{self, PathView};
+use crate::control::published::{self, PathView};
 use crate::kernel::presence::PresenceView;
 use crate::pipeline::shape::Rates;
 use crate::plan::limit;
@@ -44,7 +44,7 @@ pub fn host(view: PresenceView) -> HostStatus {
 }
 
 /// A path's change of state.
-pub fn event(event: &board::Event) -> Event {
+pub fn event(event: &published::PathEvent) -> Event {
     Event {
         detected_unix_ms: event.detected_unix_ms,
         switched_unix_ms: event.switched_unix_ms,

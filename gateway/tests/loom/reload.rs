@@ -82,7 +82,7 @@ fn word(first: Usability) -> u64 {
 struct Gateway {
     forwarding: InForce<Forwarding>,
     /// What control shows: the usability that it has judged.
-    board: ArcSwap<Usability>,
+    published: ArcSwap<Usability>,
     /// The interface, which control publishes to everybody.
     interface: LinkWord,
     orders: Orders<()>,
@@ -127,7 +127,7 @@ impl Judge for Control {
             is_untold || forwarding.word.load() == word(self.judged),
             "shown before it was so"
         );
-        self.gateway.board.swap(Arc::new(self.judged));
+        self.gateway.published.swap(Arc::new(self.judged));
     }
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn control_has_the_last_word() {
                 mtu: AtomicU16::new(1500),
                 generation: 1,
             }))),
-            board: ArcSwap::from_pointee(Usability::Full),
+            published: ArcSwap::from_pointee(Usability::Full),
             interface: LinkWord::default(),
             orders: Orders::new(2, waker),
         });
@@ -195,7 +195,7 @@ pub(crate) fn control_has_the_last_word() {
         let control = thread::spawn(move || control.run(&poller));
         for generation in 1..=RELOADS {
             // As the program does: the plan with the health that is shown, the paths as wide as is published.
-            let health = *gateway.board.load_full();
+            let health = *gateway.published.load_full();
             let (replaced, (), told) = gateway.forwarding.replace(
                 |before| Forwarding {
                     word: ActiveMembers::new(word(health)),
@@ -216,6 +216,10 @@ pub(crate) fn control_has_the_last_word() {
             "the word of the state in force"
         );
         assert_eq!(forwarding.mtu.load(Ordering::Relaxed), 1400, "its MTU");
-        assert_eq!(*gateway.board.load_full(), Usability::None, "what is shown");
+        assert_eq!(
+            *gateway.published.load_full(),
+            Usability::None,
+            "what is shown"
+        );
     });
 }

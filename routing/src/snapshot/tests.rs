@@ -1,5 +1,6 @@
 use super::*;
 use crate::decide::tests::{builder, full, net};
+use crate::rib::RouteSource;
 use crate::rib::{Change, Ranked};
 use proptest::prelude::*;
 use std::num::NonZeroU32;

@@ -1,8 +1,8 @@
 //! Everything that watches one path, and what it says: evidence for [`Health`].
 
-use crate::control::board::{Claim, NeighborView, PathView, ProbeView};
 use crate::control::path::link::{ControlLink, LinkSetup};
 use crate::control::path::prober::{PathProbe, Secret, source_for};
+use crate::control::published::{Claim, NeighborView, PathView, ProbeView};
 use crate::worker::handover::TunnelWord;
 use routing::health::{Change, Evidence, Health, Probed, State, Tunnel, Usability};
 use routing::path::{PathId, PathKind};

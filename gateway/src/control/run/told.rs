@@ -1,9 +1,9 @@
 //! What control tells: events, and the state that is shown.
 
 use super::Control;
-use crate::control::board::{Event, HealthView, unix_ms};
 use crate::control::force::Judge;
 use crate::control::path::watch::PathWatch;
+use crate::control::published::{HealthView, PathEvent, unix_ms};
 use crate::control::run::SHOW;
 use crate::telemetry::ledger::Port;
 use routing::health::{Change, Reason, Usability};
@@ -17,7 +17,7 @@ impl Control {
         let wall = SystemTime::now();
         // The judgement came at `now`, the words were stored since.
         let detected = wall.checked_sub(now.elapsed()).unwrap_or(wall);
-        let event = Event {
+        let event = PathEvent {
             detected_unix_ms: unix_ms(detected),
             switched_unix_ms: switched.then(|| unix_ms(wall)),
             path: name,
@@ -41,7 +41,7 @@ impl Control {
         } else {
             tracing::info!(path, from, to, reason = event.reason, "path has changed");
         }
-        self.handle.board.record(event);
+        self.handle.published.record(event);
     }
 
     pub(super) fn is_to_show(&self, now: Instant) -> bool {
@@ -74,7 +74,7 @@ impl Control {
 
     pub(super) fn show_state(&mut self, now: Instant) {
         self.shown = Some(now);
-        self.handle.board.show(HealthView {
+        self.handle.published.show(HealthView {
             paths: self.paths.iter().map(PathWatch::view).collect(),
             neighbors: self
                 .paths

@@ -2,8 +2,8 @@
 
 use crate::build::assembly::Parts;
 use crate::config::schema::{Circuit, Client, Config};
-use crate::control::board::{HealthView, PathView};
 use crate::control::neighbor::entry::mac_text;
+use crate::control::published::{HealthView, PathView};
 use crate::plan::limit;
 use crate::plan::{Origin, PathPlan, Plan};
 use crate::show::clients::Session;

@@ -107,7 +107,7 @@ pub struct Claim {
 
 /// A path's change of state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Event {
+pub struct PathEvent {
     /// When it was detected: milliseconds since 1970.
     pub detected_unix_ms: f64,
     /// When new packets took the groups' new members: milliseconds since 1970. `None` if no group's
@@ -125,19 +125,19 @@ pub struct Event {
 
 /// Where control shows it.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct Published {
     view: ArcSwap<HealthView>,
-    events: Mutex<VecDeque<Event>>,
+    events: Mutex<VecDeque<PathEvent>>,
 }
 
-impl Board {
+impl Published {
     /// The state now.
     pub fn view(&self) -> Arc<HealthView> {
         self.view.load_full()
     }
 
     /// What has happened, oldest first, at most [`EVENTS`].
-    pub fn events(&self) -> Vec<Event> {
+    pub fn events(&self) -> Vec<PathEvent> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().cloned().collect()
     }
@@ -148,7 +148,7 @@ impl Board {
     }
 
     /// Control: adds an event.
-    pub(crate) fn record(&self, event: Event) {
+    pub(crate) fn record(&self, event: PathEvent) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS {
             events.pop_front();
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn the_oldest_event_goes_first() {
-        let board = Board::default();
+        let published = Published::default();
         for number in 0..EVENTS + 3 {
-            board.record(Event {
+            published.record(PathEvent {
                 detected_unix_ms: number as f64,
                 switched_unix_ms: None,
                 path: "er".into(),
@@ -180,7 +180,7 @@ mod tests {
                 reason: Some("no_carrier"),
             });
         }
-        let events = board.events();
+        let events = published.events();
         assert_eq!(events.len(), EVENTS);
         assert_eq!(events.first().map(|e| e.detected_unix_ms as u64), Some(3));
     }
