@@ -259,7 +259,7 @@ fn a_resize_an_added_and_a_revoked_client_at_once_undo_nothing_of_each_other() {
             assert_done(what, child);
         }
         wanted.remove(&old);
-        fs::remove_file(desk.file(&old)).unwrap();
+        assert!(!desk.file(&old).exists(), "round {round}");
         wanted.insert(new);
         assert_eq!(desk.assert_agrees(), wanted, "round {round}");
         let text = fs::read_to_string(desk.gateway().config()).unwrap();
@@ -302,7 +302,7 @@ fn a_command_that_is_killed_anywhere_is_repeated_and_leaves_nothing() {
         assert_eq!(desk.unfinished(), [""; 0], "round {round}");
         let revoked = desk.revoke(&name).output().unwrap();
         assert!(revoked.status.success());
-        fs::remove_file(desk.file(&name)).unwrap();
+        assert!(!desk.file(&name).exists(), "round {round}");
     }
     assert!(killed > 0, "none was killed in its {whole:?}");
     // The same of a resize's client: the gateway does the work, to its end.
