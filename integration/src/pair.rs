@@ -12,7 +12,8 @@
 use crate::config::Tagging;
 use crate::error::Error;
 use crate::host::{Host, connect};
-use crypto::key::PublicKey;
+use crate::peer::End;
+use crypto::key::{PrivateKey, PublicKey};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,6 +48,31 @@ pub fn lay_link(hosts: &[Arc<Host>; 2], mtu: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// A peer in the place of gateway `n`, with its host's addresses: what stands in its tunnel is the other's.
+pub fn end<'a>(n: u8, key: &'a PrivateKey, other: &'a PublicKey, endpoint: &'a str) -> End<'a> {
+    let near = (
+        ["10.1.0.4/16", "fd00:1::4/48"],
+        ["10.1.0.0/16", "fd00:1::/48"],
+    );
+    let far = (
+        ["10.2.0.4/16", "fd00:2::4/48"],
+        ["10.2.0.0/16", "fd00:2::/48"],
+    );
+    let (name, (addresses, _), (_, prefixes)) = match n {
+        1 => ("peer-1", near, far),
+        _ => ("peer-2", far, near),
+    };
+    End {
+        name,
+        key,
+        other,
+        preshared: None,
+        endpoint,
+        addresses,
+        prefixes,
+    }
+}
+
 /// The `[vnet]` table of gateway `n`, with this device and `more` lines.
 pub fn vnet(n: u8, device: &str, more: &str) -> String {
     format!(
@@ -67,10 +93,10 @@ pub fn vpn(key: &Path, more: &str) -> String {
     let port = if more.contains("listen_port") {
         ""
     } else {
-        "listen_port      = 51820\n"
+        "listen_port = 51820\n"
     };
     format!(
-        "[vpn]\nsku              = \"Unlimited\"\nprivate_key_file = \"{}\"\n{port}{more}\n",
+        "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\n{port}{more}\n",
         key.display()
     )
 }
@@ -78,8 +104,8 @@ pub fn vpn(key: &Path, more: &str) -> String {
 /// The site that gateway `n` is for the other one; lines of it may follow.
 pub fn site(n: u8, key: &PublicKey) -> String {
     format!(
-        "[[vpn.site]]\nname       = \"site-{n}\"\npublic_key = \"{key}\"\n\
-         prefixes   = [\"10.{n}.0.0/16\", \"fd00:{n}::/48\"]\n"
+        "[[vpn.site]]\nname = \"site-{n}\"\npublic_key = \"{key}\"\n\
+         prefixes = [\"10.{n}.0.0/16\", \"fd00:{n}::/48\"]\n"
     )
 }
 

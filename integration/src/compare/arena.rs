@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::host::{Host, connect};
 use crate::pair;
-use crate::peer::{self, End};
+use crate::peer;
 use crate::process::Nursery;
 use crate::program::{self, Background};
 use crate::scratch::Scratch;
@@ -155,7 +155,7 @@ impl Arena {
             let file = self.scratch.write(&name, &own.to_base64())?;
             let there = 3 - n;
             let site = pair::site(there, &other.public_key());
-            let endpoint = format!("endpoint   = \"192.0.2.{there}:51820\"\n");
+            let endpoint = format!("endpoint = \"192.0.2.{there}:51820\"\n");
             let rest = pair::vpn(&file, "") + &site + &endpoint;
             self.start_gateway(n, &rest, contestant, vng)?;
         }
@@ -193,15 +193,8 @@ impl Arena {
             })
         {
             let there = 3 - n;
-            let end = End {
-                name: &format!("peer-{n}"),
-                key,
-                other,
-                preshared: None,
-                endpoint: &format!("192.0.2.{there}:51820"),
-                addresses: [&format!("10.{n}.0.4/16"), &format!("fd00:{n}::4/48")],
-                prefixes: [&format!("10.{there}.0.0/16"), &format!("fd00:{there}::/48")],
-            };
+            let endpoint = format!("192.0.2.{there}:51820");
+            let end = pair::end(n, key, other, &endpoint);
             let peer = peer::start(&self.nursery, host, &self.scratch, command, &end)?;
             self.peers.push(peer);
         }
