@@ -68,6 +68,11 @@ impl Default for Probing {
     }
 }
 
+/// A private key; the system may have no random bytes for it.
+pub(crate) fn new_key() -> Result<PrivateKey, Error> {
+    PrivateKey::generate().map_err(|e| Error::unexpected("a new private key", e.to_string()))
+}
+
 /// A key pair: the file with the private key, and the public key for the others.
 pub(crate) struct KeyPair {
     pub(crate) file: PathBuf,
@@ -76,8 +81,7 @@ pub(crate) struct KeyPair {
 
 impl KeyPair {
     pub(crate) fn generate(scratch: &Scratch, name: &str) -> Result<Self, Error> {
-        let key = PrivateKey::generate()
-            .map_err(|error| Error::unexpected("a new private key", error.to_string()))?;
+        let key = new_key()?;
         let file = scratch.write(&format!("{name}.key"), &key.to_base64())?;
         Ok(Self {
             file,

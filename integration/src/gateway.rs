@@ -98,6 +98,11 @@ impl Gateway {
     }
 
     /// Starts it and waits until it says `ready`.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the program, or the `setpriv` in front of it, cannot be executed on the host, or
+    /// there is no thread to read its output; [`Error::Gateway`], with its last lines, where it ends before it
+    /// is `ready` or has not said so after 15 s. It is ended then.
     pub fn start(&mut self) -> Result<(), Error> {
         if self.child.is_some() {
             return Ok(());
@@ -153,6 +158,11 @@ impl Gateway {
     }
 
     /// Ends it and waits until it has ended. An error if it did not end cleanly by itself.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], with its last lines, where it ended with another status than 0, by a signal, or did
+    /// not end within 15 s of SIGTERM and was killed; [`Error::System`] where `pidfd_open`, the signal or
+    /// `waitpid` fails.
     pub fn stop(&mut self) -> Result<(), Error> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -168,6 +178,9 @@ impl Gateway {
     }
 
     /// Sends it a signal, as `kill` does.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] where it does not run, [`Error::System`] where `kill` fails.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         let Some(pid) = self.pid().and_then(|id| Pid::from_raw(id.cast_signed())) else {
             return Err(self.error("does not run".into()));
@@ -176,6 +189,9 @@ impl Gateway {
     }
 
     /// Waits until it has ended, and gives its exit status: `None` if a signal killed it.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] where it does not run, [`Error::System`] where `waitpid` fails.
     pub fn wait(&mut self) -> Result<Option<i32>, Error> {
         let Some(mut child) = self.child.take() else {
             return Err(self.error("does not run".into()));
@@ -202,6 +218,9 @@ impl Gateway {
     }
 
     /// The packet ledger, see [`Control::counters`].
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], as of [`Control::ask`].
     pub fn counters(&self) -> Result<Counters, Error> {
         self.control().counters()
     }
@@ -233,6 +252,9 @@ pub struct Control {
 
 impl Control {
     /// The packet ledger: `vng show counters`.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], as of [`Control::ask`].
     pub fn counters(&self) -> Result<Counters, Error> {
         self.ask(&Request::Show {
             what: What::Counters,
@@ -240,11 +262,17 @@ impl Control {
     }
 
     /// The gateway at a glance: `vng show status`.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], as of [`Control::ask`].
     pub fn status(&self) -> Result<Status, Error> {
         self.ask(&Request::Show { what: What::Status })
     }
 
     /// What the gateway would do with a UDP packet from its virtual network: `vng explain`.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], as of [`Control::ask`].
     pub fn explain(&self, source: IpAddr, destination: IpAddr) -> Result<Explanation, Error> {
         let query = Query {
             from: "vnet".into(),
@@ -260,6 +288,11 @@ impl Control {
     }
 
     /// Any view.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] with the words of the gateway's client ([`::gateway::api::client::ClientError`]):
+    /// nobody listens at the socket, or only its owner may, the connection broke or was silent for too
+    /// long, the answer is not a `T`, or the gateway refuses the question.
     pub fn ask<T: serde::de::DeserializeOwned>(&self, request: &Request) -> Result<T, Error> {
         self.client.view(request).map_err(|error| Error::Gateway {
             name: self.name.into(),

@@ -33,6 +33,11 @@ pub struct Host {
 
 impl Host {
     /// A host with a loopback link and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::System`] where `unshare` makes no network namespace, `setns` does not enter it, or one of the
+    /// kernel parameters cannot be written: EPERM without CAP_SYS_ADMIN, which is exit status 3.
+    /// [`Error::Netlink`] where there is no netlink socket or `lo` cannot be set up.
     pub fn new(name: &'static str) -> Result<Self, Error> {
         let namespace = Namespace::new().map_err(Error::system("make a network namespace"))?;
         let netlink = namespace
@@ -65,6 +70,10 @@ impl Host {
     }
 
     /// Runs `work` on the host: on a thread inside its namespace, waiting for the result.
+    ///
+    /// # Errors
+    /// [`Error::System`] where there is no thread for it or `setns` does not let it in. What `work` itself says
+    /// is inside the result.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let action = || format!("enter the namespace of {}", self.name);
         self.namespace
@@ -73,6 +82,10 @@ impl Host {
     }
 
     /// Changes links, addresses or routes of the host.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`] with what `change` ended by: the kernel's answer to a request, or a name that no link
+    /// has.
     pub fn configure<T>(
         &self,
         change: impl FnOnce(&mut Netlink) -> Result<T, netlink::Error>,
@@ -87,6 +100,10 @@ impl Host {
     }
 
     /// Sets a kernel parameter below `/proc/sys/net` (which shows the namespace of whoever opens it).
+    ///
+    /// # Errors
+    /// [`Error::System`] where the file below `/proc/sys/net` is not there or does not take the value, or as of
+    /// [`Self::run`].
     pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
         self.run(|| fs::write(format!("/proc/sys/net/{key}"), value))?
             .map_err(Error::system(format!(
@@ -98,6 +115,9 @@ impl Host {
     /// Packets that each link has dropped on their way out since it was made, at a TUN device or a veth
     /// because the far side's queue was full; links that have dropped none are left out. Received ones do
     /// not count: the kernel counts as dropped what only a packet socket takes.
+    ///
+    /// # Errors
+    /// [`Error::System`] where `/proc/thread-self/net/dev` cannot be read, or as of [`Self::run`].
     pub fn drops(&self) -> Result<BTreeMap<String, u64>, Error> {
         let table = self
             .run(|| fs::read_to_string("/proc/thread-self/net/dev"))?
@@ -112,6 +132,9 @@ impl Host {
     }
 
     /// Lets the kernel forward between the host's links.
+    ///
+    /// # Errors
+    /// [`Error::System`] where one of the three kernel parameters cannot be written, as of [`Self::set`].
     pub fn forward(&self) -> Result<(), Error> {
         self.set("ipv4/ip_forward", "1")?;
         self.set("ipv6/conf/all/forwarding", "1")?;
@@ -119,6 +142,10 @@ impl Host {
     }
 
     /// Gives a link addresses and sets it up.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] for a text that is no prefix, before anything is changed; [`Error::Netlink`] where
+    /// there is no such link, or the kernel refuses an address or to set the link up.
     pub fn address(&self, link: &str, addresses: &[&str]) -> Result<(), Error> {
         let addresses: Vec<IpNet> = addresses
             .iter()
@@ -133,6 +160,10 @@ impl Host {
     }
 
     /// Adds a route through a router.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] for a text that is no prefix or no address; [`Error::Netlink`] where the kernel
+    /// refuses the route, such as one through a router that no link leads to.
     pub fn route(&self, destination: &str, gateway: &str) -> Result<(), Error> {
         let destination: IpNet = parse(destination)?;
         let gateway: IpAddr = parse(gateway)?;
@@ -141,6 +172,10 @@ impl Host {
 }
 
 /// Joins two hosts by a pair of virtual Ethernet links, both still down.
+///
+/// # Errors
+/// [`Error::Netlink`], with the first host's name, where the kernel makes no veth pair: a link of the name is
+/// there already, or the name is none.
 pub fn connect((host, link): (&Host, &str), (peer, peer_link): (&Host, &str)) -> Result<(), Error> {
     let there = VethEnd::within(peer_link, peer.namespace.as_fd());
     host.configure(|netlink| netlink.add_veth(VethEnd::here(link), there))

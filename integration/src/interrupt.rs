@@ -47,6 +47,9 @@ fn state() -> MutexGuard<'static, State> {
 
 /// Begins to watch the signals. Call it once, before any thread is started: signals are blocked in this
 /// thread and those that it starts.
+///
+/// # Errors
+/// [`Error::System`] where `signalfd` gives no descriptor or there is no thread to sleep on it.
 pub fn watch() -> Result<(), Error> {
     let signals = Signals::new().map_err(Error::system("take signals"))?;
     std::thread::Builder::new()
@@ -116,6 +119,9 @@ pub fn pending() -> bool {
 }
 
 /// An error if the user wants to stop.
+///
+/// # Errors
+/// [`Error::Interrupted`], by which the lab ends with status 1.
 pub fn check() -> Result<(), Error> {
     if pending() {
         Err(Error::Interrupted)
@@ -134,6 +140,9 @@ pub(crate) fn check_io() -> io::Result<()> {
 }
 
 /// Waits so long, or until the user wants to stop.
+///
+/// # Errors
+/// [`Error::Interrupted`], as of [`check`].
 pub fn wait(duration: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + duration;
     let mut state = state();

@@ -118,6 +118,12 @@ pub struct Lab {
 
 impl Lab {
     /// Builds it; no gateway runs yet.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the kernel allows no namespaces (exit status 3 where that is for want of
+    /// privilege), no thread or no scratch directory, or does not tell this program's path; [`Error::Netlink`]
+    /// where it refuses a link, an address or a route; [`Error::Device`] where a wire's end cannot be opened;
+    /// [`Error::Unexpected`] where there are no random bytes for a key.
     pub fn new(options: &LabOptions) -> Result<Self, Error> {
         let hosts: BTreeMap<_, _> = HOSTS
             .into_iter()
@@ -172,6 +178,9 @@ impl Lab {
     }
 
     /// Starts all gateways.
+    ///
+    /// # Errors
+    /// As of [`Gateway::start`] of the first gateway that does not start; the others are not started then.
     pub fn start(&mut self) -> Result<(), Error> {
         self.edge.start()?;
         self.branch.start()?;
@@ -179,12 +188,18 @@ impl Lab {
     }
 
     /// Stops all gateways; the first failure counts, but all are stopped.
+    ///
+    /// # Errors
+    /// As of [`Gateway::stop`] of the first gateway that did not end cleanly.
     pub fn stop(&mut self) -> Result<(), Error> {
         let results = [self.gateway.stop(), self.edge.stop(), self.branch.stop()];
         results.into_iter().collect()
     }
 
     /// A host by the name that it has in the drawing.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`], which lists the names, for one that is not in the drawing.
     pub fn host(&self, name: &str) -> Result<&Arc<Host>, Error> {
         self.hosts.get(name).ok_or_else(|| {
             let names: Vec<_> = self.hosts.keys().copied().collect();
@@ -203,6 +218,9 @@ impl Lab {
     }
 
     /// The packet ledger of the gateway on the host of this name.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] for a host that has no gateway, else as of [`Gateway::counters`].
     pub fn counters(&self, name: &str) -> Result<Counters, Error> {
         let found = self
             .gateways()
@@ -216,6 +234,9 @@ impl Lab {
 
     /// What was dropped outside of the gateways, where a queue of the kernel was full or a wire did not
     /// keep up: packets by place.
+    ///
+    /// # Errors
+    /// As of [`Host::drops`] of the first host that does not tell.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>, Error> {
         let mut drops = BTreeMap::new();
         for host in self.hosts() {
@@ -239,6 +260,10 @@ impl Lab {
     }
 
     /// Breaks ExpressRoute.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`] where [`Fault::Carrier`] cannot set down an end of a wire or a provider edge's port;
+    /// [`Fault::Silent`] asks nobody.
     pub fn fault(&self, fault: Fault) -> Result<(), Error> {
         match fault {
             Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(true)),
@@ -255,6 +280,10 @@ impl Lab {
     }
 
     /// Makes ExpressRoute whole again.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`] where [`Fault::Carrier`] cannot set up an end of a wire or a provider edge's port
+    /// again, or the kernel refuses a route over it; [`Fault::Silent`] asks nobody.
     pub fn heal(&self, fault: Fault) -> Result<(), Error> {
         match fault {
             Fault::Silent => self.wires.iter().for_each(|wire| wire.set_silent(false)),

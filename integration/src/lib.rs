@@ -9,6 +9,7 @@
 //! - [`peer`], [`program`]: implementations that are not ours, and other programs.
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!   [`interrupt`]: the user's wish to stop.
+//! - [`stage`]: what the stages of tests share. [`pair`]: two hosts face to face, for tests and comparisons.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
 //! of the traffic while it runs.
@@ -22,12 +23,14 @@ pub mod gateway;
 pub mod host;
 pub mod interrupt;
 pub mod lab;
+pub mod pair;
 pub mod peer;
 mod plan;
 pub mod process;
 pub mod program;
 pub mod report;
 pub mod scratch;
+pub mod stage;
 pub mod standing;
 pub mod traffic;
 pub mod wire;

@@ -58,6 +58,13 @@ const PORT: u16 = 51_820;
 
 /// Starts a peer on `host` by `command` (as a shell takes it; it stays in the foreground), configures it and
 /// gives its device addresses, MTU and routes.
+///
+/// # Errors
+/// [`Error::System`] where `unshare`, `nsenter`, `command` itself or a thread cannot be started, or the file
+/// with the settings not be written; [`Error::Gateway`], with what the program said, where it ends or has no
+/// socket after 15 s, or where `wg setconf` fails; [`Error::Netlink`] where the kernel refuses the device's
+/// MTU, an address or a route; [`Error::Unexpected`] for an address or prefix that is none. The program is
+/// ended then.
 pub fn start(
     nursery: &Nursery,
     host: &Arc<Host>,
@@ -73,6 +80,10 @@ pub fn start(
 }
 
 /// Starts a peer on `host` as its user would: by the file at `file`, as `wg-quick` reads it.
+///
+/// # Errors
+/// As of [`start`]; also [`Error::System`] where `file` cannot be read, and [`Error::Unexpected`] where it has
+/// no line `MTU`, `Address` or `AllowedIPs`, or an MTU that is no number.
 pub fn start_from_file(
     nursery: &Nursery,
     host: &Arc<Host>,

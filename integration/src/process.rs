@@ -65,6 +65,9 @@ pub struct Nursery {
 
 impl Nursery {
     /// Starts the thread.
+    ///
+    /// # Errors
+    /// What `pthread_create` says: EAGAIN where the system gives no thread.
     pub fn new() -> io::Result<Self> {
         let (tasks, queue) = channel::<Task>();
         let thread = std::thread::Builder::new()
@@ -77,6 +80,10 @@ impl Nursery {
     }
 
     /// Starts a process on `host`.
+    ///
+    /// # Errors
+    /// What `setns` says where the host cannot be entered, or `execve` where the program cannot be executed
+    /// (ENOENT: it is not there); [`io::ErrorKind::Other`] where the nursery's thread has ended.
     pub fn spawn(&self, host: &Arc<Host>, mut command: Command) -> io::Result<Child> {
         let (answer, answered) = channel();
         let host = Arc::clone(host);

@@ -44,6 +44,10 @@ pub struct Ended {
 
 /// Runs a program on `host` to its end, which comes after `limit` (whole seconds, at least 1) at the
 /// latest; `words` begin with its name.
+///
+/// # Errors
+/// [`Error::System`]: the program is not on PATH (said as such), `setpriv` cannot be executed, or its output
+/// not be read. That it failed or was ended at its limit is [`Ended::success`].
 pub fn run(
     nursery: &Nursery,
     host: &Arc<Host>,
@@ -93,6 +97,10 @@ impl Said {
 
 impl Background {
     /// Starts a program on `host`; `words` begin with its name.
+    ///
+    /// # Errors
+    /// [`Error::System`]: the program is not on PATH (said as such), `setpriv` cannot be executed, or there is
+    /// no thread to read its output.
     pub fn start(nursery: &Nursery, host: &Arc<Host>, words: &[&str]) -> Result<Self, Error> {
         let (program, arguments) = split(words)?;
         let action = || Error::system(format!("start {}", words.join(" ")));
@@ -131,6 +139,10 @@ impl Background {
     }
 
     /// Waits until it has written `text`, so many times.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`], with all that it has written, where the text has not come after 15 s;
+    /// [`Error::Interrupted`] where the user wants to stop.
     pub fn wait_for(&self, text: &str, times: usize) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let mut said = self.said.text();
@@ -150,6 +162,9 @@ impl Background {
     }
 
     /// Waits until it has ended by itself; whether with status 0.
+    ///
+    /// # Errors
+    /// [`Error::System`] where `waitpid` fails.
     pub fn wait(&mut self) -> Result<bool, Error> {
         let ended = self.child.wait();
         let ended = ended.map_err(Error::system(format!("wait for {}", self.name)))?;

@@ -28,6 +28,10 @@ enum Keep {
 
 impl Scratch {
     /// Makes one, empty.
+    ///
+    /// # Errors
+    /// [`Error::System`] where neither a detached tmpfs can be made nor a directory below the one for temporary
+    /// files.
     pub fn new() -> Result<Self, Error> {
         if let Ok(mount) = detached() {
             // Not /proc/self: other processes, the gateways, use the path too.
@@ -56,6 +60,9 @@ impl Scratch {
     }
 
     /// Writes a file that only its owner can read, and gives its path.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the file cannot be opened, or its content not be written.
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         fs::OpenOptions::new()

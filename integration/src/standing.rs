@@ -51,6 +51,11 @@ const SOCKET_VARIABLE: &str = "VNG_SOCKET";
 
 impl State {
     /// The standing lab's state; `None` if none stands.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the lock's file cannot be opened or asked about; [`Error::Unexpected`] where a
+    /// keeper has the lock and neither the state file nor the copy in its directory is its own: exit status 1,
+    /// or 3 where the file is another user's.
     pub fn read() -> Result<Option<Self>, Error> {
         let path = state_file();
         let Some(keeper) = lock::holder(&lock_file()).map_err(lock_failed())? else {
@@ -113,6 +118,12 @@ fn stands_already(keeper: Holder) -> Error {
 
 /// Starts a keeper with these arguments (the program's own, behind its name) and waits until its lab
 /// stands; also what a lab that is gone had left. Who wants to stop before that ([`interrupt`]) leaves none.
+///
+/// # Errors
+/// [`Error::Unexpected`] where a lab stands already, or the keeper ended without a word; [`Error::Told`] with
+/// the keeper's own words and exit status where it says why there is no lab; [`Error::System`] where there is
+/// no pipe, the keeper cannot be executed, or what is left cannot be removed; [`Error::Interrupted`]; also as
+/// of [`State::read`].
 pub fn up(arguments: &[OsString]) -> Result<(State, Leftovers), Error> {
     if let Some(keeper) = lock::holder(&lock_file()).map_err(lock_failed())? {
         return Err(stands_already(keeper));
@@ -162,6 +173,11 @@ pub fn up(arguments: &[OsString]) -> Result<(State, Leftovers), Error> {
 
 /// The keeper: builds the lab, says `ready`, and holds it until it is told to end. If nobody hears it say so,
 /// the one who wanted the lab is gone, and so is the lab.
+///
+/// # Errors
+/// [`Error::Unexpected`] where another keeper has the lock; as of [`Lab::new`] and of starting and stopping its
+/// gateways; [`Error::System`] where the lock cannot be taken, a file of the lab not be written, or `epoll`
+/// does not wait.
 pub fn keep(options: &LabOptions, signals: &Signals) -> Result<(), Error> {
     let _lock = match Lock::take(&lock_file()).map_err(lock_failed())? {
         Ok(lock) => lock,
@@ -208,6 +224,11 @@ fn furnish(state: &State) -> std::io::Result<()> {
 
 /// Removes the standing lab; nothing happens if there is none. Whether there was one, and what one that was
 /// gone had left.
+///
+/// # Errors
+/// [`Error::System`] where the lock's file cannot be opened or asked about, the keeper not be signalled, or a
+/// file not be removed (exit status 3 where they are another user's); [`Error::Unexpected`] where the keeper is
+/// of another process namespace and has no id here.
 pub fn down() -> Result<(bool, Leftovers), Error> {
     let held = lock::holder(&lock_file()).map_err(lock_failed())?;
     if let Some(keeper) = held {

@@ -49,6 +49,10 @@ pub struct Wire {
 impl Wire {
     /// Lays a wire on `host` between its links `customer`, where frames carry `tags`, and `provider`,
     /// where they carry none. The links exist and are up.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where a packet socket cannot be opened on one of the links (EPERM without CAP_NET_RAW,
+    /// or no such link); [`Error::System`] where there is no `eventfd`, no `epoll` or no thread.
     pub fn lay(
         host: &Arc<Host>,
         customer: &str,
@@ -118,6 +122,9 @@ impl Wire {
     }
 
     /// Takes the carrier from both neighbours, or gives it back.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`] where the kernel does not set one of the two ends up or down.
     pub fn set_carrier(&self, up: bool) -> Result<(), Error> {
         self.host
             .configure(|netlink| self.ends.iter().try_for_each(|end| netlink.set_up(end, up)))

@@ -4,12 +4,11 @@
 
 use integration::config::Probing;
 use integration::lab::{BRANCH_HOST, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
+use integration::stage::{PATIENCE, balanced, until};
 use integration::traffic::numbered::{Load, Run};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use std::time::Duration;
 
 fn lab() -> Lab {
     let options = LabOptions {
@@ -31,31 +30,15 @@ fn address(text: &str) -> IpAddr {
 /// Waits until both ends send to each other over members whose names begin with this.
 fn wait_for_path(lab: &Lab, near: &str, far: &str) {
     let (vnet, onprem) = (address(VNET_HOST[0]), address(ONPREM_HOST[0]));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    until(&format!("members {near} and {far}"), || {
         let members = [
             lab.gateway.control().explain(vnet, onprem).unwrap().member,
             lab.edge.control().explain(onprem, vnet).unwrap().member,
         ];
         let [there, back] = members.each_ref().map(|m| m.as_deref().unwrap_or_default());
-        if there.starts_with(near) && back.starts_with(far) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "still {members:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// Waits until the ledger of a gateway balances: probes go on while it is read.
-fn assert_balance(lab: &Lab, gateway: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let counters = lab.counters(gateway).unwrap();
-        if counters.balanced {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{gateway}: {counters:?}");
-    }
+        let expected = there.starts_with(near) && back.starts_with(far);
+        expected.then_some(()).ok_or(members)
+    });
 }
 
 /// Two gateways that probe each other over their only path each waited for the answer that the other
@@ -114,7 +97,7 @@ fn flows_survive_a_silent_circuit_and_return_without_loss() {
         assert!(failback.received > 0);
     }
     for gateway in lab.gateways() {
-        assert_balance(&lab, gateway.host().name());
+        balanced(gateway);
     }
     lab.stop().unwrap();
 }

@@ -257,6 +257,10 @@ impl Gateway {
 }
 
 /// A gateway of the virtual network, and the site's: between them a tunnel that stands.
+///
+/// # Errors
+/// In words: the routes give no snapshot, a SKU or the tags are none, the peer's key is refused, the system has
+/// no `eventfd` or no random bytes, or no packet has come through the tunnel once the handshake is quiet.
 pub fn pair() -> Result<[Gateway; 2], Failure> {
     let now = Instant::now();
     let [near_key, far_key] = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);

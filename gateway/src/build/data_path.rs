@@ -62,7 +62,8 @@ impl DataPath {
     /// tests.
     ///
     /// # Errors
-    /// As there.
+    /// [`RunError::System`]: a key file gives no key, or the kernel refuses a device, a socket or an `eventfd`;
+    /// with the remedy.
     pub fn assemble_with(
         config: &Config,
         plan: &Plan,

@@ -14,7 +14,8 @@ pub trait PacketSink {
     /// As [`TunQueue::write`].
     ///
     /// # Errors
-    /// As there.
+    /// [`SendError::GsoRefused`]: send it segment by segment with complete checksums. With any other the packet
+    /// is lost: the device is down, has no room, or says an errno of its own.
     fn write(
         &self,
         offload: &Offload,
@@ -28,7 +29,8 @@ pub trait FrameSink {
     /// As [`LinkSocket::send`].
     ///
     /// # Errors
-    /// As there.
+    /// [`SendError::GsoRefused`]: send it segment by segment with complete checksums. With any other the frame
+    /// is lost: the interface is down or gone, has no room, or does not take one so long.
     fn send(
         &self,
         offload: &Offload,

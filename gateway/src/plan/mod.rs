@@ -102,7 +102,8 @@ impl Plan {
     /// The same after a reload: a path that was there keeps its id, whatever comes before it in the file now.
     ///
     /// # Errors
-    /// As there.
+    /// [`PlanError`]: a rule or route names what the file does not have, a next hop says too little, or there is
+    /// more of something than the forwarding state holds.
     pub fn after(
         &self,
         config: &Config,

@@ -8,11 +8,12 @@
 //! Traffic, gateway and its device share a host: what a tunnel costs is not hidden behind another hop.
 
 use super::contestant::{Contestant, Way};
-use crate::config::Tagging;
+use crate::config::new_key;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::host::{Host, connect};
-use crate::peer::{self, End};
+use crate::pair;
+use crate::peer;
 use crate::process::Nursery;
 use crate::program::{self, Background};
 use crate::scratch::Scratch;
@@ -86,8 +87,8 @@ impl Arena {
                 arena.start_peers(command)?;
             }
             Way::Link(tagging) => {
-                arena.lay_link(*tagging)?;
-                for (n, rest) in [1, 2].map(|n| (n, circuit(n, *tagging))) {
+                pair::lay_link(&arena.hosts, LINK_MTU + tagging.tags().len() as u32)?;
+                for (n, rest) in [1, 2].map(|n| (n, pair::circuit(n, *tagging, ""))) {
                     arena.start_gateway(n, &rest, contestant, vng)?;
                 }
             }
@@ -146,27 +147,16 @@ impl Arena {
         Ok(())
     }
 
-    fn lay_link(&self, tagging: Tagging) -> Result<(), Error> {
-        let [near, far] = &self.hosts;
-        connect((near, "eth1"), (far, "eth1"))?;
-        for host in &self.hosts {
-            // Nobody but the gateway lives there.
-            host.set("ipv6/conf/eth1/disable_ipv6", "1")?;
-            host.configure(|netlink| {
-                netlink.set_mtu("eth1", LINK_MTU + tagging.tags().len() as u32)?;
-                netlink.set_up("eth1", true)
-            })?;
-        }
-        Ok(())
-    }
-
     fn start_tunnels(&mut self, contestant: &Contestant, vng: &Vng) -> Result<(), Error> {
         let keys = [new_key()?, new_key()?];
         let [first, second] = &keys;
         for (n, own, other) in [(1, first, second), (2, second, first)] {
             let name = format!("{n}.key");
             let file = self.scratch.write(&name, &own.to_base64())?;
-            let rest = tunnel(n, &file, &other.public_key().to_string());
+            let there = 3 - n;
+            let site = pair::site(there, &other.public_key());
+            let endpoint = format!("endpoint = \"192.0.2.{there}:51820\"\n");
+            let rest = pair::vpn(&file, "") + &site + &endpoint;
             self.start_gateway(n, &rest, contestant, vng)?;
         }
         Ok(())
@@ -203,15 +193,8 @@ impl Arena {
             })
         {
             let there = 3 - n;
-            let end = End {
-                name: &format!("peer-{n}"),
-                key,
-                other,
-                preshared: None,
-                endpoint: &format!("192.0.2.{there}:51820"),
-                addresses: [&format!("10.{n}.0.4/16"), &format!("fd00:{n}::4/48")],
-                prefixes: [&format!("10.{there}.0.0/16"), &format!("fd00:{there}::/48")],
-            };
+            let endpoint = format!("192.0.2.{there}:51820");
+            let end = pair::end(n, key, other, &endpoint);
             let peer = peer::start(&self.nursery, host, &self.scratch, command, &end)?;
             self.peers.push(peer);
         }
@@ -237,10 +220,6 @@ fn lay_routers(hosts: &[Arc<Host>; 2]) -> Result<[Host; 2], Error> {
     Ok(routers)
 }
 
-fn new_key() -> Result<PrivateKey, Error> {
-    PrivateKey::generate().map_err(|error| Error::unexpected("a new key", error.to_string()))
-}
-
 /// The configuration file of gateway `n`: what both kinds share, `rest`, and the contestant's settings.
 fn configuration(
     n: u8,
@@ -249,18 +228,8 @@ fn configuration(
     contestant: &Contestant,
 ) -> Result<String, Error> {
     let text = format!(
-        r#"
-[vnet]
-name          = "vnet-{n}"
-address_space = ["10.{n}.0.0/16", "fd00:{n}::/48"]
-device        = "vng0"
-address       = ["10.{n}.255.4/27", "fd00:{n}:0:ff::4/64"]
-host_address  = ["10.{n}.0.4/16", "fd00:{n}::4/48"]
-host_routes   = true
-{rest}
-[control]
-socket = "{}"
-"#,
+        "{}{rest}\n[control]\nsocket = \"{}\"\n",
+        pair::vnet(n, "vng0", ""),
         socket.display()
     );
     let wrong = |what: String| Error::unexpected("a configuration", what);
@@ -269,45 +238,4 @@ socket = "{}"
         setting.apply(&mut table).map_err(wrong)?;
     }
     toml::to_string(&table).map_err(|error| wrong(error.to_string()))
-}
-
-fn tunnel(n: u8, key: &Path, other_key: &str) -> String {
-    let other = 3 - n;
-    format!(
-        r#"
-[vpn]
-sku              = "Unlimited"
-private_key_file = "{}"
-listen_port      = 51820
-
-[[vpn.site]]
-name       = "site-{other}"
-public_key = "{other_key}"
-endpoint   = "192.0.2.{other}:51820"
-prefixes   = ["10.{other}.0.0/16", "fd00:{other}::/48"]
-"#,
-        key.display()
-    )
-}
-
-fn circuit(n: u8, tagging: Tagging) -> String {
-    let other = 3 - n;
-    format!(
-        r#"
-[expressroute]
-sku = "Unlimited"
-
-[[expressroute.circuit]]
-name     = "circuit-{other}"
-model    = "point-to-point"
-prefixes = ["10.{other}.0.0/16", "fd00:{other}::/48"]
-
-  [[expressroute.circuit.link]]
-  name      = "primary"
-  interface = "eth1"
-{}  address   = ["172.16.0.{n}/30", "fd00:16::{n}/126"]
-  neighbor  = ["172.16.0.{other}", "fd00:16::{other}"]
-"#,
-        tagging.lines()
-    )
 }

@@ -80,6 +80,10 @@ impl Default for CompareOptions {
 
 impl CompareOptions {
     /// Who takes part; an error says what is wrong with the names.
+    ///
+    /// # Errors
+    /// Two contestants have one name, or [`CompareOptions::only`] has a name that is nobody's, in words: bad
+    /// usage, exit status 2.
     pub fn contestants(&self) -> Result<Vec<Contestant>, String> {
         let all = contestant::all(&self.settings, &self.variants, &self.peers);
         let mut names = BTreeSet::new();
@@ -116,6 +120,11 @@ pub fn run(options: &CompareOptions, contestants: &[Contestant]) -> Report {
 }
 
 /// Writes `report.json` and `report.html` into `directory`, which is made if it is not there.
+///
+/// # Errors
+/// [`Error::System`] where `directory` cannot be made or one of the two files not written,
+/// [`Error::Unexpected`] where the report cannot be put into JSON: the command has printed its tables by then,
+/// and ends with status 1.
 pub fn write_report(report: &Report, directory: &Path) -> Result<(), Error> {
     crate::report::write(report, &html::page(report), directory)
 }

@@ -82,6 +82,11 @@ pub fn run(options: &DemoOptions) -> Outcome {
 }
 
 /// Writes `report.json` and `report.html` into `directory`, which is made if it is not there.
+///
+/// # Errors
+/// [`Error::System`] where `directory` cannot be made or one of the two files not written,
+/// [`Error::Unexpected`] where the outcome cannot be put into JSON: the command has printed its table by then,
+/// and ends with status 1.
 pub fn write_report(outcome: &Outcome, directory: &Path) -> Result<(), Error> {
     report::write(outcome, &html::page(outcome), directory)
 }

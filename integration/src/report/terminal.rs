@@ -73,6 +73,9 @@ fn one_line(text: &str) -> String {
 
 /// Writes to standard output. Nothing that is written ends the program: a reader that has gone away is no
 /// failure, anything else is an error.
+///
+/// # Errors
+/// [`Error::System`] where `write` fails otherwise than by EPIPE: a full disk, or a descriptor that is closed.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -35,6 +35,10 @@ impl Throughput {
 
 /// Sends as much as goes through from `from` to `to`, which has the address `target`, over one TCP
 /// connection for `duration`.
+///
+/// # Errors
+/// [`Error::System`], with both ends, where a socket cannot be bound, there is no connection within 10 s,
+/// nothing moves for 10 s, the connection breaks, or the user wants to stop; also as of [`Host::run`].
 pub fn send(
     from: &Host,
     to: &Host,
@@ -61,6 +65,9 @@ pub fn send(
 }
 
 /// As [`send`], over so many connections at once: all bytes, in the time of the one that took longest.
+///
+/// # Errors
+/// As of [`send`], of the first connection that failed.
 pub fn send_flows(
     from: &Host,
     to: &Host,

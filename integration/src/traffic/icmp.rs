@@ -56,6 +56,10 @@ pub struct Hop {
 impl Host {
     /// Sends `count` echo requests of `payload` bytes to `target`, each once the one before has been
     /// answered or `patience` has passed.
+    ///
+    /// # Errors
+    /// [`Error::System`], with both ends, where there is no raw socket (EPERM without CAP_NET_RAW), `sendto`
+    /// finds no way to the target, or the user wants to stop. That nobody answers is no error.
     pub fn ping(
         &self,
         target: IpAddr,
@@ -70,6 +74,9 @@ impl Host {
 
     /// Sends echo requests of 56 bytes to `target` for `duration`, one each `pace`, or later if the one
     /// before has not been answered until then; after a second it counts as lost.
+    ///
+    /// # Errors
+    /// As of [`Self::ping`].
     pub fn ping_for(
         &self,
         target: IpAddr,
@@ -83,6 +90,9 @@ impl Host {
     }
 
     /// Pings `target` until it answers or `patience` has passed; whether it has.
+    ///
+    /// # Errors
+    /// As of [`Self::ping`].
     pub fn reaches(&self, target: IpAddr, patience: Duration) -> Result<bool, Error> {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
@@ -98,6 +108,10 @@ impl Host {
     }
 
     /// The way to `target`: UDP packets with rising TTL, and who says that it ran out.
+    ///
+    /// # Errors
+    /// [`Error::System`], with both ends, where there is no raw socket, no UDP socket that takes a TTL,
+    /// `sendto` finds no way to the target, or the user wants to stop. A hop that does not answer is no error.
     pub fn trace(&self, target: IpAddr, patience: Duration) -> Result<Vec<Hop>, Error> {
         self.run(|| trace(target, patience))?
             .map_err(Error::system(format!(

@@ -19,6 +19,9 @@ pub struct Iperf {
 
 impl Iperf {
     /// Starts the server on `host`.
+    ///
+    /// # Errors
+    /// [`Error::System`] where iperf3 is not installed, or cannot be started.
     pub fn start(nursery: &Nursery, host: &Arc<Host>) -> Result<Self, Error> {
         let server = Background::start(nursery, host, &["iperf3", "-s", "--forceflush"])?;
         let runs = Cell::new(0);
@@ -26,6 +29,11 @@ impl Iperf {
     }
 
     /// Runs the client on `from` with these options, `limit` at the longest; the `end` of its report.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] where the server does not listen within 15 s, or iperf3 fails, is ended at `limit`
+    /// or writes no report: with its own words; [`Error::System`] where it cannot be started;
+    /// [`Error::Interrupted`] where the user wants to stop.
     pub fn run(
         &self,
         nursery: &Nursery,

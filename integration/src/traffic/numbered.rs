@@ -233,6 +233,10 @@ const MAGIC: [u8; 4] = *b"vngN";
 
 impl Run {
     /// Starts sending between `a` and `b`, hosts with these addresses.
+    ///
+    /// # Errors
+    /// [`Error::System`] where a socket of one of the flows cannot be bound or connected on either host, or
+    /// there are no threads.
     pub fn start(a: (&Host, IpAddr), b: (&Host, IpAddr), load: Load) -> Result<Self, Error> {
         let epoch = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
@@ -259,6 +263,10 @@ impl Run {
 
     /// Stops sending, waits for stragglers, and gives the records: from the first host to the second, and
     /// back.
+    ///
+    /// # Errors
+    /// [`Error::System`] where a receiver's `epoll` or `recv` has failed, or `setns` did not let it into its host
+    /// again, to read there what the kernel has dropped.
     pub fn finish(self) -> Result<[Record; 2], Error> {
         self.stop.store(true, Relaxed);
         let [there, back] = self.directions.map(Direction::finish);

@@ -93,6 +93,11 @@ const MAGIC: [u8; 4] = *b"vngS";
 const HEAD: usize = 16;
 
 /// Sends `load` from `from` to `to`, which has the address `target`.
+///
+/// # Errors
+/// [`Error::Device`] where the receiving socket cannot be opened; [`Error::System`], with both ends, where the
+/// sending one cannot be, `sendmmsg` or `recvmmsg` fails otherwise than by a full queue or an ICMP error, or the user wants to
+/// stop; also as of [`Host::run`]. Loss is no error.
 pub fn send(from: &Host, to: &Host, target: IpAddr, load: Load) -> Result<Delivery, Error> {
     static RUN: AtomicU64 = AtomicU64::new(1);
     let action = || Error::system(format!("send packets from {} to {target}", from.name()));

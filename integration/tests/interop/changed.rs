@@ -2,9 +2,10 @@
 //! configuration at once, commands that are killed, and files that are none.
 
 use crate::program::announce;
-use crate::stage::{Family, PATIENCE, Pair, Stage, Way};
+use crate::stage::{Family, Pair, Stage, Way};
 use crypto::key::{PresharedKey, PrivateKey};
 use integration::gateway::Gateway;
+use integration::stage::{replace, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -25,14 +26,6 @@ const BETWEEN_KEYS: [&str; 6] = [
     "no_path",
 ];
 
-fn edit(stage: &Stage, gateway: &Gateway, from: &str, to: &str) {
-    let text = fs::read_to_string(gateway.config()).unwrap();
-    let edited = text.replacen(from, to, 1);
-    assert_ne!(text, edited, "{from}");
-    let name = gateway.config().file_name().unwrap().to_str().unwrap();
-    stage.scratch.write(name, &edited).unwrap();
-}
-
 /// Regression: reload compared the names of key files, said "nothing changed" with exit status 0, and the tunnel
 /// died when its session did, 180 s later.
 #[test]
@@ -47,7 +40,7 @@ fn a_reload_takes_new_keys_under_old_names() {
     let old = stage.show(near, "tunnels")[0]["gateway_public_key"].clone();
     stage.scratch.write("1.key", &new.to_base64()).unwrap();
     let key = new.public_key().to_string();
-    edit(&stage, far, old.as_str().unwrap(), &key);
+    replace(far, old.as_str().unwrap(), &key);
     for gateway in [near, far] {
         let said = stage.vng(gateway, &["reload"]);
         assert!(said.contains("its tunnel begins anew"), "{said}");
@@ -63,7 +56,7 @@ fn a_reload_takes_new_keys_under_old_names() {
     for (gateway, n) in pair.gateways.iter().zip(1..) {
         let file = stage.scratch.write(&format!("{n}.psk"), &first).unwrap();
         let line = format!("preshared_key_file = \"{}\"\nendpoint", file.display());
-        edit(&stage, gateway, "endpoint", &line);
+        replace(gateway, "endpoint", &line);
         stage.vng(gateway, &["reload"]);
     }
     pair.assert_reaches();
@@ -93,11 +86,7 @@ fn assert_unchanged(stage: &Stage, gateway: &Gateway) {
 }
 
 fn assert_log(gateway: &Gateway, what: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !gateway.log().contains(what) {
-        assert!(Instant::now() < deadline, "{what}: {}", gateway.log());
-        std::thread::yield_now();
-    }
+    wait_for(what, || gateway.log(), || gateway.log().contains(what));
 }
 
 /// Regression: the open of a pipe that nobody writes never returned: the socket answered nobody any more, and
@@ -128,11 +117,7 @@ fn a_file_that_is_a_pipe_is_refused_and_blocks_nothing() {
 
 /// `vng` with these arguments and the gateway's socket.
 fn vng(stage: &Stage, gateway: &Gateway, arguments: &[&str]) -> Command {
-    let mut command = Command::new(stage.scratch.path().join("vng"));
-    command
-        .args(arguments)
-        .arg("--socket")
-        .arg(gateway.socket());
+    let mut command = stage.command(gateway, arguments);
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -149,9 +134,8 @@ impl Desk {
         let stage = Stage::new();
         let pair = stage.pair(Way::Tunnel(Family::V4), ["", ""]);
         let gateway = &pair.gateways[0];
-        edit(&stage, gateway, "\"Unlimited\"", "\"VpnGw1\"");
-        edit(
-            &stage,
+        replace(gateway, "\"Unlimited\"", "\"VpnGw1\"");
+        replace(
             gateway,
             "[failover]",
             "[vpn.point_to_site]\naddress_pool = \"172.31.0.0/24\"\n\n[failover]",
@@ -275,7 +259,7 @@ fn a_resize_an_added_and_a_revoked_client_at_once_undo_nothing_of_each_other() {
             assert_done(what, child);
         }
         wanted.remove(&old);
-        fs::remove_file(desk.file(&old)).unwrap();
+        assert!(!desk.file(&old).exists(), "round {round}");
         wanted.insert(new);
         assert_eq!(desk.assert_agrees(), wanted, "round {round}");
         let text = fs::read_to_string(desk.gateway().config()).unwrap();
@@ -318,7 +302,7 @@ fn a_command_that_is_killed_anywhere_is_repeated_and_leaves_nothing() {
         assert_eq!(desk.unfinished(), [""; 0], "round {round}");
         let revoked = desk.revoke(&name).output().unwrap();
         assert!(revoked.status.success());
-        fs::remove_file(desk.file(&name)).unwrap();
+        assert!(!desk.file(&name).exists(), "round {round}");
     }
     assert!(killed > 0, "none was killed in its {whole:?}");
     // The same of a resize's client: the gateway does the work, to its end.
@@ -375,26 +359,20 @@ fn reload_one_of(count: usize) -> f64 {
     let mut pair = stage.pair(Way::Tunnel(Family::V4), ["", ""]);
     pair.gateways[0].stop().unwrap();
     let gateway = &mut pair.gateways[0];
-    edit(
-        &stage,
-        gateway,
-        "host_routes   = true",
-        "host_routes   = false",
-    );
+    replace(gateway, "host_routes   = true", "host_routes   = false");
     let mut prefixes = String::new();
     for number in 0..count as u32 {
         let network = std::net::Ipv4Addr::from_bits((11 << 24) + (number << 8));
         let _ = writeln!(prefixes, "  \"{network}/24\",");
     }
-    edit(
-        &stage,
+    replace(
         gateway,
         "prefixes = [",
         &format!("prefixes = [\n{prefixes}"),
     );
     gateway.start().unwrap();
     let gateway = &pair.gateways[0];
-    edit(&stage, gateway, "  \"11.0.7.0/24\",\n", "");
+    replace(gateway, "  \"11.0.7.0/24\",\n", "");
     let before = processor_seconds(gateway);
     let mut reload = vng(&stage, gateway, &["reload"]).spawn().unwrap();
     let mut asked = 0;
@@ -429,14 +407,13 @@ fn a_file_that_cannot_be_written_stays_as_it_was() {
     let long = format!("# {}\n{text}", "x".repeat(20_000));
     let source = stage.scratch.write("long.toml", &long).unwrap();
     let script = |options: &str, after: &str| {
-        let vng = stage.scratch.path().join("vng");
         let script = format!(
             "mount -t tmpfs -o size=32k none {directory} && cp {source} {directory}/vng.toml && {options}\n\
              {vng} p2s add laptop -c {directory}/vng.toml -e 192.0.2.1:51820 -o {after}/laptop.conf\n\
              echo \"status $?\"; cmp {source} {directory}/vng.toml && ls -A {directory}",
             directory = directory.display(),
             source = source.display(),
-            vng = vng.display(),
+            vng = stage.vng.display(),
         );
         let output = Command::new("unshare")
             .args(["--mount", "sh", "-c", &script])

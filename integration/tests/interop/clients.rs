@@ -12,6 +12,7 @@ use crate::traffic::{assert_all_arrived, judge, wait_until};
 use crypto::key::PrivateKey;
 use integration::gateway::Gateway;
 use integration::host::{Host, connect};
+use integration::stage::wait_for;
 use integration::traffic::iperf::Iperf;
 use integration::traffic::numbered::{Load, Run};
 use serde_json::Value;
@@ -19,7 +20,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LOAD: Load = Load {
     rate: 2_000,
@@ -126,14 +127,6 @@ address_pool = ["172.31.0.0/24", "fd00:31::/64"]
     }
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool, what: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn wireguard_go_connects_with_the_file_of_p2s_add_and_is_revoked_under_traffic() {
     from_add_to_revoke(Kind::WireguardGo, "", &[]);
@@ -189,8 +182,9 @@ fn from_add_to_revoke(kind: Kind, control: &'static str, more: &[&str]) {
         }
     }
     wait_for(
-        || scene.listed("laptop")["received"]["bytes"].as_u64() > Some(1_000_000),
         "the client's bytes are counted",
+        || scene.gateway.log(),
+        || scene.listed("laptop")["received"]["bytes"].as_u64() > Some(1_000_000),
     );
     let listed = scene.listed("laptop");
     assert_eq!(listed["connected"], true, "{listed:#}");
@@ -217,6 +211,8 @@ fn from_add_to_revoke(kind: Kind, control: &'static str, more: &[&str]) {
     // It notices that nobody answers, and calls; nobody answers that either.
     let vnet = host_address(1, Family::V4);
     wait_for(
+        "a handshake of the revoked client is refused",
+        || scene.gateway.log(),
         || {
             assert_eq!(
                 scene.far[0]
@@ -227,7 +223,6 @@ fn from_add_to_revoke(kind: Kind, control: &'static str, more: &[&str]) {
             );
             scene.dropped("tunnel_unknown_peer") > 0
         },
-        "a handshake of the revoked client is refused",
     );
     for name in ["first", "second"] {
         scene.p2s(&["revoke", name]);
@@ -352,8 +347,9 @@ fn clients_use_no_addresses_but_their_own_and_reach_each_other_with_transit_only
         assert_eq!(sent.unwrap(), 3 * 64);
     }
     wait_for(
-        || scene.dropped("spoofed_source") == 6,
         "forged sources are dropped",
+        || scene.gateway.log(),
+        || scene.dropped("spoofed_source") == 6,
     );
     scene
         .stage
@@ -394,16 +390,18 @@ fn a_client_roams_and_its_flow_goes_on() {
             .map(str::to_owned)
     };
     wait_for(
-        || endpoint(&scene).is_some_and(|at| at.starts_with("192.0.2.2:")),
         "the endpoint is known",
+        || scene.gateway.log(),
+        || endpoint(&scene).is_some_and(|at| at.starts_with("192.0.2.2:")),
     );
     drop(client);
     // Another network, another port.
     let _client = scene.connect(1, kind, &at_other_address(&scene, &file));
     scene.assert_reaches(1, &["172.31.0.1"]);
     wait_for(
-        || endpoint(&scene).is_some_and(|at| at.starts_with("198.51.100.2:")),
         "the endpoint has moved",
+        || scene.gateway.log(),
+        || endpoint(&scene).is_some_and(|at| at.starts_with("198.51.100.2:")),
     );
     let run = scene.run(1, "172.31.0.1");
     wait_until(&run, Duration::from_millis(600));

@@ -13,7 +13,7 @@ use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer};
 use crypto::wireguard::Endpoint;
 use integration::host::Host;
-use integration::peer::End;
+use integration::pair;
 use integration::traffic::icmp::Echoes;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -37,19 +37,9 @@ fn data_does_not_wait_behind_a_flood_of_initiations() {
         let hosts = stage::hosts();
         let keys = [(); 2].map(|()| PrivateKey::generate().unwrap());
         let _far = far_end(&stage, &hosts[1], &keys);
-        let end = End {
-            name: "near",
-            key: &keys[0],
-            other: &keys[1].public_key(),
-            preshared: None,
-            endpoint: &format!("{}:51820", underlay(2, Family::V4)),
-            addresses: ["10.1.0.4/16", "fd00:1::4/48"],
-            prefixes: ["10.2.0.0/16", "fd00:2::/48"],
-        };
-        let command = integration::peer::WIREGUARD_GO;
-        let _near =
-            integration::peer::start(&stage.nursery, &hosts[0], &stage.scratch, command, &end)
-                .unwrap();
+        let (other, endpoint) = (keys[1].public_key(), underlay(2, Family::V4) + ":51820");
+        let end = pair::end(1, &keys[0], &other, &endpoint);
+        let _near = peer::start_end(&stage, &hosts[0], Kind::WireguardGo, &end);
         measure("wireguard-go", &hosts, &keys[0].public_key())
     };
     let hosts = stage::hosts();

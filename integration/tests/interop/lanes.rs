@@ -5,6 +5,7 @@ use crate::program::present;
 use crate::stage::{self, Family, PATIENCE, Pair, Site, Stage, Way};
 use crate::traffic::{Iperf, assert_all_arrived, judge, numbered, wait_until};
 use crypto::key::PrivateKey;
+use integration::stage::edit;
 use integration::traffic::numbered::Load;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -138,7 +139,7 @@ fn restart(pair: &mut Pair, change: impl FnOnce(&str) -> String) -> String {
     let far = &mut pair.gateways[1];
     far.stop().unwrap();
     let before = std::fs::read_to_string(far.config()).unwrap();
-    std::fs::write(far.config(), change(&before)).unwrap();
+    edit(far, change);
     far.start().unwrap();
     before
 }

@@ -1,9 +1,10 @@
 //! A WireGuard implementation that is not ours, as the far side of a tunnel.
 
 use crate::program::Background;
-use crate::stage::{Family, Stage, host_address, underlay};
+use crate::stage::{Family, Stage, underlay};
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use integration::host::Host;
+use integration::pair;
 use integration::peer::{self, End};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,20 +51,16 @@ pub(crate) fn start(
     preshared: Option<&PresharedKey>,
     over: Family,
 ) -> Background {
-    let command = kind.command();
-    let addresses = Family::BOTH.map(|family| {
-        let length = family.of([16, 48]);
-        format!("{}/{length}", host_address(2, family))
-    });
+    let endpoint = format!("{}:51820", underlay(1, over));
     let end = End {
-        name: "peer",
-        key,
-        other: vng,
         preshared,
-        endpoint: &format!("{}:51820", underlay(1, over)),
-        addresses: addresses.each_ref().map(String::as_str),
-        prefixes: ["10.1.0.0/16", "fd00:1::/48"],
+        ..pair::end(2, key, vng, &endpoint)
     };
-    peer::start(&stage.nursery, host, &stage.scratch, &command, &end)
+    start_end(stage, host, kind, &end)
+}
+
+/// Starts it on `host` as this end of a tunnel.
+pub(crate) fn start_end(stage: &Stage, host: &Arc<Host>, kind: Kind, end: &End<'_>) -> Background {
+    peer::start(&stage.nursery, host, &stage.scratch, &kind.command(), end)
         .unwrap_or_else(|error| panic!("{kind:?}: {error}"))
 }

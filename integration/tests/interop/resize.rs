@@ -5,9 +5,9 @@ use crate::stage::{Family, Pair, Stage, Way};
 use crate::traffic::{assert_all_arrived, assert_pings, numbered, wait_until};
 use integration::config::Tagging;
 use integration::gateway::Gateway;
+use integration::stage::replace;
 use integration::traffic::numbered::Load;
 use serde_json::Value;
-use std::process::Command;
 use std::time::Duration;
 
 const LOAD: Load = Load {
@@ -18,13 +18,8 @@ const LOAD: Load = Load {
 
 /// `vng resize` with `--json`: its report, or its exit status and what it said.
 fn resize(stage: &Stage, gateway: &Gateway, arguments: &[&str]) -> Result<Value, (i32, String)> {
-    let output = Command::new(stage.scratch.path().join("vng"))
-        .arg("resize")
-        .args(arguments)
-        .args(["--json", "--socket"])
-        .arg(gateway.socket())
-        .output()
-        .unwrap();
+    let arguments = [&["resize", "--json"], arguments].concat();
+    let output = stage.command(gateway, &arguments).output().unwrap();
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).unwrap());
     }
@@ -167,18 +162,8 @@ fn a_reload_follows_the_same_matrix() {
     let pair = stage.pair(Way::Link(Tagging::Untagged, 1_500), ["", ""]);
     let gateway = &pair.gateways[0];
     resize(&stage, gateway, &["expressroute", "HighPerformance"]).unwrap();
-    let text = std::fs::read_to_string(gateway.config()).unwrap();
-    let name = gateway.config().file_name().unwrap().to_str().unwrap();
-    let write = |sku: &str| {
-        let text = text.replace("\"HighPerformance\"", &format!("\"{sku}\""));
-        stage.scratch.write(name, &text).unwrap();
-    };
-    write("Standard");
-    let output = Command::new(stage.scratch.path().join("vng"))
-        .args(["reload", "--socket"])
-        .arg(gateway.socket())
-        .output()
-        .unwrap();
+    replace(gateway, "\"HighPerformance\"", "\"Standard\"");
+    let output = stage.command(gateway, &["reload"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let remedy = "vng resize expressroute Standard --recreate";
@@ -188,7 +173,7 @@ fn a_reload_follows_the_same_matrix() {
         (1, Some(8)),
         "as before"
     );
-    write("UltraPerformance");
+    replace(gateway, "\"Standard\"", "\"UltraPerformance\"");
     stage.vng(gateway, &["reload"]);
     assert_eq!(limit(&stage, gateway, "Circuits"), (1, Some(16)));
     pair.finish(&stage, &[]);

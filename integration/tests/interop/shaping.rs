@@ -7,6 +7,7 @@ use crate::stage::{Family, Pair, Stage, Way};
 use crate::traffic::{Iperf, judge, numbered, wait_until};
 use integration::config::Tagging;
 use integration::gateway::Gateway;
+use integration::stage::edit;
 use integration::traffic::numbered::Load;
 use std::time::{Duration, Instant};
 
@@ -196,7 +197,6 @@ fn measure(stage: &Stage, pair: &Pair) -> [Rate; 2] {
 
 /// Gives a running gateway another SKU, and waits until that is in force.
 fn set_sku(stage: &Stage, gateway: &Gateway, sku: &str) {
-    let text = std::fs::read_to_string(gateway.config()).unwrap();
     let line = |line: &str| {
         if line.starts_with("sku") {
             format!("sku = \"{sku}\"\n")
@@ -204,9 +204,7 @@ fn set_sku(stage: &Stage, gateway: &Gateway, sku: &str) {
             format!("{line}\n")
         }
     };
-    let with: String = text.lines().map(line).collect();
-    let name = gateway.config().file_name().unwrap().to_str().unwrap();
-    stage.scratch.write(name, &with).unwrap();
+    edit(gateway, |text| text.lines().map(line).collect());
     let said = stage.vng(gateway, &["reload"]);
     assert!(said.contains("rates of the SKUs"), "{said}");
 }

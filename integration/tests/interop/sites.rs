@@ -1,19 +1,11 @@
 //! Sites that come and go while the gateway runs, and two virtual networks.
 
-use crate::stage::{Family, PATIENCE, Pair, Stage, Way, host_address};
+use crate::stage::{Family, PATIENCE, Stage, Way, host_address};
 use crate::traffic::{assert_all_arrived, numbered, wait_until};
 use crypto::key::PrivateKey;
+use integration::stage::edit;
 use integration::traffic::numbered::Load;
 use std::time::Duration;
-
-fn edit(stage: &Stage, pair: &Pair, side: usize, change: impl Fn(&str) -> String) {
-    let gateway = &pair.gateways[side];
-    let text = std::fs::read_to_string(gateway.config()).unwrap();
-    let changed = change(&text);
-    assert_ne!(text, changed);
-    let name = gateway.config().file_name().unwrap().to_str().unwrap();
-    stage.scratch.write(name, &changed).unwrap();
-}
 
 #[test]
 fn sites_that_come_and_go_cost_another_site_no_packet() {
@@ -37,7 +29,7 @@ fn sites_that_come_and_go_cost_another_site_no_packet() {
         };
         for n in 0..3 {
             // Before the one that carries: its place in the file is another each time.
-            edit(&stage, &pair, 0, |text| {
+            edit(&pair.gateways[0], |text| {
                 text.replacen("[[vpn.site]]", &format!("{}[[vpn.site]]", site(n)), 1)
             });
             let said = stage.vng(gateway, &["reload"]);
@@ -46,7 +38,7 @@ fn sites_that_come_and_go_cost_another_site_no_packet() {
         let tunnels = stage.show(gateway, "tunnels");
         assert_eq!(tunnels.as_array().unwrap().len(), 4, "{tunnels:#}");
         for n in 0..3 {
-            edit(&stage, &pair, 0, |text| {
+            edit(&pair.gateways[0], |text| {
                 let at = text
                     .find(&format!("[[vpn.site]]\nname = \"branch-{n}\""))
                     .unwrap();
@@ -72,7 +64,7 @@ fn a_site_that_is_gone_is_cut_off_and_reached_again_when_it_is_back() {
     let pair = stage.pair(Way::Tunnel(Family::V6), ["", ""]);
     let gateway = &pair.gateways[0];
     let with = std::fs::read_to_string(gateway.config()).unwrap();
-    edit(&stage, &pair, 0, |text| {
+    edit(&pair.gateways[0], |text| {
         let at = text.find("[[vpn.site]]").unwrap();
         let end = text.find("[failover]").unwrap();
         format!("{}{}", &text[..at], &text[end..])
@@ -87,7 +79,7 @@ fn a_site_that_is_gone_is_cut_off_and_reached_again_when_it_is_back() {
             assert!(echoes.is_err() || echoes.unwrap().received == 0, "{target}");
         }
     }
-    edit(&stage, &pair, 0, |_| with.clone());
+    edit(&pair.gateways[0], |_| with.clone());
     stage.vng(gateway, &["reload"]);
     pair.assert_reaches();
     let expected = [
@@ -107,7 +99,7 @@ fn two_virtual_networks_are_joined_and_say_so() {
     let stage = Stage::new();
     let pair = stage.pair(Way::Tunnel(Family::V4), ["", ""]);
     for side in [0, 1] {
-        edit(&stage, &pair, side, |text| {
+        edit(&pair.gateways[side], |text| {
             text.replace("[[vpn.site]]", "[[vpn.site]]\nkind = \"vnet-to-vnet\"")
         });
         let gateway = &pair.gateways[side];

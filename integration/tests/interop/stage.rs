@@ -1,44 +1,32 @@
-//! Where a test happens: gateways by number, each with its virtual network on its own host, and what
-//! `vng` says about them.
-//!
-//! ```text
-//!   near: gateway 1                                          far: gateway 2, or a peer
-//!   vng0: 10.1.0.4, fd00:1::4                                vng0: 10.2.0.4, fd00:2::4
-//!   vng: 10.1.255.4, fd00:1:0:ff::4                          vng: 10.2.255.4, fd00:2:0:ff::4
-//!   underlay eth0: 192.0.2.1, 2001:db8::1  ----- veth -----  192.0.2.2, 2001:db8::2
-//!   link eth1: 172.16.0.1, fd00:16::1      ----- veth -----  172.16.0.2, fd00:16::2
-//! ```
+//! Where a test happens: the hosts of [`integration::pair`], near and far, with gateway 1 on the near one, and
+//! gateway 2 or a peer on the far one.
 
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
-use gateway::device::vlan::Tags;
 use integration::config::Tagging;
 use integration::gateway::Gateway;
-use integration::host::{Host, connect};
-use integration::process::Nursery;
-use integration::scratch::Scratch;
-use serde_json::Value;
+use integration::host::Host;
+pub(crate) use integration::stage::PATIENCE;
+use integration::stage::{Turn, settled};
+use integration::{pair, stage};
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long anything may take that is only waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-
-/// One test at a time: they share two cores, and lost packets would tell of that only.
-static TURN: Mutex<()> = Mutex::new(());
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// What the gateways of a test share. It goes last.
 pub(crate) struct Stage {
-    pub(crate) nursery: Arc<Nursery>,
-    pub(crate) scratch: Scratch,
     /// More lines of `[control]` of every gateway.
     pub(crate) control: &'static str,
-    vng: PathBuf,
-    _turn: Option<MutexGuard<'static, ()>>,
+    shared: stage::Stage,
+    _turn: Option<Turn>,
+}
+
+impl Deref for Stage {
+    type Target = stage::Stage;
+
+    fn deref(&self) -> &stage::Stage {
+        &self.shared
+    }
 }
 
 /// How the two sides are joined.
@@ -95,27 +83,19 @@ pub(crate) struct Site<'a> {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = Scratch::new().unwrap();
-        let vng = scratch.path().join("vng");
-        symlink(env!("CARGO_BIN_EXE_vng-lab"), &vng).unwrap();
+        let turn = Turn::take();
         Self {
-            nursery: Arc::new(Nursery::new().unwrap()),
-            scratch,
             control: "",
-            vng,
+            shared: stage::Stage::new(env!("CARGO_BIN_EXE_vng-lab")),
             _turn: Some(turn),
         }
     }
 
     /// Another one that runs beside this one, for scripts of one test that wait more than they compute.
     pub(crate) fn beside(&self) -> Self {
-        let scratch = Scratch::new().unwrap();
         Self {
-            nursery: Arc::new(Nursery::new().unwrap()),
-            scratch,
             control: self.control,
-            vng: self.vng.clone(),
+            shared: self.shared.beside(),
             _turn: None,
         }
     }
@@ -134,72 +114,33 @@ impl Stage {
         vnet: &str,
         rest: &str,
     ) -> Gateway {
-        let socket = self.scratch.path().join(format!("{name}.sock"));
         let text = format!(
-            r#"[vnet]
-name          = "vnet-{n}"
-address_space = ["10.{n}.0.0/16", "fd00:{n}::/48"]
-device        = "vng0"
-address       = ["10.{n}.255.4/27", "fd00:{n}:0:ff::4/64"]
-host_address  = ["10.{n}.0.4/16", "fd00:{n}::4/48"]
-host_routes   = true
-{vnet}
-
-{rest}
-
-[failover]
-hold_down = "1s"
-
-[control]
-socket = "{}"
-{}
-"#,
-            socket.display(),
+            "{}\n{rest}\n\n[failover]\nhold_down = \"1s\"\n\n{}{}\n",
+            pair::vnet(n, "vng0", vnet),
+            self.shared.control(name),
             self.control
         );
-        let config = self.scratch.write(&format!("{name}.toml"), &text).unwrap();
-        Gateway::new(
-            Arc::clone(host),
-            Arc::clone(&self.nursery),
-            self.vng.clone(),
-            config,
-            socket,
-        )
+        self.gateway_on(host, name, &text)
     }
 
     /// The `[vpn]` table of gateway `n`, whose site is the other side.
     pub(crate) fn vpn(&self, n: u8, key: &PrivateKey, site: &Site<'_>) -> String {
-        let file = |name: &str, content: &str| self.scratch.write(name, content).unwrap();
-        let mut text = self.vpn_table(n, key, "");
         let other = 3 - n;
-        writeln!(text, "[[vpn.site]]\nname = \"site-{other}\"").unwrap();
-        writeln!(text, "public_key = \"{}\"", site.key).unwrap();
+        let mut text = self.vpn_table(n, key, "") + &pair::site(other, site.key);
         writeln!(text, "endpoint = \"{}:51820\"", underlay(other, site.over)).unwrap();
-        writeln!(
-            text,
-            "prefixes = [\"10.{other}.0.0/16\", \"fd00:{other}::/48\"]"
-        )
-        .unwrap();
         if let Some(preshared) = site.preshared {
-            let file = file(&format!("{n}.psk"), &preshared.to_base64());
-            writeln!(text, "preshared_key_file = \"{}\"", file.display()).unwrap();
+            let file = self
+                .scratch
+                .write(&format!("{n}.psk"), &preshared.to_base64());
+            let file = file.unwrap().display().to_string();
+            writeln!(text, "preshared_key_file = {file:?}").unwrap();
         }
         text
     }
 
     /// The `[vpn]` table of gateway `n` without sites, with more lines.
     pub(crate) fn vpn_table(&self, n: u8, key: &PrivateKey, more: &str) -> String {
-        let name = format!("{n}.key");
-        let key = self.scratch.write(&name, &key.to_base64()).unwrap();
-        let port = if more.contains("listen_port") {
-            ""
-        } else {
-            "listen_port = 51820\n"
-        };
-        format!(
-            "[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\n{port}{more}\n",
-            key.display()
-        )
+        pair::vpn(&self.key_file(&n.to_string(), key), more)
     }
 
     /// Two gateways face to face, running, and reaching each other. `vnet`: more lines of `[vnet]` of each.
@@ -242,90 +183,40 @@ socket = "{}"
         pair
     }
 
-    /// Runs `vng` with these arguments and the gateway's socket; its standard output.
-    pub(crate) fn vng(&self, gateway: &Gateway, arguments: &[&str]) -> String {
-        let output = Command::new(&self.vng)
-            .args(arguments)
-            .arg("--socket")
-            .arg(gateway.socket())
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "vng {arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// `vng show WHAT --json`.
-    pub(crate) fn show(&self, gateway: &Gateway, what: &str) -> Value {
-        serde_json::from_str(&self.vng(gateway, &["show", what, "--json"])).unwrap()
-    }
-
     /// The ledger balances, and nothing was dropped but for `expected` reasons. Multicast of the host's
     /// own kernel (MLD, router solicitations) always is, and a sender in bulk may be told to slow down.
     pub(crate) fn assert_books(&self, gateway: &Gateway, expected: &[&str]) {
-        // The ledgers of two threads are read one after the other: a packet between them is waited for.
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let counters = self.show(gateway, "counters");
-            let sum = |column: &str| {
-                let sums = counters[column].as_object().unwrap().values();
-                sums.map(|sum| sum["packets"].as_i64().unwrap())
-                    .sum::<i64>()
-            };
-            let held = counters["held"].as_i64().unwrap();
-            let left = sum("received") - sum("sent") - sum("dropped") - held;
-            if left != 0 && Instant::now() < deadline {
-                std::thread::yield_now();
-                continue;
-            }
-            assert_eq!(left, 0, "the ledger does not balance: {counters:#}");
-            let dropped = counters["dropped"].as_object().unwrap();
-            let surprises: Vec<_> = dropped
-                .keys()
-                .filter(|reason| !["martian", "queue_delay"].contains(&reason.as_str()))
-                .filter(|reason| !expected.contains(&reason.as_str()))
-                .collect();
-            assert!(
-                surprises.is_empty(),
-                "dropped for {surprises:?}: {counters:#}\n{}",
-                gateway.log()
-            );
-            return;
-        }
+        let read = || serde_json::from_value(self.show(gateway, "counters")).unwrap();
+        let counters = settled(read);
+        let surprises: Vec<_> = counters
+            .totals
+            .dropped
+            .keys()
+            .filter(|reason| !["martian", "queue_delay"].contains(&reason.as_str()))
+            .filter(|reason| !expected.contains(&reason.as_str()))
+            .collect();
+        assert!(
+            surprises.is_empty(),
+            "dropped for {surprises:?}: {counters:#?}\n{}",
+            gateway.log()
+        );
     }
 }
 
-/// Two hosts with an underlay between them.
+/// Two hosts that reach each other over their underlay.
 pub(crate) fn hosts() -> [Arc<Host>; 2] {
-    let hosts = ["near", "far"].map(|name| Arc::new(Host::new(name).unwrap()));
-    let [near, far] = &hosts;
-    connect((near, "eth0"), (far, "eth0")).unwrap();
-    for (host, n) in hosts.iter().zip(1..) {
-        let addresses = [format!("192.0.2.{n}/24"), format!("2001:db8::{n}/64")];
-        host.address("eth0", &addresses.each_ref().map(String::as_str))
-            .unwrap();
-    }
+    let hosts = pair::hosts().unwrap();
     // The kernel tells IPv6 of a new carrier up to a second late: until then it has no way there.
     for family in Family::BOTH {
         let there = family.of(["192.0.2.2", "2001:db8::2"]).parse().unwrap();
-        assert!(near.reaches(there, PATIENCE).unwrap(), "{there}");
+        assert!(hosts[0].reaches(there, PATIENCE).unwrap(), "{there}");
     }
     hosts
 }
 
 /// Lays the link of a circuit between two hosts.
 pub(crate) fn lay_link(hosts: &[Arc<Host>; 2], mtu: u32) {
-    let [near, far] = hosts;
-    connect((near, "eth1"), (far, "eth1")).unwrap();
-    for host in hosts {
-        // Nobody but the gateway lives there.
-        host.set("ipv6/conf/eth1/disable_ipv6", "1").unwrap();
-        host.configure(|netlink| {
-            netlink.set_mtu("eth1", mtu)?;
-            netlink.set_up("eth1", true)
-        })
-        .unwrap();
-    }
+    pair::lay_link(hosts, mtu).unwrap();
 }
 
 /// Two gateways that reach each other.
@@ -371,29 +262,11 @@ impl Pair {
 
 /// Bytes of MTU that tags need beyond the packet's.
 pub(crate) fn tags_need(tagging: Tagging) -> u32 {
-    let tags: Tags = tagging.tags();
-    tags.len() as u32
+    tagging.tags().len() as u32
 }
 
 /// The `[expressroute]` table of gateway `n`, whose circuit leads to the other side.
 pub(crate) fn circuit(n: u8, tagging: Tagging) -> String {
-    let other = 3 - n;
-    format!(
-        r#"[expressroute]
-sku = "Unlimited"
-
-[[expressroute.circuit]]
-name     = "circuit-{other}"
-model    = "point-to-point"
-prefixes = ["10.{other}.0.0/16", "fd00:{other}::/48"]
-probe    = {{ interval = "100ms", fail = 5, pass = 1 }}
-
-  [[expressroute.circuit.link]]
-  name      = "primary"
-  interface = "eth1"
-{}  address   = ["172.16.0.{n}/30", "fd00:16::{n}/126"]
-  neighbor  = ["172.16.0.{other}", "fd00:16::{other}"]
-"#,
-        tagging.lines()
-    )
+    let probe = "probe    = { interval = \"100ms\", fail = 5, pass = 1 }\n";
+    pair::circuit(n, tagging, probe)
 }

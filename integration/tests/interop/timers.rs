@@ -6,14 +6,15 @@
 
 mod lanes;
 
-use crate::peer::Kind as Program;
+use crate::peer::{Kind as Program, start_end};
 use crate::program::{self, Background, announce, present, word};
 use crate::stage::{self, Stage, host_address};
 use crate::tap::{Kind, Tap};
 use crypto::key::PrivateKey;
 use integration::gateway::Gateway;
 use integration::host::Host;
-use integration::peer::{self, End};
+use integration::pair;
+use integration::peer::End;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -102,12 +103,8 @@ impl<'a> Case<'a> {
 
     /// vng with these tables in front of `[vpn]` and behind it.
     fn gateway(&self, front: &str, behind: &str) -> Gateway {
-        let file = format!("{}.key", self.name);
-        let key = self.stage.scratch.write(&file, &self.keys[0].to_base64());
-        let text = format!(
-            "{front}[vpn]\nsku = \"Unlimited\"\nprivate_key_file = \"{}\"\nlisten_port = 51820\n\n{behind}",
-            key.unwrap().display()
-        );
+        let key = self.stage.key_file(&self.name, &self.keys[0]);
+        let text = format!("{front}{}{behind}", pair::vpn(&key, ""));
         let near = &self.hosts[0];
         let mut gateway = self.stage.named_gateway(near, 1, &self.name, "", &text);
         gateway.start().unwrap();
@@ -150,25 +147,18 @@ impl<'a> Case<'a> {
     /// Side 1 or 2.
     fn wireguard_go(&self, side: u8, endpoint: &str) -> Background {
         let (own, other) = (usize::from(side) - 1, 2 - usize::from(side));
-        let (n, m) = (side, 3 - side);
         // What is inside the tunnel: not the gateway's own address, where the tunnel itself leads to that.
         let within = self.subject == Subject::VngOverCircuit;
-        let lengths = if within { [24, 64] } else { [16, 48] };
-        let end = End {
+        let narrow = ["10.1.0.0/24", "fd00:1::/64"];
+        let public = self.keys[other].public_key();
+        let mut end = End {
             name: &format!("{}-{side}", self.name),
-            key: &self.keys[own],
-            other: &self.keys[other].public_key(),
-            preshared: None,
-            endpoint,
-            addresses: [&format!("10.{n}.0.4/16"), &format!("fd00:{n}::4/48")],
-            prefixes: [
-                &format!("10.{m}.0.0/{}", lengths[0]),
-                &format!("fd00:{m}::/{}", lengths[1]),
-            ],
+            ..pair::end(side, &self.keys[own], &public, endpoint)
         };
-        let (stage, host) = (self.stage, &self.hosts[own]);
-        let command = peer::WIREGUARD_GO;
-        peer::start(&stage.nursery, host, &stage.scratch, command, &end).unwrap()
+        if within {
+            end.prefixes = narrow;
+        }
+        start_end(self.stage, &self.hosts[own], Program::WireguardGo, &end)
     }
 
     /// Starts the far end, which calls by itself only if it is a client and has something to send.

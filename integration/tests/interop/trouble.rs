@@ -1,12 +1,13 @@
 //! What a gateway must live through, and how it ends.
 
-use crate::stage::{Family, PATIENCE, Stage, Way, lay_link, tags_need};
+use crate::stage::{Family, Stage, Way, lay_link, tags_need};
 use crate::traffic::{assert_carries, assert_pings, numbered, wait_until};
 use integration::config::Tagging;
 use integration::host::Host;
+use integration::stage::wait_for;
 use integration::traffic::numbered::Load;
 use rustix::process::Signal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn a_gateway_that_was_killed_leaves_no_device_and_starts_again_at_once() {
@@ -74,12 +75,6 @@ fn an_interrupt_or_a_request_to_end_leaves_nothing() {
 
 /// Waits until the device is gone, which the kernel may finish after the process.
 fn wait_until_gone(host: &Host) {
-    let deadline = Instant::now() + PATIENCE;
-    while host
-        .configure(|netlink| netlink.link("vng0"))
-        .unwrap()
-        .is_some()
-    {
-        assert!(Instant::now() < deadline, "vng0 is still there");
-    }
+    let link = || host.configure(|netlink| netlink.link("vng0"));
+    wait_for("vng0 is gone", String::new, || link().unwrap().is_none());
 }

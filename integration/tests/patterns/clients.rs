@@ -1,6 +1,7 @@
 //! Single devices beside a circuit: `point-to-site-beside-expressroute.toml`.
 
-use crate::stage::{BRANCH, ONPREM, Place, World};
+use crate::place::{BRANCH, ONPREM, Place};
+use crate::stage::World;
 use crate::traffic::{Packet, assert_arrives, listen};
 
 /// A client of a pool has one address; those around it are nobody's.

@@ -1,6 +1,7 @@
 //! Flows over several circuits: `two-circuits-ecmp.toml`.
 
-use crate::stage::{ONPREM, Place, World};
+use crate::place::{ONPREM, Place};
+use crate::stage::World;
 use crate::traffic::Packet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,6 +1,7 @@
 //! A tunnel that a circuit carries: `encrypted-expressroute.toml`.
 
-use crate::stage::{ONPREM, PATIENCE, Place, Stage, World, balanced};
+use crate::place::{ONPREM, Place};
+use crate::stage::{PATIENCE, Stage, World, balanced};
 use crate::traffic::{LENGTH, Packet, assert_arrives, listen, taken};
 use crypto::key::{PrivateKey, PublicKey};
 use integration::host::{Host, connect};
@@ -173,9 +174,9 @@ fn both_ends_may_reach_each_other_over_a_circuit_and_over_ipv6() {
             .configure(|netlink| netlink.set_up("eth1", true))
             .unwrap();
         let name = format!("facing-{n}");
-        let (file, socket) = (stage.key_file(&name, &keys[at]), stage.socket(&name));
+        let (file, socket) = (stage.key_path(&name, &keys[at]), stage.socket(&name));
         let text = facing(n, &file, &publics[1 - at], &socket.display().to_string());
-        stage.gateway(&name, &hosts[at], &text)
+        stage.gateway_on(&hosts[at], &name, &text)
     });
     for gateway in &mut gateways {
         gateway.start().unwrap();

@@ -1,6 +1,7 @@
 //! Two paths to one prefix: `failover-pair.toml`.
 
-use crate::stage::{ONPREM, Place, World};
+use crate::place::{ONPREM, Place};
+use crate::stage::World;
 use crate::traffic::Packet;
 
 const BOTH_WAYS: Place = Place {

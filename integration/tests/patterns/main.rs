@@ -16,6 +16,7 @@ mod clients;
 mod ecmp;
 mod encrypted;
 mod failover;
+mod place;
 mod prefixes;
 mod stage;
 mod traffic;

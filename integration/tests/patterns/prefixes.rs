@@ -1,7 +1,8 @@
 //! Which prefix leads where: `vpn-one-site.toml`, `more-specific-vpn.toml`, `forced-tunnelling.toml`,
 //! `any-to-any.toml`.
 
-use crate::stage::{BRANCH, ONPREM, Place, World};
+use crate::place::{BRANCH, ONPREM, Place};
+use crate::stage::World;
 use crate::traffic::Packet;
 
 #[test]

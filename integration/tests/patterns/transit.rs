@@ -1,6 +1,7 @@
 //! From branch to branch: `transit.toml`, as it is and with transit off.
 
-use crate::stage::{BRANCH, ONPREM, Place, World, balanced};
+use crate::place::{BRANCH, ONPREM, Place};
+use crate::stage::{World, balanced};
 use crate::traffic::{Packet, assert_arrives, listen, taken};
 
 const PREMISES: Place = Place {

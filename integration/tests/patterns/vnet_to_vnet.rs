@@ -17,7 +17,7 @@ fn two_virtual_networks_reach_each_other_over_the_lanes_of_one_tunnel() {
     melbourne.address("eth0", &["203.0.113.10/24"]).unwrap();
     let start = |at: usize, name: &str, other: &str| {
         let text = stage.example(name, &keys[at], &[(other, &keys[1 - at])]);
-        let mut gateway = stage.gateway(name, &hosts[at], &text);
+        let mut gateway = stage.gateway_on(&hosts[at], name, &text);
         gateway.start().unwrap();
         gateway
     };

@@ -1,13 +1,15 @@
 //! A lab that runs, and questions to it that are asked until the answer is the expected one.
 
-use gateway::api::{Request, What};
+use gateway::api::Request;
 use gateway::device::event::Poller;
-use gateway::show::view::{Counters, Explanation, Query, Status};
+use gateway::show::view::{Explanation, Query, Status};
 use gateway::telemetry::ledger::Sum;
 use integration::config::Probing;
 use integration::gateway::Gateway;
 use integration::host::Host;
 use integration::lab::{Lab, LabOptions, ONPREM_HOST, VNET_HOST};
+use integration::stage::Turn;
+pub(crate) use integration::stage::{PATIENCE, balanced, replace, until};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, recvfrom, socket_with,
 };
@@ -17,23 +19,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long anything may take; a healthy lab needs a fraction of it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two questions: often enough to see a failover, seldom enough to leave the processors to it.
-const ASK_EVERY: Duration = Duration::from_millis(2);
 /// Protocol number of UDP.
 const UDP: u8 = 17;
-
-/// One lab at a time: two would take each other's processors, and probes would be missed for that.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// A lab whose gateways run and use ExpressRoute.
 pub(crate) struct World {
     pub(crate) lab: Lab,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// A lab that probes at this pace.
@@ -57,7 +51,7 @@ pub(crate) fn calm() -> LabOptions {
 impl World {
     /// Starts it once `change` has been made to the lab: to configuration files, addresses, routes.
     pub(crate) fn start(options: &LabOptions, change: impl FnOnce(&Lab)) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         let mut lab = Lab::new(options).unwrap();
         change(&lab);
         lab.start().unwrap();
@@ -134,42 +128,8 @@ pub(crate) fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Asks until the answer is the expected one, and fails with the last one that was not.
-pub(crate) fn until<T, E: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match ask() {
-            Ok(answer) => return answer,
-            Err(found) => assert!(Instant::now() < deadline, "not so: {what}; found {found:?}"),
-        }
-        std::thread::sleep(ASK_EVERY);
-    }
-}
-
-/// Changes a gateway's configuration file before it starts.
-pub(crate) fn configure(gateway: &Gateway, from: &str, to: &str) {
-    let text = std::fs::read_to_string(gateway.config()).unwrap();
-    assert!(text.contains(from), "no {from} in\n{text}");
-    std::fs::write(gateway.config(), text.replace(from, to)).unwrap();
-}
-
 pub(crate) fn status(gateway: &Gateway) -> Status {
-    let request = Request::Show { what: What::Status };
-    gateway.control().ask(&request).unwrap()
-}
-
-/// A ledger that balances.
-pub(crate) fn balanced(gateway: &Gateway) -> Counters {
-    until("the ledger balances", || {
-        let counters = gateway.counters().unwrap();
-        let difference = counters.totals.imbalance();
-        assert_eq!(difference == 0, counters.balanced);
-        if difference == 0 {
-            Ok(counters)
-        } else {
-            Err((difference, Box::new(counters)))
-        }
-    })
+    gateway.control().status().unwrap()
 }
 
 /// A port or a drop reason of a ledger; what has not been counted is zero.

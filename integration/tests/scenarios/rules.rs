@@ -2,8 +2,7 @@
 //! packet's fate is read from the ledger, from the host it was for, and from what ICMP told its sender.
 
 use crate::harness::{
-    Datagram, IcmpError, IcmpListener, World, address, balanced, calm, configure, dropped, of,
-    until,
+    Datagram, IcmpError, IcmpListener, World, address, balanced, calm, dropped, of, replace, until,
 };
 use gateway::show::view::Counters;
 use integration::gateway::Gateway;
@@ -269,7 +268,7 @@ fn spoofed_sources_are_dropped_from_every_side() {
         add("pe1", "lo", &["10.1.0.77/32", "fd00:1::77/128"]);
         // The branch's own gateway would stop it, were its address space what the other has agreed to.
         let space = r#"address_space = ["10.3.0.0/16", "fd00:3::/48""#;
-        configure(
+        replace(
             &lab.branch,
             space,
             &format!(r#"{space}, "10.9.0.0/16", "fd00:9::/48""#),
@@ -313,13 +312,13 @@ fn spoofed_sources_are_dropped_from_every_side() {
 fn join_branches(lab: &Lab) {
     let premises = r#""10.1.0.0/16", "fd00:1::/48""#;
     for (gateway, more) in [(&lab.branch, "10.2.0.0/16"), (&lab.edge, "10.3.0.0/16")] {
-        configure(
+        replace(
             gateway,
             &format!("prefixes   = [{premises}"),
             &format!(r#"prefixes   = [{premises}, "{more}""#),
         );
     }
-    configure(
+    replace(
         &lab.edge,
         &format!("prefixes = [{premises}"),
         &format!(r#"prefixes = [{premises}, "10.3.0.0/16""#),
@@ -360,7 +359,7 @@ fn branches_reach_each_other_only_with_transit() {
 
     let world = World::start(&calm(), |lab| {
         join_branches(lab);
-        configure(
+        replace(
             &lab.gateway,
             "[failover]",
             "[failover]\nbranch_transit = true",

@@ -3,9 +3,9 @@
 use crate::PATIENCE;
 use gateway::show::view::Counters;
 use integration::lab::{Lab, LabOptions, ONPREM_HOST};
+use integration::stage::{Turn, settled};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Packets of one storm.
@@ -28,14 +28,13 @@ pub(crate) struct Storm {
     before: Counters,
     /// Packets that the kernel has taken so far.
     pub(crate) sent: u64,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Storm {
     /// A lab in which packets pass.
     pub(crate) fn new() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         let number =
             |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
         let (seed, packets) = (
@@ -61,7 +60,7 @@ impl Storm {
             before: lab.gateway.counters().unwrap(),
             sent: 0,
             lab,
-            _alone: alone,
+            _turn: turn,
         }
     }
 
@@ -158,11 +157,9 @@ impl Storm {
         self.lab.stop().unwrap();
     }
 
-    /// The counters as `vng show counters --json` prints them, once they balance. The threads' books are
-    /// read one after the other, so a packet on its way from one thread to the next can be missed once.
+    /// The counters as `vng show counters --json` prints them, once they balance.
     fn balanced(&self) -> Counters {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        settled(|| {
             let output = Command::new(env!("CARGO_BIN_EXE_vng-lab"))
                 .arg0("vng")
                 .args(["show", "counters", "--json", "--socket"])
@@ -171,17 +168,8 @@ impl Storm {
                 .unwrap();
             let log = self.lab.gateway.log();
             assert!(output.status.success(), "{output:?}\n{log}");
-            let counters: Counters = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(counters.balanced, counters.totals.imbalance() == 0);
-            if counters.balanced {
-                return counters;
-            }
-            let difference = counters.totals.imbalance();
-            assert!(
-                Instant::now() < deadline,
-                "difference {difference}: {counters:?}"
-            );
-        }
+            serde_json::from_slice(&output.stdout).unwrap()
+        })
     }
 }
 
