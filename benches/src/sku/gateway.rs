@@ -20,7 +20,7 @@ use gateway::device::udp::{PeerPath, SendOutcome, TrainPlace};
 use gateway::device::vlan::Tags;
 use gateway::pipeline::coalesce::Coalescer;
 use gateway::pipeline::fragment::FragmentPolicy;
-use gateway::pipeline::icmp::RateLimit;
+use gateway::pipeline::rate::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
 use gateway::pipeline::shape::{self, Limit, Rates};
 use gateway::sku::{self, Edition};

@@ -9,7 +9,7 @@
 //! segment whose checksum may be partial.
 
 use super::checksum::{self, Sum};
-use super::field::{self, at, flag};
+use super::field::{self, at, flag, length};
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use crypto::train::Train;
 use routing::packet::{Fragment, Headers, Version, protocol};
@@ -149,8 +149,6 @@ struct Tcp {
 
 /// The largest packet that a 16-bit length field can say.
 const MAX_PACKET: usize = 65_535;
-/// Length of the IPv6 header, which its payload length leaves out.
-const V6_HEADER: usize = 40;
 
 impl<'a> Cutter<'a> {
     #[inline]
@@ -385,7 +383,7 @@ impl Shared {
                 *field::edit(header, at::V4_CHECKSUM)? = sum.checksum();
             }
             Version::V6 => {
-                let len = (len - V6_HEADER) as u16;
+                let len = (len - length::V6) as u16;
                 *field::edit(header, at::V6_LENGTH)? = len.to_be_bytes();
             }
         }

@@ -20,7 +20,7 @@ use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use crate::device::sink::{Devices, TrainSink};
 use crate::device::udp::{PeerPath, SendOutcome};
 use crate::pipeline::checksum::{Sum, pseudo_header};
-use crate::pipeline::process::Egress;
+use crate::pipeline::egress::Egress;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Port;
 use crate::worker::crossing::Cargo;

@@ -5,7 +5,7 @@ use crate::device::offload::Offload;
 use crate::device::sink::{Devices, PacketSink};
 use crate::device::{MAX_PARTS, SendError};
 use crate::pipeline::coalesce::{Coalescer, SuperPacket};
-use crate::pipeline::process::Egress;
+use crate::pipeline::egress::Egress;
 use crate::pipeline::shape::Shaper;
 use crate::telemetry::ledger::{Ledger, Port, Sum};
 use crate::worker::link::{LinkPort, MAX_SEGMENT, each_segment, lay_down};

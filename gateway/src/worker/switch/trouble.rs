@@ -3,9 +3,9 @@
 use super::{Packet, Round, Switch, Way, tunnels_at};
 use crate::device::offload::Offload;
 use crate::device::sink::Devices;
+use crate::pipeline::egress::Egress;
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint};
-use crate::pipeline::process::Egress;
 use crate::pipeline::split::Segments;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Port;
