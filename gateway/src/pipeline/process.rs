@@ -19,6 +19,7 @@ use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::hits::Hits;
+use crypto::wireguard;
 use routing::cache::FlowCache;
 use routing::decide::Verdict;
 use routing::packet::{Fragment, Headers, Version, protocol};
@@ -65,8 +66,6 @@ pub struct Carried {
 
 /// The least MTU of IPv6 (RFC 8200, 5): senders go no lower, whatever they are told.
 const LEAST_V6: u16 = 1_280;
-/// Plaintext is padded to a multiple of this, but not beyond the configured MTU (WireGuard whitepaper, 5.4.6).
-const PADDING: u16 = 16;
 
 impl Carried {
     /// The MTU of the tunnel over links whose narrowest has this MTU. Over IPv4 it is never less than IPv6 needs: on
@@ -82,7 +81,9 @@ impl Carried {
         if room >= self.mtu {
             return self.mtu;
         }
-        room / PADDING * PADDING
+        // Padded to a multiple of it, but not beyond the configured MTU.
+        let padding = wireguard::PADDING as u16;
+        room / padding * padding
     }
 }
 

@@ -11,7 +11,7 @@
 use super::checksum::{self, Sum};
 use super::field::{self, at, flag, length};
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
-use crypto::train::Train;
+use crypto::train::{Layout, Train};
 use routing::packet::{Fragment, Headers, Version, protocol};
 use routing::reason::DropReason;
 
@@ -35,11 +35,11 @@ pub enum Split {
 /// `Malformed` if packet, headers and offload do not belong together; `TooBig` if a segment does not
 /// even fit an empty train. The train is as it was then.
 #[inline]
-pub fn split_into(
+pub fn split_into<L: Layout>(
     packet: &[u8],
     headers: &Headers,
     offload: &Offload,
-    train: &mut Train,
+    train: &mut Train<L>,
     from_segment: usize,
 ) -> Result<Split, DropReason> {
     let cutter = Cutter::new(packet, headers, offload)?;

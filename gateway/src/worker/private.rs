@@ -239,7 +239,7 @@ fn give_back_to(outlets: Outlets<'_>, place: usize, outer: Outer) {
 }
 
 /// The tunnels of one worker over one circuit.
-pub struct Private<E> {
+pub struct Private<E: Endpoint> {
     /// Those tunnels.
     pub tunnels: Tunnels<E, Outlet>,
     /// The circuit.

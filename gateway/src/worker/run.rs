@@ -104,7 +104,7 @@ pub struct Shared {
 }
 
 /// One data worker.
-pub struct Worker<E> {
+pub struct Worker<E: Endpoint> {
     switch: Switch<E>,
     shared: Arc<Shared>,
     poller: Poller,

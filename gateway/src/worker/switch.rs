@@ -95,7 +95,7 @@ impl Packet<'_> {
 }
 
 /// All ports of one worker and the state of its pipeline.
-pub struct Switch<E, D: Devices = Kernel> {
+pub struct Switch<E: Endpoint, D: Devices = Kernel> {
     /// The virtual network.
     pub vnet: VnetPort<D::Vnet>,
     /// ExpressRoute links.
@@ -645,7 +645,7 @@ impl<V> VnetPort<V> {
 }
 
 #[inline]
-fn tunnels_at<'a, E, U>(
+fn tunnels_at<'a, E: Endpoint, U>(
     base: &'a mut Tunnels<E, U>,
     lanes: &'a mut [Tunnels<E, U>],
     place: usize,

@@ -27,7 +27,7 @@ use crate::worker::handover::TunnelWord;
 use crate::worker::lane::Pulse;
 use crate::worker::link::Tally;
 use crypto::key::PrivateKey;
-use crypto::train::Train;
+use crypto::train::{Layout, Train};
 use crypto::tunnel::{
     Endpoint, Peer, PeerId, Received, Refusal, SealError, Transmit, is_handshake,
 };
@@ -88,10 +88,10 @@ impl<U: TrainSink> Underlay<U> {
 }
 
 /// What the tunnel side tells its owner about one site.
-struct Site {
+struct Site<L> {
     path: PathId,
     mtu: usize,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiting<L>>,
     word: Arc<TunnelWord>,
     pulse: Pulse,
     /// When [`Tunnels::carries`] has last asked for a handshake.
@@ -128,8 +128,8 @@ pub enum Arrival<'a> {
 }
 
 /// A train without a session to seal it.
-struct Waiting {
-    train: Train,
+struct Waiting<L> {
+    train: Train<L>,
     class: u8,
     bytes: u64,
     since: Instant,
@@ -137,16 +137,16 @@ struct Waiting {
 
 /// Sends the engine's own messages and books them: the gateway made them, so they come in at its host
 /// port and go out at the tunnel's.
-struct Outbox<'a, U> {
+struct Outbox<'a, U, L> {
     underlay: &'a Underlay<U>,
-    sites: &'a [Option<Site>],
+    sites: &'a [Option<Site<L>>],
     ledger: &'a Ledger,
     /// Where the datagram that is being answered came to: the answer leaves from there, whether its sender has
     /// authenticated or not. `None`: nothing is answered.
     local: Option<IpAddr>,
 }
 
-impl<U: TrainSink> Transmit for Outbox<'_, U> {
+impl<U: TrainSink, L: Layout> Transmit for Outbox<'_, U, L> {
     fn transmit(&mut self, peer: Option<PeerId>, to: SocketAddr, datagram: &[u8]) {
         let length = datagram.len() as u64;
         let site = peer.and_then(|peer| self.sites.get(usize::from(peer.0))?.as_ref());
@@ -174,21 +174,21 @@ impl<U: TrainSink> Transmit for Outbox<'_, U> {
 }
 
 /// All tunnels of one worker on one port: the base port, or that of a lane.
-pub struct Tunnels<E, U = UdpSocket> {
+pub struct Tunnels<E: Endpoint, U = UdpSocket> {
     endpoint: E,
-    sites: Vec<Option<Site>>,
+    sites: Vec<Option<Site<E::Layout>>>,
     by_path: Vec<Option<FarEnd>>,
     /// Clients by their addresses.
     by_address: ByAddress<PeerId>,
     underlay: Underlay<U>,
     ledger: Arc<Ledger>,
     started: Instant,
-    train: Train,
+    train: Train<E::Layout>,
     /// Whose train is open, its traffic class, and the bytes of IP packets in it.
     open: Option<(PeerId, u8)>,
     open_bytes: u64,
     /// Trains whose wait is over, to be used again.
-    spare: Vec<Train>,
+    spare: Vec<Train<E::Layout>>,
     waiting: usize,
     handshakes: Handshakes,
     /// When the first train has waited too long, or before.
@@ -335,7 +335,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
 
     /// Takes a client away, if its tunnel is here: its session is dead.
     pub fn remove_client(&mut self, now: Instant, client: ClientId) {
-        let is_it = |site: &Option<Site>| {
+        let is_it = |site: &Option<Site<E::Layout>>| {
             let known = site.as_ref().and_then(|site| site.client);
             known.is_some_and(|(id, _)| id == client)
         };
@@ -828,7 +828,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
     }
 
     /// Clients may be thousands, and nothing waits for their words: they are told of every 100 ms only.
-    fn publish_some(&mut self, now: Instant, wanted: impl Fn(&Site) -> bool) {
+    fn publish_some(&mut self, now: Instant, wanted: impl Fn(&Site<E::Layout>) -> bool) {
         let started = self.started;
         let since_start = |at: Option<Instant>| {
             at.map_or(0, |at| {

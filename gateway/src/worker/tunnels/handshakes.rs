@@ -257,9 +257,9 @@ mod tests {
     use crate::telemetry::ledger::{Ledger, Totals};
     use crypto::key::{PrivateKey, PublicKey};
     use crypto::limiter::{Limiter, Limits};
-    use crypto::train::Train;
     use crypto::tunnel::{Peer, PeerId};
     use crypto::wireguard;
+    use crypto::wireguard::Train;
     use routing::path::PathId;
     use std::cell::RefCell;
     use std::rc::Rc;
