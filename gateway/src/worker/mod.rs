@@ -8,7 +8,7 @@
 //! - [`clients`]: which client a packet is for, and which sources each may use
 //! - [`change`]: tunnels that come and go while the worker runs
 //! - [`crossing`]: packets on their way to the worker that owns their tunnel
-//! - [`handle`]: a worker as the rest of the gateway knows it; [`handover`]: what workers and control hand each other; [`interface`]: who opens a link's sockets when
+//! - [`handle`]: a worker as the rest of the gateway knows it; [`handover`]: what workers and control hand each other, and [`words`] between them; [`interface`]: who opens a link's sockets when
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
 //! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
 
@@ -30,3 +30,4 @@ pub mod private;
 pub mod run;
 pub mod switch;
 pub mod tunnels;
+pub mod words;
