@@ -14,9 +14,9 @@ use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
-use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
+use crypto::wireguard::{DATA_HEADER_LEN, TAG_LEN, Train};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -69,7 +69,8 @@ fn open(criterion: &mut Criterion<CpuTime>, size: usize) {
             },
             |bytes| {
                 for slot in bytes.chunks_mut(stride) {
-                    let opened = key.open_in_place(nonce(), Aad::empty(), &mut slot[HEADER_ROOM..]);
+                    let opened =
+                        key.open_in_place(nonce(), Aad::empty(), &mut slot[DATA_HEADER_LEN..]);
                     black_box(opened).expect("sealed above");
                 }
             },
@@ -263,8 +264,9 @@ fn nonce() -> Nonce {
 
 /// ring's cipher over one slot: no header, counter or session.
 fn seal_alone(key: &LessSafeKey, slot: &mut [u8]) {
-    let end = slot.len() - TAG_ROOM;
-    let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut slot[HEADER_ROOM..end]);
+    let end = slot.len() - TAG_LEN;
+    let tag =
+        key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut slot[DATA_HEADER_LEN..end]);
     slot[end..].copy_from_slice(tag.expect("the length is far from its limit").as_ref());
 }
 

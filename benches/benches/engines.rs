@@ -13,9 +13,9 @@ use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
-use crypto::train::{HEADER_ROOM, TAG_ROOM, Train};
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received};
 use crypto::wireguard;
+use crypto::wireguard::{DATA_HEADER_LEN, DataMessage, TAG_LEN, Train};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -49,9 +49,9 @@ fn cipher_alone(criterion: &mut Criterion<CpuTime>, size: usize) {
     let key = key.expect("a key of 32 bytes");
     let nonce = || Nonce::assume_unique_for_key([0; 12]);
     let seal = |slot: &mut [u8]| {
-        let end = slot.len() - TAG_ROOM;
+        let end = slot.len() - TAG_LEN;
         let tag =
-            key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut slot[HEADER_ROOM..end]);
+            key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut slot[DATA_HEADER_LEN..end]);
         slot[end..].copy_from_slice(tag.expect("the length is far from its limit").as_ref());
     };
     let mut group = criterion.benchmark_group("seal");
@@ -69,7 +69,7 @@ fn cipher_alone(criterion: &mut Criterion<CpuTime>, size: usize) {
             || train.bytes().to_vec(),
             |bytes| {
                 for slot in bytes.chunks_mut(train.stride()) {
-                    let sealed = &mut slot[HEADER_ROOM..];
+                    let sealed = &mut slot[DATA_HEADER_LEN..];
                     black_box(key.open_in_place(nonce(), Aad::empty(), sealed))
                         .expect("sealed above");
                 }
@@ -81,7 +81,7 @@ fn cipher_alone(criterion: &mut Criterion<CpuTime>, size: usize) {
 }
 
 /// One engine, both ends in memory.
-fn engine<E: Endpoint>(
+fn engine<E: Endpoint<Layout = DataMessage>>(
     criterion: &mut Criterion<CpuTime>,
     name: &str,
     size: usize,
@@ -140,7 +140,7 @@ struct End<E> {
 }
 
 /// Two ends that have shaken hands.
-fn connected<E: Endpoint>(new: impl Fn(&[u8; 32]) -> E) -> [End<E>; 2] {
+fn connected<E: Endpoint<Layout = DataMessage>>(new: impl Fn(&[u8; 32]) -> E) -> [End<E>; 2] {
     let now = Instant::now();
     let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
     let addresses = [

@@ -7,7 +7,7 @@
 use benches::cpu_time::CpuTime;
 use benches::packet::tcp_super_packet;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use crypto::train::Train;
+use crypto::wireguard::Train;
 use gateway::device::offload::Offload;
 use gateway::pipeline::checksum::{Sum, copy_and_sum, verify};
 use gateway::pipeline::coalesce::{Coalescer, SuperPacket};

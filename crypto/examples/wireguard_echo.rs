@@ -10,9 +10,9 @@
 
 use crypto::key::{PrivateKey, PublicKey};
 use crypto::limiter::{Limiter, Limits};
-use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
+use crypto::wireguard::Train;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -17,8 +17,9 @@
 //! [`Status`]. It knows no limit on the messages of one session and its replay window is 1,024 packets.
 
 use crate::key::PrivateKey;
-use crate::train::{HEADER_ROOM, MAX_TRAIN, TAG_ROOM, Train};
+use crate::train::MAX_TRAIN;
 use crate::tunnel::{self, Call, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
+use crate::wireguard::{DATA_HEADER_LEN, DATA_OVERHEAD, DataMessage, TAG_LEN, Train};
 use ::boringtun::noise::errors::WireGuardError;
 use ::boringtun::noise::handshake::parse_handshake_anon;
 use ::boringtun::noise::rate_limiter::RateLimiter;
@@ -85,7 +86,7 @@ impl Endpoint {
             by_key: HashMap::new(),
             by_index: HashMap::new(),
             due: None,
-            scratch: vec![0; MAX_TRAIN + TAG_ROOM].into_boxed_slice(),
+            scratch: vec![0; MAX_TRAIN + TAG_LEN].into_boxed_slice(),
         }
     }
 
@@ -130,6 +131,8 @@ impl Endpoint {
 }
 
 impl tunnel::Endpoint for Endpoint {
+    type Layout = DataMessage;
+
     fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId> {
         let public = PublicKey::from(peer.public_key);
         let valid = self.private.diffie_hellman(&public).was_contributory();
@@ -270,10 +273,10 @@ impl tunnel::Endpoint for Endpoint {
         for slot in train.slots_mut() {
             // `encapsulate` panics where the destination is shorter than the source and 32 bytes: the
             // source is cut to fit here.
-            let Some(length) = slot.len().checked_sub(HEADER_ROOM + TAG_ROOM) else {
+            let Some(length) = slot.len().checked_sub(DATA_OVERHEAD) else {
                 continue;
             };
-            let plaintext = slot.get(HEADER_ROOM..HEADER_ROOM + length);
+            let plaintext = slot.get(DATA_HEADER_LEN..DATA_HEADER_LEN + length);
             let (Some(plaintext), Some(copy)) = (plaintext, self.scratch.get_mut(..length)) else {
                 continue;
             };

@@ -13,6 +13,9 @@
 //! everyone is asked for a cookie. So a flood of forged addresses slows handshakes by one round trip, and
 //! a flood from a true address empties that address's own bucket only.
 //!
+//! It is a limiter of its own beside that of the gateway (`gateway::pipeline::bucket`) because a bucket here is half a
+//! word, whose other half says whose it is.
+//!
 //! All is atomic and of fixed size: 1,024 sets of 8 buckets, each set one cache line. The set of
 //! a source follows from a keyed hash, so nobody can aim at another's. In a full set the bucket with the
 //! most tokens makes room; a full bucket is as good as a forgotten one.

@@ -5,7 +5,7 @@
 //! packet costs no allocation and no clock read; handshakes may allocate.
 
 use crate::key::PrivateKey;
-use crate::train::Train;
+use crate::train::{Layout, Train};
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
@@ -147,6 +147,9 @@ impl<F: FnMut(Option<PeerId>, SocketAddr, &[u8])> Transmit for F {
 
 /// All tunnels of one worker behind one UDP port. `now` only moves forward.
 pub trait Endpoint {
+    /// What it puts around each packet; trains are laid out for it.
+    type Layout: Layout;
+
     /// Adds a far end. Its index says nothing about it to others. `None`: the key is known already, is
     /// not a valid one, or there are too many.
     fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId>;
@@ -199,7 +202,7 @@ pub trait Endpoint {
         &mut self,
         now: Instant,
         peer: PeerId,
-        train: &mut Train,
+        train: &mut Train<Self::Layout>,
         out: &mut dyn Transmit,
     ) -> Result<SocketAddr, SealError>;
 

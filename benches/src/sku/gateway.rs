@@ -18,22 +18,22 @@ use gateway::device::offload::Offload;
 use gateway::device::sink::{Devices, FrameSink, PacketSink, TrainSink};
 use gateway::device::udp::{PeerPath, SendOutcome, TrainPlace};
 use gateway::device::vlan::Tags;
-use gateway::pipeline::coalesce::Coalescer;
 use gateway::pipeline::fragment::FragmentPolicy;
-use gateway::pipeline::icmp::RateLimit;
 use gateway::pipeline::process::{Forwarding, Side};
 use gateway::pipeline::shape::{self, Limit, Rates};
 use gateway::sku::{self, Edition};
 use gateway::telemetry::hits::Hits;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
-use gateway::worker::clients::ByAddress;
 use gateway::worker::ethernet::Framing;
 use gateway::worker::handover::{HostPort, NeighborWord};
 use gateway::worker::lane::Lanes;
 use gateway::worker::link::{LinkPort, LinkRecipe};
-use gateway::worker::switch::{Round, Switch, VnetPort, Way};
+use gateway::worker::packet::Round;
+use gateway::worker::switch::{Exchange, KnownFlows, OwnHost, Ports, Switch};
 use gateway::worker::tunnels::{Tunnels, Underlay};
+use gateway::worker::vnet::VnetPort;
+use gateway::worker::ways::{Way, Ways};
 use ipnet::{IpNet, Ipv4Net};
 use routing::cache::FlowCache;
 use routing::health::Usability;
@@ -219,18 +219,18 @@ impl Gateway {
             now: self.now,
             forwarding: &self.forwarding,
         };
-        self.switch.ledger.begin();
+        self.switch.ledger().begin();
         self.switch.begin(round);
         let packets = work(&mut self.switch, round);
         self.switch.send_shaped(self.now);
-        self.switch.tunnels.flush(self.now);
-        self.switch.ledger.end();
+        self.switch.ports.tunnels.base_mut().flush(self.now);
+        self.switch.ledger().end();
         self.now += PACE * packets as u32;
     }
 
     /// Begins or ends to keep what goes out through tunnels.
     pub fn keep(&self, keeps: bool) {
-        if let [Some(wire), _] = self.switch.tunnels.sockets() {
+        if let [Some(wire), _] = self.switch.ports.tunnels.base().sockets() {
             wire.keeps.set(keeps);
         }
     }
@@ -239,7 +239,7 @@ impl Gateway {
     pub fn take(&self, laid: &mut Laid) {
         laid.bytes.clear();
         laid.trains.clear();
-        if let [Some(wire), _] = self.switch.tunnels.sockets() {
+        if let [Some(wire), _] = self.switch.ports.tunnels.base().sockets() {
             std::mem::swap(laid, &mut wire.laid.borrow_mut());
         }
     }
@@ -247,12 +247,12 @@ impl Gateway {
     /// Its books so far.
     pub fn totals(&self) -> Totals {
         let names = ["vnet", "local", "underlay", "primary", "secondary", "site"];
-        Totals::of([&*self.switch.ledger], &names.map(str::to_owned))
+        Totals::of([self.switch.ledger()], &names.map(str::to_owned))
     }
 
     /// Decisions that the flow cache had, and that it had not.
     pub fn hits_and_misses(&self) -> (u64, u64) {
-        self.switch.cache.hits_and_misses()
+        self.switch.hits_and_misses()
     }
 }
 
@@ -419,38 +419,25 @@ fn gateway(
         link.attach(Discard, Framing::new(tags, own));
         links.push(link);
     }
-    let link_merges = links.iter().map(|_| Coalescer::new(true)).collect();
-    let switch = Switch {
+    let mut ways = Ways::default();
+    let all = [Way::Link(0), Way::Link(1), Way::Tunnel(Lanes::ONE)];
+    for (path, way) in (0..).zip(all) {
+        ways.set(PathId(path), way);
+    }
+    let ports = Ports {
         vnet: VnetPort {
             queue: Discard,
             offload: true,
             uso: true,
         },
         links,
-        tunnels,
-        lanes: Vec::new(),
+        tunnels: tunnels.into(),
         privates: Vec::new(),
-        ways: vec![Way::Link(0), Way::Link(1), Way::Tunnel(Lanes::ONE)],
-        client_owners: ByAddress::default(),
-        exits: Vec::new(),
-        entrances: Vec::new(),
-        next: None,
-        host: Arc::new(HostPort::new(Arc::new(Bell::new()?))),
-        control,
-        merge: Coalescer::new(true),
-        link_merges,
-        merging: PathId(0),
-        shaper: None,
-        cache: FlowCache::new(REMEMBERED, 7),
-        flows: None,
-        flow_seed: 7,
-        complaints: RateLimit::new(1_000, 50),
-        ledger,
-        tell: false,
-        exit_tells: false,
-        message: vec![0; 2_048].into(),
-        piece: vec![0; 65_600].into(),
+        ways,
     };
+    let host = OwnHost::new(Arc::new(HostPort::new(Arc::new(Bell::new()?))), control);
+    let known = KnownFlows::new(FlowCache::new(REMEMBERED, 7), 7);
+    let switch = Switch::new(ports, Exchange::default(), host, known, ledger);
     Ok(Gateway {
         switch,
         forwarding,
@@ -524,7 +511,7 @@ fn shake_hands([near, far]: &mut [Gateway; 2]) -> Result<(), Failure> {
         here.round(|switch, round| {
             switch.handle_trains(round, 0, bytes, trains.drain(..));
             // Handshakes wait for the end of a round.
-            switch.tunnels.poll(round.now);
+            switch.ports.tunnels.base_mut().poll(round.now);
             1
         });
         to.reverse();

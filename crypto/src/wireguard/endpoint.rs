@@ -12,13 +12,13 @@ use super::handshake::{self, Pattern, Responder};
 use super::local::Local;
 use super::mac::mac2_holds;
 use super::message::{self, COOKIE_NONCE_LEN, Kind, MAC_LEN, Macs};
+use super::message::{DataMessage, Train};
 use super::noise::Known;
 use super::remote::{Opened, Remote};
 use super::schedule::Schedule;
 use super::timestamp::WallClock;
 use crate::key::{PrivateKey, PublicKey};
 use crate::limiter::{Admission, Limiter};
-use crate::train::Train;
 use crate::tunnel::{self, Call, Peer, PeerId, Received, Refusal, SealError, Status, Transmit};
 use ring::rand::SecureRandom;
 use std::collections::HashMap;
@@ -171,6 +171,8 @@ impl Endpoint {
 }
 
 impl tunnel::Endpoint for Endpoint {
+    type Layout = DataMessage;
+
     fn add_peer(&mut self, now: Instant, peer: &Peer) -> Option<PeerId> {
         let public_key = PublicKey(peer.public_key);
         if public_key == self.local.public_key

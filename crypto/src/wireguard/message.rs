@@ -9,7 +9,7 @@
 //! ```
 //! The type is one byte and three reserved zeros, read here as one word.
 
-use crate::train::{HEADER_ROOM, TAG_ROOM};
+use crate::train::{self, Layout};
 
 /// Length of an initiation in bytes.
 pub const INITIATION_LEN: usize = 148;
@@ -17,8 +17,38 @@ pub const INITIATION_LEN: usize = 148;
 pub const RESPONSE_LEN: usize = 92;
 /// Length of a cookie reply in bytes.
 pub const COOKIE_REPLY_LEN: usize = 64;
+/// Bytes in front of the packet of a data message: type, receiver index and counter.
+pub const DATA_HEADER_LEN: usize = 16;
+/// Bytes behind it: the Poly1305 tag.
+pub const TAG_LEN: usize = 16;
 /// Length of a data message without its packet, and so of a keepalive, in bytes.
-pub const DATA_OVERHEAD: usize = HEADER_ROOM + TAG_ROOM;
+pub const DATA_OVERHEAD: usize = DATA_HEADER_LEN + TAG_LEN;
+/// Packets are padded to a multiple of this (5.4.6), though never beyond the MTU.
+pub const PADDING: usize = 16;
+
+/// The layout of data messages.
+#[derive(Clone, Copy, Debug)]
+pub struct DataMessage;
+
+impl Layout for DataMessage {
+    const HEADER: usize = DATA_HEADER_LEN;
+    const TAIL: usize = TAG_LEN;
+
+    #[inline]
+    fn sealed(len: usize, mtu: usize) -> usize {
+        let aligned = len.next_multiple_of(PADDING);
+        if aligned <= mtu {
+            aligned
+        } else if len < mtu {
+            mtu
+        } else {
+            len
+        }
+    }
+}
+
+/// A train of data messages.
+pub type Train = train::Train<DataMessage>;
 
 /// Noise message 1: ephemeral 32, static 32 + 16, timestamp 12 + 16.
 pub(super) const NOISE_INITIATION_LEN: usize = 108;
@@ -82,7 +112,7 @@ fn word_at(datagram: &[u8], at: usize) -> Option<u32> {
 /// Receiver index and counter of a data message, and its ciphertext with tag.
 #[inline]
 pub(super) fn split_data(datagram: &mut [u8]) -> Option<(u32, u64, &mut [u8])> {
-    let (header, sealed) = datagram.split_first_chunk_mut::<HEADER_ROOM>()?;
+    let (header, sealed) = datagram.split_first_chunk_mut::<DATA_HEADER_LEN>()?;
     let [_, _, _, _, i0, i1, i2, i3, counter @ ..] = *header;
     Some((
         u32::from_le_bytes([i0, i1, i2, i3]),
@@ -93,7 +123,7 @@ pub(super) fn split_data(datagram: &mut [u8]) -> Option<(u32, u64, &mut [u8])> {
 
 /// Writes the header of a data message.
 #[inline]
-pub(super) fn write_data_header(header: &mut [u8; HEADER_ROOM], receiver: u32, counter: u64) {
+pub(super) fn write_data_header(header: &mut [u8; DATA_HEADER_LEN], receiver: u32, counter: u64) {
     let [r0, r1, r2, r3] = receiver.to_le_bytes();
     let [c0, c1, c2, c3, c4, c5, c6, c7] = counter.to_le_bytes();
     *header = [
@@ -192,6 +222,14 @@ fn join<const N: usize, const PARTS: usize>(parts: [&[u8]; PARTS]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_stops_at_the_mtu() {
+        let lengths = [(0, 0), (1, 16), (1408, 1408), (1419, 1420), (1420, 1420)];
+        for (len, sealed) in lengths.into_iter().chain([(1500, 1500)]) {
+            assert_eq!(DataMessage::sealed(len, 1420), sealed, "{len}");
+        }
+    }
 
     #[test]
     fn the_lengths_add_up() {

@@ -33,7 +33,10 @@ mod timestamp;
 
 pub use endpoint::Endpoint;
 pub use index::worker_of;
-pub use message::{COOKIE_REPLY_LEN, DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN, receiver_index};
+pub use message::{
+    COOKIE_REPLY_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, DataMessage, INITIATION_LEN, PADDING,
+    RESPONSE_LEN, TAG_LEN, Train, receiver_index,
+};
 pub use timer::{
     CALL_INTERVAL, COOKIE_USE_TIME, DEAF_TIMEOUT, KEEPALIVE_TIMEOUT, MAX_JITTER,
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,

@@ -4,6 +4,7 @@ use super::handshake::{Call, Initiator, Responder, TransportKeys};
 use super::keyring::{Gone, Keyring, Waiting};
 use super::local::Local;
 use super::mac::MacKeys;
+use super::message::Train;
 use super::message::{self, DATA_OVERHEAD};
 use super::noise::{Agreed, Known};
 use super::schedule::Scheduled;
@@ -14,7 +15,6 @@ use super::timer::{
 use super::timestamp::{TIMESTAMP_LEN, Timestamp};
 use crate::key::{KEY_LEN, PublicKey};
 use crate::limiter::Cookie;
-use crate::train::Train;
 use crate::tunnel::{Peer, PeerId, Refusal, SealError, Status, Transmit};
 use std::net::SocketAddr;
 use std::time::Instant;

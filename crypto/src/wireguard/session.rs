@@ -1,13 +1,12 @@
 //! One session: two keys, two counters, and what is done to every packet.
 
-use super::message;
+use super::message::{self, TAG_LEN, Train};
 use super::replay::Replay;
 use super::timer::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
     REKEY_BEFORE_THE_END, REKEY_ON_RECEIVE_TIME,
 };
 use crate::key::KEY_LEN;
-use crate::train::Train;
 use crate::tunnel::Refusal;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::hint::black_box;
@@ -126,8 +125,7 @@ impl Session {
         let Some((header, body)) = slot.split_first_chunk_mut() else {
             return;
         };
-        let Some((packet, tag_room)) = body.split_last_chunk_mut::<{ crate::train::TAG_ROOM }>()
-        else {
+        let Some((packet, tag_room)) = body.split_last_chunk_mut::<TAG_LEN>() else {
             return;
         };
         let counter = self.counter;

@@ -2,8 +2,8 @@
 
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
-use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received, Refusal, SealError};
+use crypto::wireguard::Train;
 use crypto::wireguard::{Endpoint, WallClock};
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -3,8 +3,8 @@
 use crate::network::{
     A, B, DATA, INITIATION, LATENCY, MILLISECOND, Network, RESPONSE, SECOND, kind,
 };
-use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Refusal};
+use crypto::wireguard::Train;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;

@@ -20,8 +20,6 @@ use crate::device::vlan::Tags;
 use crate::error::{RunError, SystemError};
 use crate::kernel::presence::{Presence, Wanted};
 use crate::kernel::settings::LinkNeeds;
-use crate::pipeline::coalesce::Coalescer;
-use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND, MAX_ERROR, RateLimit};
 use crate::pipeline::process::Forwarding;
 use crate::plan::forwarding::{SkuLimits, forwarding};
 use crate::plan::{Origin, PathPlan, Plan};
@@ -30,14 +28,15 @@ use crate::tunnels::keys::Keys;
 use crate::tunnels::{Place, Steps, TunnelSet};
 use crate::worker::bell::Bell;
 use crate::worker::change::Change;
-use crate::worker::clients::ByAddress;
 use crate::worker::ethernet::{own_mac, usable_mtu};
 use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
 use crate::worker::lane;
-use crate::worker::link::{Fanout, LinkPort, LinkRecipe, MAX_SEGMENT};
+use crate::worker::link::{Fanout, LinkPort, LinkRecipe};
 use crate::worker::private::Private;
-use crate::worker::switch::{Switch, VnetPort, Way};
+use crate::worker::switch::{self, Exchange, KnownFlows, OwnHost, Switch, TunnelPorts};
 use crate::worker::tunnels::{Tunnels, Underlay};
+use crate::worker::vnet::VnetPort;
+use crate::worker::ways::{Way, Ways};
 use crypto::key::{KeyError, PrivateKey};
 use crypto::limiter::{Limiter, Limits};
 use crypto::wireguard::Endpoint;
@@ -281,11 +280,10 @@ impl Parts {
         control: &Arc<Waker>,
     ) -> Result<Switch<Endpoint>, RunError> {
         let next = (!seat.is_last()).then_some(seat.number + 1);
-        let (mut links, mut ways) = (Vec::new(), Vec::new());
+        let (mut links, mut ways) = (Vec::new(), Ways::default());
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
                 // Its tunnels come next, and with them the ways.
-                ways.push(Way::Nowhere);
                 continue;
             };
             let next = |v4: bool| {
@@ -295,7 +293,7 @@ impl Parts {
                     .find(|(next, _)| next.is_ipv4() == v4);
                 of_family.map(|(_, word)| Arc::clone(word))
             };
-            ways.push(Way::Link(links.len()));
+            ways.set(path.id, Way::Link(links.len()));
             links.push(LinkPort::new(
                 (path.id, seat.number),
                 parts.recipe.clone(),
@@ -305,33 +303,18 @@ impl Parts {
                 Arc::clone(&seat.ledger),
             ));
         }
-        Ok(Switch {
-            merge: Coalescer::new(vnet.uso),
-            link_merges: links.iter().map(|_| Coalescer::new(true)).collect(),
-            merging: PathId(0),
-            shaper: None,
+        let ports = switch::Ports {
             vnet,
             links,
-            tunnels,
-            lanes,
+            tunnels: TunnelPorts::new(tunnels, lanes),
             privates,
             ways,
-            client_owners: ByAddress::default(),
-            exits: seat.exits,
-            entrances: seat.entrances,
-            next,
-            host: seat.host,
-            control: Arc::clone(control),
-            cache: FlowCache::new(FLOWS, random()?).of_worker(seat.number),
-            flows: None,
-            flow_seed: random()?,
-            complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
-            ledger: seat.ledger,
-            tell: false,
-            exit_tells: false,
-            message: vec![0; MAX_ERROR].into_boxed_slice(),
-            piece: vec![0; 2 * MAX_SEGMENT].into_boxed_slice(),
-        })
+        };
+        let exchange = Exchange::new(seat.exits, seat.entrances, next);
+        let host = OwnHost::new(seat.host, Arc::clone(control));
+        let cache = FlowCache::new(FLOWS, random()?).of_worker(seat.number);
+        let known = KnownFlows::new(cache, random()?);
+        Ok(Switch::new(ports, exchange, host, known, seat.ledger))
     }
 
     /// What control watches.

@@ -155,20 +155,20 @@ fn offloads_of(switch: &Switch<Endpoint>, plan: &Plan) -> BTreeMap<String, Vec<S
         on.map(|(word, _)| (*word).to_owned()).collect::<Vec<_>>()
     };
     let mut all = BTreeMap::new();
-    let vnet = &switch.vnet;
+    let vnet = &switch.ports.vnet;
     let of_vnet = [
         ("checksum", vnet.offload),
         ("TSO", vnet.offload),
         ("USO", vnet.uso),
     ];
     all.insert("vnet".to_owned(), words(&of_vnet));
-    for link in &switch.links {
+    for link in &switch.ports.links {
         if let Some(path) = plan.paths.get(usize::from(link.path().0)) {
             let on = link.merges();
             all.insert(path.name.clone(), words(&[("checksum", on), ("GSO", on)]));
         }
     }
-    let mut sockets = switch.tunnels.sockets().into_iter().flatten();
+    let mut sockets = switch.ports.tunnels.base().sockets().into_iter().flatten();
     if let Some(socket) = sockets.next() {
         let (send, receive) = (socket.sends_trains(), socket.receives_trains());
         let on = words(&[("UDP_SEGMENT", send), ("UDP_GRO", receive)]);

@@ -1,19 +1,20 @@
-//! Fixed-width fields of a packet at an offset, checked: outside the packet is `None`, never a panic.
+//! Fixed-width fields of a packet at an offset, checked: outside the packet is `None`, never a panic. And the one
+//! list of the offsets, lengths and flags that the data path knows.
 
 /// The `N` bytes at `at`; `None` if they do not lie inside `packet`.
 #[inline]
-pub(super) fn read<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
+pub(crate) fn read<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
     packet.get(at..)?.first_chunk().copied()
 }
 
 /// The `N` bytes at `at`, to be changed; `None` if they do not lie inside `packet`.
 #[inline]
-pub(super) fn edit<const N: usize>(packet: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
+pub(crate) fn edit<const N: usize>(packet: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
     packet.get_mut(at..)?.first_chunk_mut()
 }
 
 /// Offsets of the fields that the data path edits, bytes from the start of the header that has them.
-pub(super) mod at {
+pub(crate) mod at {
     /// IPv4 type of service (RFC 791).
     pub(crate) const V4_TOS: usize = 1;
     /// IPv4 total length, 16 bits.
@@ -48,12 +49,42 @@ pub(super) mod at {
     pub(crate) const ICMP_CHECKSUM: usize = 2;
 }
 
+/// Lengths of headers, bytes.
+pub(crate) mod length {
+    use routing::packet::Version;
+
+    /// IPv4 without options (RFC 791).
+    pub(crate) const V4: usize = 20;
+    /// IPv4 with as many options as there can be.
+    pub(crate) const V4_MOST: usize = 60;
+    /// IPv6 without extension headers (RFC 8200), which is what its payload length leaves out.
+    pub(crate) const V6: usize = 40;
+    /// TCP without options (RFC 9293).
+    pub(crate) const TCP: usize = 20;
+    /// TCP with as many options as there can be.
+    pub(crate) const TCP_MOST: usize = 60;
+    /// UDP (RFC 768).
+    pub(crate) const UDP: usize = 8;
+    /// ICMP and ICMPv6: type, code, checksum and four bytes whose meaning depends on the type.
+    pub(crate) const ICMP: usize = 8;
+
+    /// IP without options or extension headers.
+    pub(crate) const fn ip(version: Version) -> usize {
+        match version {
+            Version::V4 => V4,
+            Version::V6 => V6,
+        }
+    }
+}
+
 /// TCP flags (RFC 9293, 3.1; RFC 3168).
-pub(super) mod flag {
+pub(crate) mod flag {
     /// No more data.
     pub(crate) const FIN: u8 = 0x01;
     /// Synchronise sequence numbers.
     pub(crate) const SYN: u8 = 0x02;
+    /// The connection is reset.
+    pub(crate) const RST: u8 = 0x04;
     /// Push.
     pub(crate) const PSH: u8 = 0x08;
     /// The acknowledgement field counts.

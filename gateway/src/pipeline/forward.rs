@@ -2,7 +2,7 @@
 //! [`Headers`] say but for the field that changes.
 
 use super::checksum;
-use super::field::{self, at, flag};
+use super::field::{self, at, flag, length};
 use crate::device::offload::Offload;
 use crate::telemetry::ledger::Sum;
 use routing::packet::{Fragment, Headers, Version, protocol};
@@ -96,15 +96,13 @@ pub fn clamp_mss(packet: &mut [u8], headers: &Headers, max_mss: u16, partial: bo
         .is_some()
 }
 
-/// Length of a TCP header without options.
-const TCP_HEADER: usize = 20;
 /// Option kinds (RFC 9293, 3.2).
 const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
 fn clamp_option(header: &mut [u8], max_mss: u16, partial: bool) -> Option<()> {
-    let mut option_at = TCP_HEADER;
+    let mut option_at = length::TCP;
     loop {
         let kind = *header.get(option_at)?;
         match kind {

@@ -5,7 +5,7 @@
 //! 3. a fragment is cut like a whole packet: its offset and its "more fragments" carry over
 
 use super::checksum::Sum;
-use super::field::{self, at};
+use super::field::{self, at, length};
 use routing::packet::{Headers, Version};
 use routing::reason::DropReason;
 
@@ -18,10 +18,6 @@ pub enum FragmentPolicy {
     Drop,
 }
 
-/// The longest IPv4 header, bytes.
-const MAX_HEADER: usize = 60;
-/// The length of one without options.
-const MIN_HEADER: usize = 20;
 /// "More fragments" among the flags.
 const MORE: u16 = 0x2000;
 /// The fragment offset, in units of eight bytes.
@@ -56,7 +52,7 @@ impl<'a> Fragments<'a> {
             .ok_or(DropReason::Malformed)?;
         let (first, payload) = packet
             .split_at_checked(usize::from(headers.transport))
-            .filter(|(first, _)| (MIN_HEADER..=MAX_HEADER).contains(&first.len()))
+            .filter(|(first, _)| (length::V4..=length::V4_MOST).contains(&first.len()))
             .ok_or(DropReason::Malformed)?;
         if packet.len() > mtu && mtu < first.len() + 8 {
             return Err(DropReason::TooBig);
@@ -123,7 +119,7 @@ impl<'a> Fragments<'a> {
 /// The header of all fragments but the first.
 #[derive(Debug)]
 struct LaterHeader {
-    bytes: [u8; MAX_HEADER],
+    bytes: [u8; length::V4_MOST],
     len: usize,
 }
 
@@ -135,9 +131,9 @@ impl LaterHeader {
         const NO_OPERATION: u8 = 1;
         const COPIED: u8 = 0x80;
 
-        let (fixed, mut options) = header.split_at_checked(MIN_HEADER)?;
+        let (fixed, mut options) = header.split_at_checked(length::V4)?;
         let mut later = Self {
-            bytes: [0; MAX_HEADER],
+            bytes: [0; length::V4_MOST],
             len: 0,
         };
         later.append(fixed)?;

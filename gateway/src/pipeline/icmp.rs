@@ -1,16 +1,15 @@
 //! The ICMP error that tells a sender why its packet was not forwarded (RFC 792, 1122, 1812; RFC 4443).
 //!
 //! 1. whether the packet may be answered at all ([`may_answer`])
-//! 2. whether the rate of errors allows one more ([`RateLimit`])
+//! 2. whether the rate of errors allows one more ([`RateLimit`](super::rate::RateLimit))
 //! 3. the error, around as much of the packet as it may quote ([`build`])
 
 use super::checksum::{self, Sum};
-use super::field::{self, at};
+use super::field::{self, at, length};
 use super::split::Cutter;
 use crate::device::offload::Offload;
 use routing::packet::{FlowKey, Fragment, Headers, Version, protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
 
 /// What a sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +37,6 @@ const MAX_V4: usize = 576;
 const MAX_V6: usize = 1280;
 /// The longest error: a buffer of as many bytes holds any.
 pub const MAX_ERROR: usize = MAX_V6;
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-/// Type, code, checksum and four bytes whose meaning depends on the type.
-const ICMP_HEADER: usize = 8;
 /// CS6, internetwork control (RFC 1812, 4.3.2.5).
 const TRAFFIC_CLASS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
@@ -140,10 +135,10 @@ fn build_v4(
     destination: Ipv4Addr,
     out: &mut [u8],
 ) -> Option<usize> {
-    let (ip, icmp) = out.split_at_mut_checked(V4_HEADER)?;
-    let len = write_message(message, cutter, icmp, MAX_V4 - V4_HEADER, None)?;
+    let (ip, icmp) = out.split_at_mut_checked(length::V4)?;
+    let len = write_message(message, cutter, icmp, MAX_V4 - length::V4, None)?;
 
-    let total = V4_HEADER + len;
+    let total = length::V4 + len;
     let [l0, l1] = (total as u16).to_be_bytes();
     // Don't-fragment makes it an atomic datagram, whose id means nothing (RFC 6864, 4.1).
     let start = [
@@ -176,7 +171,7 @@ fn build_v6(
     destination: Ipv6Addr,
     out: &mut [u8],
 ) -> Option<usize> {
-    let (ip, icmp) = out.split_at_mut_checked(V6_HEADER)?;
+    let (ip, icmp) = out.split_at_mut_checked(length::V6)?;
     let pseudo_header = checksum::pseudo_header(
         &FlowKey {
             source: source.to_bits(),
@@ -192,7 +187,7 @@ fn build_v6(
         message,
         cutter,
         icmp,
-        MAX_V6 - V6_HEADER,
+        MAX_V6 - length::V6,
         Some(pseudo_header),
     )?;
 
@@ -210,7 +205,7 @@ fn build_v6(
     *field::edit(ip, 0)? = start;
     *field::edit(ip, 8)? = source.octets();
     *field::edit(ip, 24)? = destination.octets();
-    Some(V6_HEADER + len)
+    Some(length::V6 + len)
 }
 
 /// Writes the ICMP message, at most `limit` bytes, and gives its length. `pseudo_header`, which only IPv6
@@ -223,10 +218,10 @@ fn write_message(
     pseudo_header: Option<Sum>,
 ) -> Option<usize> {
     let limit = limit.min(out.len());
-    let (header, quote) = out.get_mut(..limit)?.split_at_mut_checked(ICMP_HEADER)?;
+    let (header, quote) = out.get_mut(..limit)?.split_at_mut_checked(length::ICMP)?;
     let [r0, r1, r2, r3] = rest;
     header.copy_from_slice(&[kind, code, 0, 0, r0, r1, r2, r3]);
-    let len = ICMP_HEADER + cutter.write_beginning(quote)?;
+    let len = length::ICMP + cutter.write_beginning(quote)?;
 
     let message = out.get_mut(..len)?;
     let mut sum = Sum::of(message);
@@ -241,78 +236,3 @@ fn write_message(
 pub const ERRORS_PER_SECOND: u32 = 1000;
 /// Errors in one burst, unless said otherwise.
 pub const ERROR_BURST: u32 = 50;
-/// A destination gets at most one of so many parts of the rate and of the burst, so that one scanner does
-/// not use up what others need to find their path MTU.
-const SHARES: u32 = 8;
-/// Destinations are told apart by six bits of a hash; two that share a bucket share their part.
-const DESTINATIONS: usize = 64;
-
-/// How many errors a worker sends (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f): a token bucket for all, and one
-/// for each group of destinations.
-#[derive(Clone, Debug)]
-pub struct RateLimit {
-    all: Bucket,
-    destinations: [Bucket; DESTINATIONS],
-}
-
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self::new(ERRORS_PER_SECOND, ERROR_BURST)
-    }
-}
-
-impl RateLimit {
-    /// Full buckets: this many errors per second, this many at once. A zero counts as one.
-    pub fn new(per_second: u32, burst: u32) -> Self {
-        Self {
-            all: Bucket::new(per_second, burst),
-            destinations: [Bucket::new(per_second / SHARES, burst / SHARES); DESTINATIONS],
-        }
-    }
-
-    /// Takes one token of all and one of the destination's, the source address of the packet that is
-    /// answered; false, and none taken, if there is none. `now` only moves forward.
-    pub fn allow(&mut self, now: Instant, key: &FlowKey) -> bool {
-        // Fibonacci hashing; the high bits are the well mixed ones.
-        let folded = (key.source ^ key.source >> 64) as u64;
-        let bucket = (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize;
-        let Some(destination) = self.destinations.get_mut(bucket) else {
-            return false;
-        };
-        destination.has_token(now) && self.all.has_token(now) && {
-            destination.take(now);
-            self.all.take(now);
-            true
-        }
-    }
-}
-
-/// A token bucket as one point in time: when it would be full again. A token moves it one interval on.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    interval: Duration,
-    /// Time to fill it from empty, less the token about to be taken.
-    depth: Duration,
-    full_at: Option<Instant>,
-}
-
-impl Bucket {
-    fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Self {
-            interval,
-            depth: interval * (burst.max(1) - 1),
-            full_at: None,
-        }
-    }
-
-    fn has_token(&self, now: Instant) -> bool {
-        self.full_at
-            .is_none_or(|full_at| full_at.saturating_duration_since(now) <= self.depth)
-    }
-
-    fn take(&mut self, now: Instant) {
-        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
-        self.full_at = full_at.checked_add(self.interval);
-    }
-}

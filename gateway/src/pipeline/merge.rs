@@ -4,7 +4,7 @@
 //! `udp_gro_receive_segment`, 6.18), stricter where a split could not restore what was merged.
 
 use super::checksum::{self, Sum};
-use super::field::{self, at, flag};
+use super::field::{self, at, flag, length};
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use routing::packet::{FlowKey, Headers, Version, protocol};
 
@@ -13,11 +13,7 @@ pub const MAX_PIECES: usize = 64;
 /// The longest super-packet, bytes: what the 16-bit length of IPv4 says.
 const MAX_LEN: usize = 65_535;
 /// IPv6 header and the longest TCP header.
-const MAX_HEADER: usize = 40 + 60;
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-/// TCP header without options.
-const TCP_HEADER: usize = 20;
+const MAX_HEADER: usize = length::V6 + length::TCP_MOST;
 
 /// One packet or super-packet on its way out.
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +116,11 @@ impl Candidate {
             Version::V4 => {
                 let [id0, id1, fragment0, fragment1] = field::read(packet, at::V4_ID)?;
                 let fragment = u16::from_be_bytes([fragment0, fragment1]) & !DONT_FRAGMENT;
-                (usize::from(headers.transport) == V4_HEADER && fragment == 0).then_some(())?;
+                (usize::from(headers.transport) == length::V4 && fragment == 0).then_some(())?;
                 u16::from_be_bytes([id0, id1])
             }
             Version::V6 => {
-                (usize::from(headers.transport) == V6_HEADER).then_some(())?;
+                (usize::from(headers.transport) == length::V6).then_some(())?;
                 0
             }
         };
@@ -315,7 +311,7 @@ impl Flow {
             ))
         };
         let same_tcp = of(transport)? == of(its_transport)?
-            && transport.get(TCP_HEADER..)? == its_transport.get(TCP_HEADER..)?;
+            && transport.get(length::TCP..)? == its_transport.get(length::TCP..)?;
         Some(same_ip && same_tcp)
     }
 

@@ -11,26 +11,24 @@
 //! Whatever is refused is refused before the first edit, so an ICMP error quotes what the sender sent.
 
 use crate::device::offload::{MAX_SEGMENTS, Offload};
+pub use crate::pipeline::egress::Egress;
+use crate::pipeline::field::{flag, length};
 use crate::pipeline::flow::{self, FlowLimits, FlowTable};
 use crate::pipeline::fragment::FragmentPolicy;
 use crate::pipeline::icmp::Complaint;
 use crate::pipeline::shape::Limits;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::hits::Hits;
+use crypto::wireguard;
 use routing::cache::FlowCache;
 use routing::decide::Verdict;
-use routing::packet::{Fragment, Headers, Version};
+use routing::packet::{Fragment, Headers, Version, protocol};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use routing::snapshot::Snapshot;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-
-/// Protocol number of TCP (RFC 9293).
-const TCP: u8 = 6;
-/// SYN bit of the TCP flags.
-const SYN: u8 = 0x02;
 
 /// What the pipeline knows of one side of the gateway.
 #[derive(Debug)]
@@ -68,8 +66,6 @@ pub struct Carried {
 
 /// The least MTU of IPv6 (RFC 8200, 5): senders go no lower, whatever they are told.
 const LEAST_V6: u16 = 1_280;
-/// Plaintext is padded to a multiple of this, but not beyond the configured MTU (WireGuard whitepaper, 5.4.6).
-const PADDING: u16 = 16;
 
 impl Carried {
     /// The MTU of the tunnel over links whose narrowest has this MTU. Over IPv4 it is never less than IPv6 needs: on
@@ -85,7 +81,9 @@ impl Carried {
         if room >= self.mtu {
             return self.mtu;
         }
-        room / PADDING * PADDING
+        // Padded to a multiple of it, but not beyond the configured MTU.
+        let padding = wireguard::PADDING as u16;
+        room / padding * padding
     }
 }
 
@@ -143,17 +141,6 @@ impl Forwarding {
             Version::V6 => side.v6.or(self.vnet.v6).map(IpAddr::V6),
         }
     }
-}
-
-/// Where a packet goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Egress {
-    /// To the virtual network.
-    Vnet,
-    /// To the gateway's own host.
-    Local,
-    /// Out of a path.
-    Path(PathId),
 }
 
 /// What became of a packet.
@@ -320,25 +307,21 @@ fn finish(
     set_dscp_of(bytes, &mut headers, set_dscp);
     if transit {
         forward::decrement_hop_limit(bytes, &headers);
-        let noted = headers.key.protocol == TCP && headers.tcp_flags & flow::NOTED != 0;
+        let noted = headers.key.protocol == protocol::TCP && headers.tcp_flags & flow::NOTED != 0;
         if noted && let Some(flows) = flows {
             flows.note(&headers);
         }
-        if noted && headers.tcp_flags & SYN != 0 {
+        if noted && headers.tcp_flags & flag::SYN != 0 {
             let came = match ingress {
                 Ingress::Path(path) => forwarding.side(Some(path)).mtu(),
                 Ingress::Vnet | Ingress::Local => forwarding.vnet.mtu(),
             };
-            let fixed: u16 = if headers.key.version == Version::V4 {
-                40
-            } else {
-                60
-            };
+            let fixed = length::ip(headers.key.version) + length::TCP;
             let partial = offload.checksum.is_some();
             forward::clamp_mss(
                 bytes,
                 &headers,
-                came.min(out.mtu()).saturating_sub(fixed),
+                came.min(out.mtu()).saturating_sub(fixed as u16),
                 partial,
             );
         }

@@ -9,9 +9,9 @@
 //! segment whose checksum may be partial.
 
 use super::checksum::{self, Sum};
-use super::field::{self, at, flag};
+use super::field::{self, at, flag, length};
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
-use crypto::train::Train;
+use crypto::train::{Layout, Train};
 use routing::packet::{Fragment, Headers, Version, protocol};
 use routing::reason::DropReason;
 
@@ -35,11 +35,11 @@ pub enum Split {
 /// `Malformed` if packet, headers and offload do not belong together; `TooBig` if a segment does not
 /// even fit an empty train. The train is as it was then.
 #[inline]
-pub fn split_into(
+pub fn split_into<L: Layout>(
     packet: &[u8],
     headers: &Headers,
     offload: &Offload,
-    train: &mut Train,
+    train: &mut Train<L>,
     from_segment: usize,
 ) -> Result<Split, DropReason> {
     let cutter = Cutter::new(packet, headers, offload)?;
@@ -149,8 +149,6 @@ struct Tcp {
 
 /// The largest packet that a 16-bit length field can say.
 const MAX_PACKET: usize = 65_535;
-/// Length of the IPv6 header, which its payload length leaves out.
-const V6_HEADER: usize = 40;
 
 impl<'a> Cutter<'a> {
     #[inline]
@@ -385,7 +383,7 @@ impl Shared {
                 *field::edit(header, at::V4_CHECKSUM)? = sum.checksum();
             }
             Version::V6 => {
-                let len = (len - V6_HEADER) as u16;
+                let len = (len - length::V6) as u16;
                 *field::edit(header, at::V6_LENGTH)? = len.to_be_bytes();
             }
         }

@@ -16,7 +16,7 @@ use crate::worker::clients::ClientId;
 use crate::worker::handle::WorkerHandle;
 use crate::worker::handover::TunnelWord;
 use crate::worker::lane::{self, Lanes};
-use crate::worker::switch::Way;
+use crate::worker::ways::{self, Way};
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crypto::tunnel::Peer;
 use routing::path::PathId;
@@ -452,7 +452,7 @@ fn ports(facts: &SiteFacts, owner: usize, place: Place<'_>) -> (Way, Vec<(PortPl
     let over = over.and_then(|over| place.underlays.iter().position(|known| *known == over));
     let way = match over {
         Some(place) => Way::Private(place),
-        None => lane::way(facts.lanes, owner, worker, workers),
+        None => ways::way(facts.lanes, owner, worker, workers),
     };
     let mut ports = Vec::new();
     if let Some(place) = over {

@@ -2,22 +2,20 @@
 //! meets a lock or half a change.
 //!
 //! 1. control puts an [`Order`] of a few changes into the worker's queue and rings its bell
-//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::obey`])
+//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::obey`](crate::worker::switch::Switch::obey))
 //! 3. it answers which of them it could not make; control waits for that before it goes on
 //!
 //! The tunnels that a gateway starts with come the same way, before the worker runs.
 
-use crate::device::sink::Devices;
 use crate::worker::clients::ClientId;
-use crate::worker::handover::TunnelWord;
-use crate::worker::switch::{Switch, Way};
+use crate::worker::ways::Way;
+use crate::worker::words::TunnelWord;
 use crypto::key::PrivateKey;
-use crypto::tunnel::{Endpoint, Peer};
+use crypto::tunnel::Peer;
 use routing::path::PathId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
 
 /// Changes in one order. Each new peer costs a key agreement, some 50 us: a worker that makes so many in a round
 /// is away from its packets for less than 2 ms, which its sockets hold.
@@ -99,123 +97,4 @@ pub struct Order {
     pub changes: Vec<Change>,
     /// Where the worker says that it has made them, and the places of those that it could not make.
     pub done: SyncSender<Vec<usize>>,
-}
-
-impl<E: Endpoint, D: Devices> Switch<E, D> {
-    /// Obeys what orders there are; at the beginning of a round.
-    #[inline]
-    pub fn obey(&mut self, now: Instant) {
-        if !self.host.orders.is_empty() {
-            self.obey_all(now);
-        }
-    }
-
-    #[cold]
-    fn obey_all(&mut self, now: Instant) {
-        while let Some(Order { changes, done }) = self.host.orders.pop() {
-            let changes = changes.into_iter().enumerate();
-            let refused = changes.filter_map(|(place, change)| {
-                let made = self.change(now, change);
-                (!made).then_some(place)
-            });
-            // Control may have given up waiting.
-            let _ = done.try_send(refused.collect());
-        }
-    }
-
-    /// Makes one change; false if the engine refuses a key, because it is none or is known already.
-    pub fn change(&mut self, now: Instant, change: Change) -> bool {
-        match change {
-            Change::Way { path, way } => {
-                let place = usize::from(path.0);
-                if self.ways.len() <= place {
-                    self.ways.resize(place + 1, Way::Nowhere);
-                }
-                if let Some(slot) = self.ways.get_mut(place) {
-                    *slot = way;
-                }
-                true
-            }
-            Change::Identity { private_key } => {
-                for tunnels in self.all_tunnels() {
-                    tunnels.set_private_key(&private_key);
-                }
-                for private in &mut self.privates {
-                    private.tunnels.set_private_key(&private_key);
-                }
-                true
-            }
-            Change::AddSite {
-                port: PortPlace::Socket(place),
-                path,
-                peer,
-                word,
-            } => self
-                .tunnels_at(place)
-                .is_some_and(|tunnels| tunnels.add(now, path, &peer, word)),
-            Change::AddSite {
-                port: PortPlace::Private(place),
-                path,
-                peer,
-                word,
-            } => self
-                .privates
-                .get_mut(place)
-                .is_some_and(|private| private.tunnels.add(now, path, &peer, word)),
-            Change::MoveSite {
-                port,
-                path,
-                endpoint,
-            } => {
-                match port {
-                    PortPlace::Socket(place) => {
-                        if let Some(tunnels) = self.tunnels_at(place) {
-                            tunnels.move_site(now, path, endpoint);
-                        }
-                    }
-                    PortPlace::Private(place) => {
-                        if let Some(private) = self.privates.get_mut(place) {
-                            private.tunnels.move_site(now, path, endpoint);
-                        }
-                    }
-                }
-                true
-            }
-            Change::RemoveSite { path } => {
-                for tunnels in self.all_tunnels() {
-                    tunnels.remove(now, path);
-                }
-                for private in &mut self.privates {
-                    private.tunnels.remove(now, path);
-                }
-                true
-            }
-            Change::AddClient {
-                id,
-                addresses,
-                owner,
-                path,
-                tunnel,
-            } => {
-                if let Some((peer, word)) = tunnel
-                    && !self
-                        .tunnels
-                        .add_client(now, path, (id, &addresses), &peer, word)
-                {
-                    return false;
-                }
-                for address in addresses {
-                    self.client_owners.insert(address.into(), owner);
-                }
-                true
-            }
-            Change::RemoveClient { id, addresses } => {
-                for address in addresses {
-                    self.client_owners.remove(&address.into());
-                }
-                self.tunnels.remove_client(now, id);
-                true
-            }
-        }
-    }
 }

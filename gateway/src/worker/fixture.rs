@@ -4,18 +4,17 @@
 use crate::device::event::Waker;
 use crate::device::sink::Devices;
 use crate::pipeline::checksum::{Sum, pseudo_header};
-use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::fragment::FragmentPolicy;
-use crate::pipeline::icmp::RateLimit;
 use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::hits::Hits;
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::bell::Bell;
-use crate::worker::clients::ByAddress;
 use crate::worker::handover::HostPort;
 use crate::worker::lane::Lanes;
-use crate::worker::switch::{Switch, VnetPort, Way};
+use crate::worker::switch::{Exchange, KnownFlows, OwnHost, Ports, Switch};
 use crate::worker::tunnels::{Tunnels, Underlay};
+use crate::worker::vnet::VnetPort;
+use crate::worker::ways::{Way, Ways};
 use crypto::key::PrivateKey;
 use crypto::limiter::{Limiter, Limits};
 use crypto::wireguard::Endpoint;
@@ -82,33 +81,20 @@ pub(crate) fn switch<D: Devices>(
     let limiter = Limiter::new(now, Limits::default()).unwrap();
     let key = PrivateKey::from_bytes([1; 32]);
     let endpoint = Endpoint::new(key, Arc::new(limiter), 0, Arc::new(SystemTime::now));
-    Switch {
-        tunnels: Tunnels::new(endpoint, underlay, Arc::clone(&ledger), now, true),
+    let tunnels = Tunnels::new(endpoint, underlay, Arc::clone(&ledger), now, true);
+    let mut ways = Ways::default();
+    ways.set(SITE, Way::Tunnel(Lanes::ONE));
+    let ports = Ports {
         vnet,
         links: Vec::new(),
-        lanes: Vec::new(),
+        tunnels: tunnels.into(),
         privates: Vec::new(),
-        ways: vec![Way::Tunnel(Lanes::ONE)],
-        client_owners: ByAddress::default(),
-        exits: Vec::new(),
-        entrances: Vec::new(),
-        next: None,
-        host: Arc::new(HostPort::new(Arc::new(Bell::new().unwrap()))),
-        control: Arc::new(Waker::new().unwrap()),
-        merge: Coalescer::new(true),
-        link_merges: Vec::new(),
-        merging: PathId(0),
-        shaper: None,
-        cache: FlowCache::new(64, 7),
-        flows: None,
-        flow_seed: 7,
-        complaints: RateLimit::new(1_000, 50),
-        ledger,
-        tell: false,
-        exit_tells: false,
-        message: vec![0; 2_048].into(),
-        piece: vec![0; 2 * 65_600].into(),
-    }
+        ways,
+    };
+    let port = HostPort::new(Arc::new(Bell::new().unwrap()));
+    let host = OwnHost::new(Arc::new(port), Arc::new(Waker::new().unwrap()));
+    let known = KnownFlows::new(FlowCache::new(64, 7), 7);
+    Switch::new(ports, Exchange::default(), host, known, ledger)
 }
 
 /// A TCP segment from 10.`from`.0.4 to 10.`to`.0.4 that begins at `sequence`, with whole checksums.

@@ -10,7 +10,6 @@
 //! crosses over and a flow keeps its order. A worker without a lane of a site hands its packets to one that has
 //! one. A lane that carries nothing ([`Pulse`]) has its packets handed to lane 0 until it does.
 
-use crate::worker::switch::Way;
 use crypto::tunnel::Status;
 use std::time::{Duration, Instant};
 
@@ -52,23 +51,6 @@ pub fn owned(worker: usize, workers: usize, most: u8) -> impl Iterator<Item = u8
     (1..most).filter(move |lane| usize::from(*lane) % workers.max(1) == worker)
 }
 
-/// What the site with so many lanes is to this worker; `owner`: the owner of its lane 0.
-pub fn way(lanes: u8, owner: usize, worker: usize, workers: usize) -> Way {
-    if lanes <= 1 {
-        return if worker == owner {
-            Way::Tunnel(Lanes::ONE)
-        } else {
-            Way::Owner(owner)
-        };
-    }
-    let first = u8::from(worker != owner);
-    let above = owned(worker, workers, lanes).count() as u8;
-    match above + (1 - first) {
-        0 => Way::Owner(worker % usize::from(lanes)),
-        count => Way::Tunnel(Lanes { first, count }),
-    }
-}
-
 /// Whether a lane carries packets, by what its engine says of it now and then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pulse {
@@ -105,56 +87,6 @@ pub(crate) fn owner(place: usize, lanes: usize, workers: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Which worker and lane a packet leaves by, that worker `worker` has for a site with so many lanes.
-    fn lane_of(lanes: u8, (worker, workers): (usize, usize), hash: u64) -> (usize, u8) {
-        match way(lanes, 0, worker, workers) {
-            Way::Tunnel(own) => {
-                let base = (worker == 0).then_some(0);
-                // As assembled for a gateway with another site of 16 lanes: places do not depend on it.
-                let row: Vec<u8> = if base.is_some() {
-                    base.into_iter().chain(owned(worker, workers, 16)).collect()
-                } else {
-                    // Place 0 is the base port, which is not this site's here.
-                    std::iter::once(u8::MAX)
-                        .chain(owned(worker, workers, 16))
-                        .collect()
-                };
-                (worker, row[own.place(|| hash << 32)])
-            }
-            Way::Owner(other) => {
-                assert_ne!(other, worker);
-                lane_of(lanes, (other, workers), hash)
-            }
-            other => unreachable!("{other:?} is no site"),
-        }
-    }
-
-    #[test]
-    fn every_lane_is_used_and_by_its_owner_alone() {
-        for workers in 1..=8 {
-            for lanes in 2..=16 {
-                let mut used = [None; 16];
-                for worker in 0..workers {
-                    for hash in 0..16 {
-                        let (owner, lane) = lane_of(lanes, (worker, workers), hash);
-                        assert!(lane < lanes, "{workers} workers, {lanes} lanes: {lane}");
-                        assert_eq!(owner, usize::from(lane) % workers);
-                        let before = used[usize::from(lane)].replace(owner);
-                        assert!(before.is_none_or(|before| before == owner));
-                    }
-                }
-                let count = used.iter().flatten().count();
-                assert_eq!(count, usize::from(lanes), "{workers} workers");
-            }
-        }
-    }
-
-    #[test]
-    fn a_site_of_one_lane_has_one_owner() {
-        assert_eq!(way(1, 2, 2, 3), Way::Tunnel(Lanes::ONE));
-        assert_eq!(way(1, 2, 0, 3), Way::Owner(2));
-    }
 
     #[test]
     fn a_lane_that_is_not_answered_is_lost_until_the_next_handshake() {

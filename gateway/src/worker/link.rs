@@ -15,13 +15,13 @@ use crate::device::steering::FlowProgram;
 use crate::device::vlan::Tags;
 use crate::device::{DeviceError, MAX_PARTS, SendError};
 use crate::pipeline::coalesce::SuperPacket;
-use crate::pipeline::forward;
-use crate::pipeline::split::Segments;
-use crate::telemetry::ledger::{Ledger, Port, Sum};
+use crate::pipeline::forward::on_the_wire;
+use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::bell::Bell;
 use crate::worker::ethernet::Framing;
-use crate::worker::handover::NeighborWord;
 use crate::worker::interface::{LinkWord, Opened, Opening};
+use crate::worker::packet::{MAX_SEGMENT, Packet};
+use crate::worker::words::NeighborWord;
 use routing::packet::{Headers, Version};
 use routing::path::PathId;
 use routing::reason::DropReason;
@@ -34,27 +34,6 @@ use std::time::{Duration, Instant};
 const MAX_WAITING: usize = 64;
 /// How long a packet waits: three tries a second apart (RFC 4861: MAX_MULTICAST_SOLICIT x RETRANS_TIMER).
 const MAX_WAIT: Duration = Duration::from_secs(3);
-
-/// The longest segment that can be cut out of a super-packet, bytes: 64 KB of IPv6 payload and its headers.
-pub(crate) const MAX_SEGMENT: usize = 65_575;
-
-/// A packet with its count on the wire.
-#[derive(Clone, Copy, Debug)]
-pub struct Tally {
-    /// Packets as the wire carries them.
-    pub packets: u64,
-    /// Bytes of IP packets.
-    pub bytes: u64,
-}
-
-impl Tally {
-    /// The tally of an IP packet; a super-packet counts each segment with its headers.
-    #[inline]
-    pub fn of(headers: &Headers, offload: &Offload) -> Self {
-        let Sum { packets, bytes } = forward::on_the_wire(headers, offload);
-        Self { packets, bytes }
-    }
-}
 
 struct Waiting {
     packet: Box<[u8]>,
@@ -234,7 +213,7 @@ impl<L: FrameSink> LinkPort<L> {
     pub fn send(&mut self, now: Instant, packet: &[u8], headers: &Headers, offload: &Offload) {
         let family = usize::from(headers.key.version == Version::V6);
         let Some(Some(neighbor)) = self.neighbors.get(family) else {
-            let tally = Tally::of(headers, offload);
+            let tally = on_the_wire(headers, offload);
             self.ledger
                 .dropped(DropReason::NeighborUnresolved, tally.packets, tally.bytes);
             return;
@@ -319,7 +298,7 @@ impl<L: FrameSink> LinkPort<L> {
     }
 
     fn transmit(&mut self, mac: [u8; 6], packet: &[u8], headers: &Headers, offload: &Offload) {
-        let tally = Tally::of(headers, offload);
+        let tally = on_the_wire(headers, offload);
         let Some((socket, framing)) = &self.socket else {
             self.ledger
                 .dropped(DropReason::InterfaceDown, tally.packets, tally.bytes);
@@ -336,22 +315,20 @@ impl<L: FrameSink> LinkPort<L> {
                     self.ledger.refused(port);
                 }
                 // Cut here what the kernel will not: every segment is sent, and booked, by itself.
-                each_segment(
-                    packet,
+                let whole = Packet {
+                    bytes: packet,
                     headers,
                     offload,
-                    &mut self.scratch,
-                    &self.ledger,
-                    |segment| {
-                        let parts = [IoSlice::new(segment)];
-                        match socket.send(&Offload::default(), headers.payload, layer2, &parts) {
-                            Ok(()) => self.ledger.sent(port, 1, segment.len() as u64),
-                            Err(error) => {
-                                self.ledger.dropped(error.reason(), 1, segment.len() as u64);
-                            }
+                };
+                whole.each_segment(&mut self.scratch, &self.ledger, |segment| {
+                    let parts = [IoSlice::new(segment)];
+                    match socket.send(&Offload::default(), headers.payload, layer2, &parts) {
+                        Ok(()) => self.ledger.sent(port, 1, segment.len() as u64),
+                        Err(error) => {
+                            self.ledger.dropped(error.reason(), 1, segment.len() as u64);
                         }
-                    },
-                );
+                    }
+                });
             }
             Err(error) => self
                 .ledger
@@ -360,7 +337,7 @@ impl<L: FrameSink> LinkPort<L> {
     }
 
     fn hold(&mut self, now: Instant, packet: &[u8], headers: &Headers, offload: &Offload) {
-        let tally = Tally::of(headers, offload);
+        let tally = on_the_wire(headers, offload);
         if self.waiting.len() >= MAX_WAITING {
             self.ledger
                 .dropped(DropReason::NeighborQueueFull, tally.packets, tally.bytes);
@@ -402,7 +379,7 @@ impl<L: FrameSink> LinkPort<L> {
                 offload,
                 since,
             } = &waiting;
-            let tally = Tally::of(headers, offload);
+            let tally = on_the_wire(headers, offload);
             let family = usize::from(headers.key.version == Version::V6);
             let neighbor = self.neighbors.get(family).and_then(Option::as_ref);
             if let Some(mac) = neighbor.and_then(|neighbor| neighbor.mac()) {
@@ -427,7 +404,7 @@ impl<L: FrameSink> LinkPort<L> {
     pub fn shut_down(&mut self) {
         self.waits = [0; 2];
         for waiting in self.waiting.drain(..) {
-            let tally = Tally::of(&waiting.headers, &waiting.offload);
+            let tally = on_the_wire(&waiting.headers, &waiting.offload);
             self.ledger.release(tally.packets);
             self.ledger
                 .dropped(DropReason::Shutdown, tally.packets, tally.bytes);
@@ -448,109 +425,5 @@ pub(crate) fn lay_down<'a>(merged: &SuperPacket<'_>, room: &'a mut [u8]) -> &'a 
     room.get(..used).unwrap_or_default()
 }
 
-/// Cuts a packet into what the wire carries, in `scratch`, and gives each segment to `send`. What cannot
-/// be cut is booked as dropped.
-pub(crate) fn each_segment(
-    packet: &[u8],
-    headers: &Headers,
-    offload: &Offload,
-    scratch: &mut [u8],
-    ledger: &Ledger,
-    mut send: impl FnMut(&[u8]),
-) {
-    let mut left = Tally::of(headers, offload);
-    let mut cut = || -> Result<(), DropReason> {
-        let mut segments = Segments::new(packet, headers, offload)?;
-        while let Some(length) = segments.next_into(scratch) {
-            let segment = scratch.get(..length?).ok_or(DropReason::TooBig)?;
-            send(segment);
-            left.packets = left.packets.saturating_sub(1);
-            left.bytes = left.bytes.saturating_sub(segment.len() as u64);
-        }
-        Ok(())
-    };
-    let reason = cut().err().unwrap_or(DropReason::Malformed);
-    if left.packets > 0 {
-        ledger.dropped(reason, left.packets, left.bytes);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::RefCell;
-
-    /// Keeps the last byte of each packet that it is given.
-    #[derive(Default)]
-    struct Sink(RefCell<Vec<u8>>);
-
-    impl FrameSink for Sink {
-        fn send(
-            &self,
-            _: &Offload,
-            _: u16,
-            _: &[u8],
-            parts: &[IoSlice<'_>],
-        ) -> Result<(), SendError> {
-            let last = parts.iter().rev().find_map(|part| part.last());
-            self.0.borrow_mut().push(*last.unwrap());
-            Ok(())
-        }
-    }
-
-    fn packet(v6: bool, number: u8) -> Vec<u8> {
-        let mut packet = vec![0; if v6 { 40 } else { 20 }];
-        if v6 {
-            (packet[0], packet[5], packet[6], packet[7]) = (0x60, 1, 59, 64);
-        } else {
-            (packet[0], packet[3], packet[8], packet[9]) = (0x45, 21, 64, 253);
-            let sum = crate::pipeline::checksum::Sum::of(&packet).checksum();
-            packet[10..12].copy_from_slice(&sum);
-        }
-        packet.push(number);
-        packet
-    }
-
-    #[test]
-    fn nothing_overtakes_what_waits_for_its_next_hop() {
-        let words = [(); 2].map(|()| Arc::new(NeighborWord::default()));
-        let recipe = LinkRecipe {
-            interface: "none".to_owned(),
-            tags: Tags::NONE,
-            mac: Some([2; 6]),
-            offload: true,
-            fanout: None,
-        };
-        let (ledger, now) = (Arc::new(Ledger::new(4)), Instant::now());
-        let mut link = LinkPort::<Sink>::new(
-            (PathId(0), 0),
-            recipe,
-            Arc::default(),
-            [0, 1].map(|n| Some(Arc::clone(&words[n]))),
-            Arc::new(Waker::new().unwrap()),
-            Arc::clone(&ledger),
-        );
-        link.attach(Sink::default(), Framing::new(Tags::NONE, [2; 6]));
-        let send = |link: &mut LinkPort<Sink>, v6, number| {
-            let packet = packet(v6, number);
-            let headers = Headers::parse(&packet).unwrap();
-            link.send(now, &packet, &headers, &Offload::default());
-            link.socket().unwrap().0.0.borrow().clone()
-        };
-        for number in 1..=3 {
-            assert!(send(&mut link, false, number).is_empty());
-            assert!(send(&mut link, true, 10 + number).is_empty());
-        }
-        words[0].publish(Some([4; 6]));
-        assert_eq!(send(&mut link, false, 4), [1, 2, 3, 4]);
-        assert_eq!(
-            send(&mut link, true, 14),
-            [1, 2, 3, 4],
-            "that one is not known"
-        );
-        words[1].publish(Some([6; 6]));
-        assert_eq!(send(&mut link, true, 15), [1, 2, 3, 4, 11, 12, 13, 14, 15]);
-        assert!(!link.has_waiting());
-        assert_eq!(link.waits, [0, 0]);
-    }
-}
+mod tests;

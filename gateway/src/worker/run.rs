@@ -15,8 +15,9 @@ use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
 use crate::worker::backlog::Backlog;
+use crate::worker::packet::Round;
 use crate::worker::polling::Patience;
-use crate::worker::switch::{Round, Switch};
+use crate::worker::switch::Switch;
 use arc_swap::ArcSwap;
 use crypto::tunnel::Endpoint;
 use routing::path::Ingress;
@@ -104,7 +105,7 @@ pub struct Shared {
 }
 
 /// One data worker.
-pub struct Worker<E> {
+pub struct Worker<E: Endpoint> {
     switch: Switch<E>,
     shared: Arc<Shared>,
     poller: Poller,
@@ -134,10 +135,10 @@ impl<E: Endpoint> Worker<E> {
         now: Instant,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
-        poller.add(&switch.vnet.queue, TOKEN_VNET)?;
-        poller.add(&*switch.host.bell, TOKEN_BELL)?;
+        poller.add(&switch.ports.vnet.queue, TOKEN_VNET)?;
+        poller.add(switch.host.bell(), TOKEN_BELL)?;
         let mut tunnel_backlogs = Vec::new();
-        for tunnels in switch.all_tunnels() {
+        for tunnels in switch.ports.tunnels.iter_mut() {
             for socket in tunnels.sockets() {
                 if let Some(socket) = socket {
                     poller.add(socket, TOKEN_UDP + tunnel_backlogs.len() as u64)?;
@@ -147,11 +148,16 @@ impl<E: Endpoint> Worker<E> {
             // Control looks before the worker runs: a configured endpoint must be there to be seen.
             tunnels.publish(now);
         }
-        for private in &mut switch.privates {
+        for private in &mut switch.ports.privates {
             private.tunnels.publish(now);
         }
         let forwarding = arc_swap::Cache::new(Arc::clone(&shared.forwarding));
-        let link_backlogs = switch.links.iter().map(|_| Backlog::default()).collect();
+        let link_backlogs = switch
+            .ports
+            .links
+            .iter()
+            .map(|_| Backlog::default())
+            .collect();
         let full_rounds = vec![0; tunnel_backlogs.len()];
         let mut worker = Self {
             switch,
@@ -194,7 +200,7 @@ impl<E: Endpoint> Worker<E> {
                 count += 1;
             }
             // 2. once a round
-            self.switch.host.bell.begin();
+            self.switch.host.bell().begin();
             self.switch.ledger.begin();
             let now = Instant::now();
             self.rounds += 1;
@@ -210,7 +216,7 @@ impl<E: Endpoint> Worker<E> {
             let mut worked = count > 0;
             for &token in ready.iter().take(count) {
                 match token {
-                    TOKEN_BELL => self.switch.host.bell.clear(),
+                    TOKEN_BELL => self.switch.host.bell().clear(),
                     TOKEN_VNET => self.receive_vnet(round),
                     udp if udp >= TOKEN_UDP => {
                         self.receive_tunnels(round, (udp - TOKEN_UDP) as usize);
@@ -223,7 +229,11 @@ impl<E: Endpoint> Worker<E> {
             worked |= self.switch.take_parcels(round);
             // 4. nothing stays behind but what waits for its rate
             self.switch.send_shaped(now);
-            self.switch.all_tunnels().for_each(|t| t.flush(now));
+            self.switch
+                .ports
+                .tunnels
+                .iter_mut()
+                .for_each(|t| t.flush(now));
             self.switch.send_parcels(self.rounds, now);
             let private = self.switch.run_privates(round);
             self.show_flows();
@@ -238,7 +248,7 @@ impl<E: Endpoint> Worker<E> {
                     std::thread::yield_now();
                 }
                 Some(Duration::ZERO)
-            } else if self.switch.host.from_host.is_empty() && self.switch.host.bell.doze() {
+            } else if self.switch.host.is_quiet() && self.switch.host.bell().doze() {
                 due
             } else {
                 Some(Duration::ZERO)
@@ -270,7 +280,7 @@ impl<E: Endpoint> Worker<E> {
             let Some(room) = self.buffer.get_mut(at..at + MAX_FRAME) else {
                 break;
             };
-            let (offload, length) = match self.switch.vnet.queue.read(room) {
+            let (offload, length) = match self.switch.ports.vnet.queue.read(room) {
                 Ok(Some(read)) => read,
                 Err(ReceiveError::Malformed) => {
                     self.switch.ledger.received(Port::VNET, 1, 0);
@@ -321,7 +331,7 @@ impl<E: Endpoint> Worker<E> {
     fn read_link(&mut self, round: Round<'_>, index: usize) -> bool {
         let (mut budget, mut at, mut emptied) = (Budget::default(), 0, false);
         for _ in 0..PACKETS {
-            let Some(link) = self.switch.links.get(index) else {
+            let Some(link) = self.switch.ports.links.get(index) else {
                 return true;
             };
             let path = link.path();
@@ -364,7 +374,7 @@ impl<E: Endpoint> Worker<E> {
     /// From the tunnels: one batch of trains, opened in place, merged over the whole batch.
     fn receive_tunnels(&mut self, round: Round<'_>, index: usize) {
         let place = index / 2;
-        let sockets = self.switch.tunnels_at(place).map(|t| t.sockets());
+        let sockets = self.switch.ports.tunnels.at(place).map(|t| t.sockets());
         let [v4, v6] = sockets.unwrap_or_default();
         let (Some(socket), Some(backlog)) = (
             if index.is_multiple_of(2) { v4 } else { v6 },
@@ -388,7 +398,7 @@ impl<E: Endpoint> Worker<E> {
             *rounds = if is_full { rounds.saturating_add(1) } else { 0 };
             let both = self.full_rounds.get(place * 2..place * 2 + 2);
             let behind = both.is_some_and(|both| both.iter().any(|rounds| *rounds >= BEHIND));
-            if let Some(tunnels) = self.switch.tunnels_at(place) {
+            if let Some(tunnels) = self.switch.ports.tunnels.at(place) {
                 tunnels.set_behind(behind);
             }
         }
@@ -405,14 +415,13 @@ impl<E: Endpoint> Worker<E> {
     fn show_flows(&mut self) {
         let window = &self.shared.newest_flows;
         if window.is_asked() {
-            let flows = self.switch.flows.as_ref();
-            window.show(flows.map(|flows| flows.newest()).unwrap_or_default());
+            window.show(self.switch.known.newest());
         }
     }
 
     /// Opens the sockets of links whose interface has come, or come back.
     fn refresh_links(&mut self, now: Instant) {
-        for (index, link) in self.switch.links.iter_mut().enumerate() {
+        for (index, link) in self.switch.ports.links.iter_mut().enumerate() {
             // A closed socket leaves the poller by itself.
             if link.refresh(now)
                 && let Some((socket, _)) = link.socket()
@@ -426,12 +435,12 @@ impl<E: Endpoint> Worker<E> {
     /// Runs what is due and says how long the worker may sleep.
     fn run_timers(&mut self, now: Instant, soonest: Option<Instant>) -> Option<Duration> {
         let mut next = soonest;
-        for tunnels in self.switch.all_tunnels() {
+        for tunnels in self.switch.ports.tunnels.iter_mut() {
             tunnels.poll(now);
             next = [next, tunnels.deadline()].into_iter().flatten().min();
         }
         let mut sooner = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        for link in &mut self.switch.links {
+        for link in &mut self.switch.ports.links {
             if link.has_waiting() {
                 link.poll(now);
                 sooner(now + NEIGHBOR_POLL);
@@ -440,35 +449,33 @@ impl<E: Endpoint> Worker<E> {
                 sooner(at);
             }
         }
-        if let Some(at) = self
-            .switch
-            .shaper
-            .as_ref()
-            .and_then(|shaper| shaper.deadline())
-        {
+        if let Some(at) = self.switch.outflow.deadline() {
             sooner(at);
         }
-        let flows = self.switch.flows.as_ref();
-        if let Some(at) = flows.and_then(|flows| flows.deadline()) {
+        if let Some(at) = self.switch.known.deadline() {
             sooner(at);
         }
         if now >= self.published + PUBLISH {
-            self.switch.all_tunnels().for_each(|t| t.publish(now));
-            let privates = self.switch.privates.iter_mut();
+            self.switch
+                .ports
+                .tunnels
+                .iter_mut()
+                .for_each(|t| t.publish(now));
+            let privates = self.switch.ports.privates.iter_mut();
             privates.for_each(|private| private.tunnels.publish(now));
             self.publish_kernel_drops();
             self.published = now;
         }
         self.switch.hand_calls_on();
         let mut news = false;
-        for tunnels in self.switch.all_tunnels() {
+        for tunnels in self.switch.ports.tunnels.iter_mut() {
             news |= tunnels.take_news();
         }
-        for private in &mut self.switch.privates {
+        for private in &mut self.switch.ports.privates {
             news |= private.tunnels.take_news();
         }
         if news {
-            self.switch.control.wake();
+            self.switch.host.wake();
         }
         next.map(|next| next.saturating_duration_since(now))
     }
@@ -483,11 +490,11 @@ impl<E: Endpoint> Worker<E> {
                 sum.fetch_add(new, Ordering::Relaxed);
             }
         };
-        for link in &self.switch.links {
+        for link in &self.switch.ports.links {
             let new = link.socket().map_or(0, |(socket, _)| socket.kernel_drops());
             add(Port::path(link.path()), new);
         }
-        for tunnels in self.switch.all_tunnels() {
+        for tunnels in self.switch.ports.tunnels.iter_mut() {
             for socket in tunnels.sockets().into_iter().flatten() {
                 add(Port::UNDERLAY, socket.kernel_drops());
             }
@@ -496,89 +503,4 @@ impl<E: Endpoint> Worker<E> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::tun::TunQueue;
-    use crate::device::udp::{UdpOptions, UdpSocket};
-    use crate::telemetry::ledger::Totals;
-    use crate::worker::backlog::INTERVAL;
-    use crate::worker::fixture;
-    use crate::worker::switch::VnetPort;
-    use crate::worker::tunnels::Underlay;
-    use std::os::unix::net::UnixDatagram;
-
-    /// Packets of a round that nothing but the budget ends.
-    fn round(bytes: usize, gso_size: Option<u16>) -> usize {
-        let mut budget = Budget::default();
-        let before_the_last = (0..PACKETS).take_while(|_| budget.spend(bytes, gso_size));
-        (before_the_last.count() + 1).min(PACKETS)
-    }
-
-    #[test]
-    fn a_round_is_bounded_by_packets_bytes_and_segments() {
-        assert_eq!(round(64, None), PACKETS);
-        assert_eq!(round(65_000, Some(1_448)), SUPER_PACKETS + 1);
-        assert_eq!(round(65_000, Some(536)), SUPER_PACKETS + 1);
-        assert_eq!(round(2_048, Some(1_024)), PACKETS);
-        assert_eq!(round(65_000, Some(36)), 1, "1,806 datagrams");
-        assert_eq!(round(1_000, Some(1)), 2);
-    }
-
-    /// A worker on a device that is a pair of sockets and on a UDP socket; the other end of the first.
-    fn worker(now: Instant) -> (Worker<crypto::wireguard::Endpoint>, UnixDatagram) {
-        let (device, other) = UnixDatagram::pair().unwrap();
-        device.set_nonblocking(true).unwrap();
-        let vnet = VnetPort {
-            queue: TunQueue::of(device.into()),
-            offload: false,
-            uso: false,
-        };
-        let any = "127.0.0.1:0".parse().unwrap();
-        let underlay = Underlay {
-            v4: Some(UdpSocket::bind(any, UdpOptions::default()).unwrap()),
-            v6: None,
-        };
-        let shared = Shared {
-            forwarding: Arc::new(ArcSwap::from_pointee(fixture::forwarding())),
-            newest_flows: Window::default(),
-            kernel_drops: Box::default(),
-            stop: AtomicBool::new(false),
-        };
-        let switch = fixture::switch(vnet, underlay);
-        let worker = Worker::new(switch, Arc::new(shared), Polling::Adaptive, now).unwrap();
-        (worker, other)
-    }
-
-    #[test]
-    fn whoever_is_to_be_told_is_of_the_queue_that_stands() {
-        let began = Instant::now();
-        let (mut worker, other) = worker(began);
-        let now = began + INTERVAL;
-        let forwarding = fixture::forwarding();
-        let round = Round {
-            now,
-            forwarding: &forwarding,
-        };
-        // The tunnel's socket has left something in every round, so the next packet of it is to tell its sender. But
-        // there is none any more.
-        worker.rounds = 7;
-        worker.tunnel_backlogs[0].seen(7, began, false);
-        worker.rounds = 8;
-        assert!(worker.tunnel_backlogs[0].is_due(8, now), "a standing queue");
-        worker.tunnel_backlogs[0] = Backlog::default();
-        worker.tunnel_backlogs[0].seen(7, began, false);
-        worker.receive_tunnels(round, 0);
-        assert!(!worker.switch.tell, "another queue's packet would be lost");
-        // The same of the device.
-        worker.vnet_backlog.seen(7, began, false);
-        worker.receive_vnet(round);
-        assert!(!worker.switch.tell, "another queue's packet would be lost");
-        // What comes next by another way is not lost for it.
-        other
-            .send(&fixture::tcp(1, 2, 1, b"from the device"))
-            .unwrap();
-        worker.receive_vnet(round);
-        let totals = Totals::of([&*worker.switch.ledger], &[]);
-        assert!(!totals.dropped.contains_key("queue_delay"), "{totals:?}");
-    }
-}
+mod tests;

@@ -6,149 +6,109 @@
 //! 4. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
 //! 5. or drop it for its reason, with an ICMP error where one is due
 
+mod carried;
 mod crossing;
-mod merged;
+mod exchange;
+mod known;
+mod obey;
+mod outflow;
+mod own_host;
+mod ports;
+mod scratch;
 mod trouble;
 
-use crate::device::event::Waker;
+pub use exchange::Exchange;
+pub use known::KnownFlows;
+pub use own_host::OwnHost;
+pub use ports::{Ports, TunnelPorts};
+
 use crate::device::link::Frame;
 use crate::device::offload::Offload;
 use crate::device::sink::{Devices, Kernel};
-use crate::device::tun::TunQueue;
 use crate::device::udp::TrainPlace;
-use crate::pipeline::coalesce::Coalescer;
 use crate::pipeline::ecn;
-use crate::pipeline::flow::FlowTable;
-use crate::pipeline::icmp::RateLimit;
-use crate::pipeline::process::{Egress, Forwarding, Outcome, process_counted};
+use crate::pipeline::egress::Egress;
+use crate::pipeline::forward::on_the_wire;
+use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND};
+use crate::pipeline::process::{Outcome, process_counted};
+use crate::pipeline::rate::RateLimit;
 use crate::pipeline::shape::{Release, Shaper};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
-use crate::worker::clients::{Address, ByAddress};
-use crate::worker::crossing::{Entrance, Exit};
-use crate::worker::handover::{FromHost, HostPort, ToHost};
+use crate::worker::handover::FromHost;
 use crate::worker::lane::{FIRST_OWNER, Lanes};
-use crate::worker::link::{LinkPort, Tally, each_segment};
+use crate::worker::packet::{Packet, Round};
 use crate::worker::private::Private;
-use crate::worker::tunnels::{Arrival, Tunnels};
+use crate::worker::tunnels::Arrival;
+use crate::worker::ways::Way;
 use crypto::tunnel::Endpoint;
-use routing::cache::FlowCache;
-use routing::decide::flow_hash;
+use outflow::Outflow;
 use routing::packet::Headers;
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
+use scratch::Scratch;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a path is in this worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// The link at this index.
-    Link(usize),
-    /// A tunnel, with these lanes of this worker.
-    Tunnel(Lanes),
-    /// A tunnel of this worker over a circuit: the place of its [`Private`].
-    Private(usize),
-    /// A tunnel of which this worker has no lane, and the worker of this number has.
-    Owner(usize),
-    /// Clients, whose tunnels several workers have.
-    Clients,
-    /// Not known here.
-    Nowhere,
-}
-
-/// The TUN queue with what it can take.
-pub struct VnetPort<V = TunQueue> {
-    /// The queue.
-    pub queue: V,
-    /// Whether it has a virtio-net header: TCP super-packets and partial checksums.
-    pub offload: bool,
-    /// Whether it takes UDP super-packets too (USO, Linux 6.2).
-    pub uso: bool,
-}
-
-/// What is the same for all packets of a round.
-#[derive(Clone, Copy)]
-pub struct Round<'a> {
-    /// The clock, read once.
-    pub now: Instant,
-    /// The forwarding state, loaded once.
-    pub forwarding: &'a Forwarding,
-}
-
-/// A packet that has been parsed and is as long as it says.
-#[derive(Clone, Copy)]
-pub(super) struct Packet<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) headers: &'a Headers,
-    pub(super) offload: &'a Offload,
-}
-
-impl Packet<'_> {
-    fn tally(&self) -> Tally {
-        Tally::of(self.headers, self.offload)
-    }
-
-    fn sum(&self) -> Sum {
-        let Tally { packets, bytes } = self.tally();
-        Sum { packets, bytes }
-    }
-}
-
 /// All ports of one worker and the state of its pipeline.
-pub struct Switch<E, D: Devices = Kernel> {
-    /// The virtual network.
-    pub vnet: VnetPort<D::Vnet>,
-    /// ExpressRoute links.
-    pub links: Vec<LinkPort<D::Link>>,
-    /// Tunnels of the base port.
-    pub tunnels: Tunnels<E, D::Underlay>,
-    /// Tunnels of the ports of this worker's lanes above 0, in the order of the ports.
-    pub lanes: Vec<Tunnels<E, D::Underlay>>,
-    /// Tunnels over circuits, by circuit.
-    pub privates: Vec<Private<E>>,
-    /// What each [`PathId`] is.
-    pub ways: Vec<Way>,
-    /// The worker that has the tunnel of each client, by the client's addresses.
-    pub client_owners: ByAddress<usize>,
-    /// The ways to the other workers, by number; none to itself.
-    pub exits: Vec<Option<Exit>>,
-    /// What the other workers have for this one.
-    pub entrances: Vec<Entrance>,
-    /// Who is asked about handshakes of nobody who is known here.
-    pub next: Option<usize>,
+pub struct Switch<E: Endpoint, D: Devices = Kernel> {
+    /// What packets come in by and go out of.
+    pub ports: Ports<E, D>,
+    /// What holds them up on the way out.
+    pub(super) outflow: Outflow,
+    /// The flows that they belong to.
+    pub(super) known: KnownFlows,
+    /// The other workers.
+    exchange: Exchange,
     /// The gateway's own host.
-    pub host: Arc<HostPort>,
-    /// Wakes control, which is the host.
-    pub control: Arc<Waker>,
-    /// Packets on their way into the virtual network.
-    pub merge: Coalescer,
-    /// Packets on their way from the virtual network to each link.
-    pub link_merges: Vec<Coalescer>,
-    /// The path that they came in by: while packets are shaped, only those of one are merged at a time.
-    pub merging: PathId,
-    /// Holds packets to the rates of the SKU; `None` without such.
-    pub shaper: Option<Box<Shaper>>,
-    /// Decisions of known flows.
-    pub cache: FlowCache,
-    /// Holds flows to the limits of the SKU; `None` without such.
-    pub flows: Option<Box<FlowTable>>,
-    /// Random and secret: what its hash begins with.
-    pub flow_seed: u64,
+    pub(super) host: OwnHost,
     /// ICMP errors per second.
-    pub complaints: RateLimit,
+    complaints: RateLimit,
     /// The books.
-    pub ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     /// The next packet that is forwarded shall tell its sender to slow down.
-    pub tell: bool,
-    /// Whether the next packet for some other worker shall.
-    pub exit_tells: bool,
-    /// One packet that the switch makes itself: ICMP errors.
-    pub message: Box<[u8]>,
-    /// Room for a whole packet, and behind it for one cut out of another: segments, fragments.
-    pub piece: Box<[u8]>,
+    pub(super) tell: bool,
+    scratch: Scratch,
 }
 
 impl<E: Endpoint, D: Devices> Switch<E, D> {
+    /// A switch between these ports, with nothing on its way.
+    pub fn new(
+        ports: Ports<E, D>,
+        exchange: Exchange,
+        host: OwnHost,
+        known: KnownFlows,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self {
+            outflow: Outflow::new(ports.vnet.uso, ports.links.len()),
+            ports,
+            known,
+            exchange,
+            host,
+            complaints: RateLimit::new(ERRORS_PER_SECOND, ERROR_BURST),
+            ledger,
+            tell: false,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The device of the virtual network takes no UDP super-packets, whatever was said before: a fault for tests, before
+    /// the worker runs.
+    pub fn lack_uso(&mut self) {
+        self.ports.vnet.uso = false;
+        self.outflow.lack_uso();
+    }
+
+    /// The books.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Decisions of known flows that were at hand, and that were not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        self.known.hits_and_misses()
+    }
+
     /// Handles one packet from `ingress`. `port`: where it is booked as received; `None` if that was done
     /// (by control).
     #[inline]
@@ -160,9 +120,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         bytes: &mut [u8],
         offload: &Offload,
     ) {
-        let known = (&mut self.cache, self.flows.as_deref_mut());
+        let known = self.known.parts();
         let mut outcome = process_counted(round.forwarding, known, ingress, bytes, offload);
-        if (self.tell || self.exit_tells)
+        if (self.tell || self.exchange.tells())
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, port, (*to, headers), bytes, offload)
         {
@@ -182,7 +142,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         batch: &mut [u8],
         at: usize,
     ) -> bool {
-        let Some(link) = self.links.get(index) else {
+        let Some(link) = self.ports.links.get(index) else {
             return false;
         };
         let (path, Some((_, framing))) = (link.path(), link.socket()) else {
@@ -224,7 +184,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     break;
                 };
                 let begin = datagram.as_ptr().addr();
-                let Some(tunnels) = self.tunnels_at(place) else {
+                let Some(tunnels) = self.ports.tunnels.at(place) else {
                     return;
                 };
                 let arrival = tunnels.receive(round.now, ends, datagram);
@@ -268,16 +228,22 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let Some(bytes) = batch.get_mut(at..at + length) else {
             return false;
         };
-        let known = (&mut self.cache, self.flows.as_deref_mut());
+        let known = self.known.parts();
         let mut outcome = process_counted(round.forwarding, known, ingress, bytes, offload);
-        if (self.tell || self.exit_tells)
+        if (self.tell || self.exchange.tells())
             && let Outcome::Forward { to, headers } = &mut outcome
             && self.tell_sender(round, Some(port), (*to, headers), bytes, offload)
         {
             return false;
         }
         if let Outcome::Forward { to, headers } | Outcome::Fragment { to, headers, .. } = &outcome
-            && let Some((merge, mut way)) = self.merged_way(round.now, ingress, *to, batch)
+            && let Some((merge, mut way)) = self.outflow.merger(
+                &mut self.ports,
+                (&self.ledger, &mut self.scratch.piece),
+                round.now,
+                (ingress, *to),
+                batch,
+            )
         {
             if offload.gso.is_none() && matches!(outcome, Outcome::Forward { .. }) {
                 way.ledger.received(port, 1, u64::from(headers.total_len));
@@ -336,11 +302,11 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 complaint,
                 headers,
             } => {
-                let unread = Tally {
+                let unread = Sum {
                     packets: 1,
                     bytes: bytes.len() as u64,
                 };
-                let tally = headers.map_or(unread, |headers| Tally::of(&headers, offload));
+                let tally = headers.map_or(unread, |headers| on_the_wire(&headers, offload));
                 self.book(port, tally);
                 self.ledger.dropped(reason, tally.packets, tally.bytes);
                 if let (Some(complaint), Some(headers)) = (complaint, headers) {
@@ -356,7 +322,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     }
 
     #[inline]
-    fn book(&self, port: Option<Port>, tally: Tally) {
+    fn book(&self, port: Option<Port>, tally: Sum) {
         if let Some(port) = port {
             self.ledger.received(port, tally.packets, tally.bytes);
         }
@@ -365,52 +331,37 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Begins a round: the limits in force now. A shaper that comes or goes lets out what waits.
     #[inline]
     pub fn begin(&mut self, round: Round<'_>) {
-        match (&mut self.flows, &round.forwarding.flows) {
-            (None, None) => {}
-            (Some(flows), Some(limits)) => {
-                if flows.begin(round.now, limits) {
-                    self.cache.forget();
-                }
-            }
-            (flows, limits) => {
-                let packets_before = self.cache.hits_and_misses() != (0, 0);
-                if let Some(old) = flows.take() {
-                    old.put_away();
-                }
-                *flows = limits.as_ref().map(|limits| {
-                    let limits = Arc::clone(limits);
-                    let seed = self.flow_seed;
-                    Box::new(FlowTable::new(round.now, limits, seed, packets_before))
-                });
-            }
-        }
-        let limits = round.forwarding.limits.as_ref();
-        let stays = match &mut self.shaper {
-            None => limits.is_none(),
-            Some(shaper) => !shaper.begin(round.now, limits),
-        };
-        if stays {
+        let forwarding = round.forwarding;
+        self.known.begin(round.now, forwarding.flows.as_ref());
+        let limits = forwarding.limits.as_ref();
+        if self.outflow.goes_on(round.now, limits) {
             return;
         }
-        if let Some(mut old) = self.shaper.take() {
+        if let Some(mut old) = self.outflow.take_shaper() {
             let ledger = Arc::clone(&self.ledger);
             old.release(&ledger, |release| self.send_released(round.now, &release));
         }
-        self.shaper = limits.map(|limits| Box::new(Shaper::new(round.now, Arc::clone(limits))));
+        let shaper = limits.map(|limits| Box::new(Shaper::new(round.now, Arc::clone(limits))));
+        self.outflow.put_shaper(shaper);
     }
 
     /// Sends what waited for its rate and may go now, and forgets flows that are over; at the end of every
     /// round.
     #[inline]
     pub fn send_shaped(&mut self, now: Instant) {
-        if let Some(flows) = &mut self.flows {
-            flows.sweep();
-        }
-        if let Some(mut shaper) = self.shaper.take() {
+        self.known.sweep();
+        if let Some(mut shaper) = self.outflow.take_shaper() {
             let ledger = Arc::clone(&self.ledger);
             shaper.drain(&ledger, |release| self.send_released(now, &release));
-            self.shaper = Some(shaper);
+            self.outflow.put_shaper(Some(shaper));
         }
+    }
+
+    /// Writes everything of `batch` that is still being merged.
+    #[inline]
+    pub fn write_merged(&mut self, now: Instant, batch: &[u8]) {
+        let counter = (&*self.ledger, &mut *self.scratch.piece);
+        self.outflow.write(&mut self.ports, counter, now, batch);
     }
 
     fn send_released(&mut self, now: Instant, release: &Release<'_>) {
@@ -426,15 +377,9 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Sends a packet that is ready, unless its rate makes it wait.
     #[inline]
     pub(super) fn emit(&mut self, now: Instant, ingress: Ingress, to: Egress, packet: Packet<'_>) {
-        if let Some(shaper) = &mut self.shaper {
-            let tally = packet.sum();
-            if let Some(lane) = shaper.admit(ingress, to, tally) {
-                let what = (Some(packet.headers), packet.offload, tally);
-                shaper.wait(lane, to, std::iter::once(packet.bytes), what, &self.ledger);
-                return;
-            }
+        if !self.outflow.holds(ingress, to, packet, &self.ledger) {
+            self.send(now, ingress, to, packet);
         }
-        self.send(now, ingress, to, packet);
     }
 
     /// Hands a packet that is ready to its way out.
@@ -446,25 +391,28 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             offload,
         } = packet;
         match to {
-            Egress::Vnet => self.write_vnet(packet),
+            Egress::Vnet => {
+                let (ledger, piece) = (&self.ledger, &mut self.scratch.piece);
+                self.ports.vnet.write(packet, ledger, piece);
+            }
             Egress::Local => self.deliver(ingress, packet),
-            Egress::Path(path) => match self.ways.get(usize::from(path.0)) {
-                Some(&Way::Link(link)) => match self.links.get_mut(link) {
+            Egress::Path(path) => match self.ports.ways.of(path) {
+                Way::Link(link) => match self.ports.links.get_mut(link) {
                     Some(link) => link.send(now, bytes, headers, offload),
                     None => self.drop(DropReason::NoPath, packet),
                 },
-                Some(&Way::Tunnel(lanes)) => self.send_by_lane(now, path, lanes, packet),
-                Some(&Way::Owner(worker)) => self.cross(worker, path, packet),
-                Some(&Way::Private(place)) => self.send_private(now, place, path, packet),
-                Some(Way::Clients) => self.send_to_client(now, path, packet),
-                Some(Way::Nowhere) | None => self.drop(DropReason::NoPath, packet),
+                Way::Tunnel(lanes) => self.send_by_lane(now, path, lanes, packet),
+                Way::Owner(worker) => self.cross(worker, path, packet),
+                Way::Private(place) => self.send_private(now, place, path, packet),
+                Way::Clients => self.send_to_client(now, path, packet),
+                Way::Nowhere => self.drop(DropReason::NoPath, packet),
             },
         }
     }
 
     #[inline]
     fn send_private(&mut self, now: Instant, place: usize, path: PathId, packet: Packet<'_>) {
-        match self.privates.get_mut(place) {
+        match self.ports.privates.get_mut(place) {
             Some(Private { tunnels, .. }) => {
                 tunnels.send(now, path, packet.bytes, packet.headers, packet.offload);
             }
@@ -475,9 +423,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Sends a packet by one of this worker's lanes, or hands it to the owner of lane 0.
     #[inline]
     fn send_by_lane(&mut self, now: Instant, path: PathId, lanes: Lanes, packet: Packet<'_>) {
-        let place = self.place(now, path, lanes, packet.headers);
-        let tunnels = place.and_then(|place| tunnels_at(&mut self.tunnels, &mut self.lanes, place));
-        match tunnels {
+        match self.ports.tunnels.lane(now, path, lanes, packet.headers) {
             Some(tunnels) => tunnels.send(now, path, packet.bytes, packet.headers, packet.offload),
             None => self.cross(FIRST_OWNER, path, packet),
         }
@@ -486,46 +432,14 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Sends a packet to the client that has its destination, or hands it to the worker that has the client.
     #[inline]
     fn send_to_client(&mut self, now: Instant, path: PathId, packet: Packet<'_>) {
-        let destination = Address::destination(&packet.headers.key);
-        match self.client_owners.get(&destination) {
-            // There is no way from a worker to itself: the client is this one's.
-            Some(&owner) if self.exits.get(owner).is_some_and(Option::is_some) => {
-                self.cross(owner, path, packet);
-            }
+        match self.ports.ways.client_owner(&packet.headers.key) {
+            Some(owner) if self.exchange.is_other(owner) => self.cross(owner, path, packet),
             Some(_) => {
-                self.tunnels
-                    .send(now, path, packet.bytes, packet.headers, packet.offload);
+                let tunnels = self.ports.tunnels.base_mut();
+                tunnels.send(now, path, packet.bytes, packet.headers, packet.offload);
             }
             None => self.drop(DropReason::NoClient, packet),
         }
-    }
-
-    /// The place of the lane that a packet takes; `None`: its lane carries nothing now, and lane 0 is
-    /// another worker's.
-    #[inline]
-    fn place(
-        &mut self,
-        now: Instant,
-        path: PathId,
-        lanes: Lanes,
-        headers: &Headers,
-    ) -> Option<usize> {
-        let place = lanes.place(|| flow_hash(headers));
-        if place == 0 || self.lanes.get_mut(place - 1)?.carries(now, path) {
-            return Some(place);
-        }
-        (lanes.first == 0).then_some(0)
-    }
-
-    /// The tunnels of the port at this place: the base port, then those of this worker's lanes.
-    #[inline]
-    pub fn tunnels_at(&mut self, place: usize) -> Option<&mut Tunnels<E, D::Underlay>> {
-        tunnels_at(&mut self.tunnels, &mut self.lanes, place)
-    }
-
-    /// The tunnels of every port, in the order of their places.
-    pub fn all_tunnels(&mut self) -> impl Iterator<Item = &mut Tunnels<E, D::Underlay>> {
-        std::iter::once(&mut self.tunnels).chain(&mut self.lanes)
     }
 
     #[cold]
@@ -536,38 +450,29 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Hands a packet for one of the gateway's own addresses to control. Not the fast path: it copies.
     fn deliver(&mut self, ingress: Ingress, packet: Packet<'_>) {
-        let (host, ledger, piece) = (&self.host, &self.ledger, &mut self.piece);
+        let (host, ledger, piece) = (&self.host, &self.ledger, &mut self.scratch.piece);
         let key = &packet.headers.key;
         let echo_reply = key.is_icmp() && matches!(key.destination_port >> 8, 0 | 129);
-        let Packet {
-            bytes,
-            headers,
-            offload,
-        } = packet;
-        each_segment(bytes, headers, offload, piece, ledger, |segment| {
+        packet.each_segment(piece, ledger, |segment| {
             // Looked at first: a flood of the gateway's own address must not cost a copy each.
             if !host.has_room(echo_reply) {
                 ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
                 return;
             }
-            let packet = ToHost {
-                ingress,
-                packet: segment.into(),
-            };
             ledger.hold(1);
-            if host.to_host.push(packet).is_err() {
+            if !host.deliver(ingress, segment) {
                 ledger.release(1);
                 ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
             }
         });
-        self.control.wake();
+        host.wake();
     }
 
     /// Sends what the gateway's own host has for the network, at most `budget` packets; true if there was
     /// something.
     pub fn drain_host(&mut self, round: Round<'_>, budget: usize) -> bool {
         for taken in 0..budget {
-            let Some(FromHost { via, mut packet }) = self.host.from_host.pop() else {
+            let Some(FromHost { via, mut packet }) = self.host.take() else {
                 return taken > 0;
             };
             self.ledger.release(1);
@@ -593,43 +498,23 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     /// Drops everything that is still held, before the worker ends.
     pub fn shut_down(&mut self, now: Instant) {
-        if let Some(shaper) = &mut self.shaper {
-            shaper.shut_down(&self.ledger);
-        }
-        self.all_tunnels()
-            .for_each(|tunnels| tunnels.shut_down(now));
-        for private in &mut self.privates {
+        self.outflow.shut_down(&self.ledger);
+        let ports = &mut self.ports;
+        ports.tunnels.iter_mut().for_each(|t| t.shut_down(now));
+        for private in &mut ports.privates {
             private.tunnels.shut_down(now);
         }
-        for link in &mut self.links {
+        for link in &mut ports.links {
             link.shut_down();
         }
         // What still lies between two workers is dropped by its taker, or by its giver if that ended first.
-        for index in 0..self.entrances.len() {
-            while let Some(mut parcel) = self.entrances.get(index).and_then(Entrance::take) {
-                self.drop_parcel(&mut parcel);
-            }
-            while let Some(call) = self.entrances.get(index).and_then(Entrance::take_call) {
-                self.drop_call(DropReason::Shutdown, call.length);
-            }
+        while let Some(mut parcel) = self.exchange.recall() {
+            self.drop_parcel(&mut parcel);
         }
-        for index in 0..self.exits.len() {
-            while let Some(mut parcel) = self
-                .exits
-                .get_mut(index)
-                .and_then(|exit| exit.as_mut()?.recall())
-            {
-                self.drop_parcel(&mut parcel);
-            }
-            while let Some(call) = self
-                .exits
-                .get(index)
-                .and_then(|exit| exit.as_ref()?.recall_call())
-            {
-                self.drop_call(DropReason::Shutdown, call.length);
-            }
+        while let Some(call) = self.exchange.recall_call() {
+            self.drop_call(DropReason::Shutdown, call.length);
         }
-        while let Some(FromHost { packet, .. }) = self.host.from_host.pop() {
+        while let Some(FromHost { packet, .. }) = self.host.take() {
             self.ledger.release(1);
             self.ledger
                 .dropped(DropReason::Shutdown, 1, packet.len() as u64);
@@ -637,21 +522,5 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     }
 }
 
-impl<V> VnetPort<V> {
-    fn takes(&self, offload: &Offload) -> bool {
-        use crate::device::offload::GsoKind;
-        self.offload && (self.uso || offload.gso.is_none_or(|gso| gso.kind != GsoKind::Udp))
-    }
-}
-
-#[inline]
-fn tunnels_at<'a, E, U>(
-    base: &'a mut Tunnels<E, U>,
-    lanes: &'a mut [Tunnels<E, U>],
-    place: usize,
-) -> Option<&'a mut Tunnels<E, U>> {
-    match place.checked_sub(1) {
-        None => Some(base),
-        Some(lane) => lanes.get_mut(lane),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,6 @@ use gateway::device::event::Waker;
 use gateway::device::interface::Interface;
 use gateway::device::namespace::Namespace;
 use gateway::device::netlink::{Netlink, VethEnd};
-use gateway::pipeline::coalesce::Coalescer;
 use gateway::plan::Plan;
 use gateway::telemetry::ledger::Totals;
 use gateway::worker::handle::WorkerHandle;
@@ -413,18 +412,27 @@ fn alter(settings: Settings, switch: &mut Switch<Endpoint>) {
     match settings.vnet {
         Vnet::WithoutUso | Vnet::WithoutTso => {
             let tso = settings.vnet == Vnet::WithoutUso;
-            assert!(switch.vnet.queue.lack(tso), "the device keeps its offloads");
-            switch.vnet.uso = false;
-            switch.merge = Coalescer::new(false);
+            assert!(
+                switch.ports.vnet.queue.lack(tso),
+                "the device keeps its offloads"
+            );
+            switch.lack_uso();
         }
-        Vnet::Refused => switch.vnet.queue.refuse_gso(),
+        Vnet::Refused => switch.ports.vnet.queue.refuse_gso(),
         Vnet::Whole | Vnet::Off => {}
     }
     if settings.way == Way::Refused {
-        for link in &mut switch.links {
+        for link in &mut switch.ports.links {
             link.refuse_gso();
         }
-        for socket in switch.tunnels.sockets_mut().into_iter().flatten() {
+        for socket in switch
+            .ports
+            .tunnels
+            .base_mut()
+            .sockets_mut()
+            .into_iter()
+            .flatten()
+        {
             socket.refuse_gso();
         }
     }

@@ -1,7 +1,8 @@
 use crate::packets::{Spec, any_header, fold, noise, parse, slow_sum};
 use gateway::device::offload::Offload;
 use gateway::pipeline::checksum::verify;
-use gateway::pipeline::icmp::{Complaint, MAX_ERROR, RateLimit, build, may_answer};
+use gateway::pipeline::icmp::{Complaint, MAX_ERROR, build, may_answer};
+use gateway::pipeline::rate::RateLimit;
 use proptest::prelude::*;
 use routing::packet::{Headers, protocol};
 use std::net::IpAddr;

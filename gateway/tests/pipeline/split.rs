@@ -1,5 +1,6 @@
 use crate::packets::{Spec, any_header, noise, parse};
-use crypto::train::{HEADER_ROOM, MAX_SEGMENTS, Train};
+use crypto::train::MAX_SEGMENTS;
+use crypto::wireguard::{DATA_HEADER_LEN, Train};
 use gateway::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use gateway::pipeline::split::{Segments, Split, split_into};
 use proptest::prelude::*;
@@ -29,7 +30,7 @@ fn by_trains(packet: &[u8], offload: &Offload, mtu: usize) -> Vec<Vec<u8>> {
         let split = split_into(packet, &headers, offload, &mut train, from).unwrap();
         assert!(!train.is_empty() && train.len() <= MAX_SEGMENTS);
         for slot in train.slots_mut() {
-            let plaintext = &slot[HEADER_ROOM..];
+            let plaintext = &slot[DATA_HEADER_LEN..];
             let len = parse(plaintext).total_len as usize;
             all.push(plaintext[..len].to_vec());
         }

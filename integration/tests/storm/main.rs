@@ -18,7 +18,7 @@ mod packet;
 mod peer;
 mod storm;
 
-use crypto::train::Train;
+use crypto::wireguard::Train;
 use gateway::device::SendError;
 use gateway::device::event::Poller;
 use gateway::device::filter::{self, Instruction};

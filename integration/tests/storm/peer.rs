@@ -2,9 +2,9 @@
 
 use crypto::key::{PrivateKey, PublicKey};
 use crypto::limiter::{Limiter, Limits};
-use crypto::train::Train;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
+use crypto::wireguard::Train;
 use gateway::device::event::Poller;
 use gateway::device::udp::{ReceiveBatch, UdpOptions, UdpSocket};
 use integration::lab::Lab;

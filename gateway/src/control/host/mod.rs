@@ -10,7 +10,7 @@
 
 pub mod echo;
 
-use crate::pipeline::icmp::RateLimit;
+use crate::pipeline::rate::RateLimit;
 use routing::packet::{Fragment, Headers};
 use routing::reason::DropReason;
 use smoltcp::iface::{Config, Interface, SocketSet};

@@ -2,6 +2,7 @@
 //! reload replaces the limits; the counts stay, so flows that go on are counted on.
 
 use super::table::{self, Room};
+use crate::pipeline::bucket::Shared;
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use routing::path::PathKind;
@@ -50,8 +51,8 @@ pub struct Usage {
 pub(super) struct Count {
     /// By [`Charge`]: an ExpressRoute gateway's flows in the first, a VPN gateway's each way.
     flows: [CachePadded<AtomicU64>; 2],
-    /// Until when the time for new flows has been given out, nanoseconds since the epoch.
-    until: CachePadded<AtomicU64>,
+    /// The time for new flows.
+    time: Shared,
     opened: AtomicU64,
     refused_flows: AtomicU64,
     refused_rate: AtomicU64,
@@ -252,12 +253,7 @@ impl FlowLimits {
             return true;
         };
         let price = 1_000_000_000_u64.div_ceil(rate.max(1));
-        let floor = now.saturating_sub(BURST.as_nanos() as u64);
-        let next = |until: u64| Some(until.max(floor) + price).filter(|&until| until <= now);
-        count
-            .until
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .is_ok()
+        count.time.take(now, BURST.as_nanos() as u64, price)
     }
 
     /// Books a new flow of this gateway.

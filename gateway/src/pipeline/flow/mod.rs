@@ -24,6 +24,7 @@ mod window;
 pub use limits::{BURST, FlowLimits, GatewayFlows, Usage};
 pub use window::Window;
 
+use crate::pipeline::field::flag;
 use limits::Charge;
 use routing::decide::Verdict;
 use routing::packet::{FlowKey, Fragment, Headers};
@@ -50,12 +51,8 @@ const SWEEP: u64 = 100_000_000;
 /// Slots that are looked at in one round at most: 1 MB of memory.
 const SWEEP_SLOTS: u64 = 16_384;
 
-/// FIN, SYN and RST of the TCP flags.
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
 /// The TCP flags that [`FlowTable::note`] wants to see.
-pub(super) const NOTED: u8 = FIN | SYN | RST;
+pub(super) const NOTED: u8 = flag::FIN | flag::SYN | flag::RST;
 
 /// Sides of the gateways that a direction's packets pass: in and out.
 const EXPRESSROUTE_IN: u8 = 1;
@@ -329,9 +326,9 @@ impl FlowTable {
             return;
         };
         let before = entry.ended;
-        if headers.tcp_flags & RST != 0 {
+        if headers.tcp_flags & flag::RST != 0 {
             entry.ended = 0b11;
-        } else if headers.tcp_flags & FIN != 0 {
+        } else if headers.tcp_flags & flag::FIN != 0 {
             entry.ended |= 1 << direction;
         } else {
             // The same ports again.

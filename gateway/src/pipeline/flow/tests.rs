@@ -114,7 +114,7 @@ impl Bench {
 }
 
 fn tcp(number: u32) -> Headers {
-    headers(number, protocol::TCP, 0x10)
+    headers(number, protocol::TCP, flag::ACK)
 }
 
 #[test]
@@ -230,16 +230,18 @@ fn tcp_that_has_ended_makes_room_sooner() {
     let mut bench = Bench::new(limits(10, 10, None));
     let flags = |number, flags| headers(number, protocol::TCP, flags);
     for number in 0..4 {
-        bench.out(&flags(number, SYN), LINK).unwrap();
-        bench.back(&flags(number, SYN | 0x10), LINK).unwrap();
+        bench.out(&flags(number, flag::SYN), LINK).unwrap();
+        bench
+            .back(&flags(number, flag::SYN | flag::ACK), LINK)
+            .unwrap();
     }
     // 0: ended by both; 1: by one side only; 2: reset; 3: ended, and then the same ports again.
-    bench.table.note(&flags(0, FIN));
-    bench.table.note(&answer(&flags(0, FIN)));
-    bench.table.note(&flags(1, FIN));
-    bench.table.note(&answer(&flags(2, RST)));
-    bench.table.note(&flags(3, RST));
-    bench.table.note(&flags(3, SYN));
+    bench.table.note(&flags(0, flag::FIN));
+    bench.table.note(&answer(&flags(0, flag::FIN)));
+    bench.table.note(&flags(1, flag::FIN));
+    bench.table.note(&answer(&flags(2, flag::RST)));
+    bench.table.note(&flags(3, flag::RST));
+    bench.table.note(&flags(3, flag::SYN));
     bench.pass(CLOSING);
     assert_eq!(bench.active(PathKind::ExpressRoute), 4);
     bench.pass(2 * EPOCH + Duration::from_secs(1));

@@ -1,10 +1,8 @@
-//! Token buckets that workers share without a lock: one atomic word each.
+//! How workers share the buckets of a limit ([`bucket`](crate::pipeline::bucket)) without a lock.
 //!
-//! 1. A bucket is a stretch of time. Tokens are nanoseconds: a packet costs the time that the rate takes
-//!    for it, so a bucket fills by one nanosecond a nanosecond, whatever its rate, and a new rate is a new
+//! 1. Tokens are nanoseconds: a packet costs the time that the rate takes for it, and a new rate is a new
 //!    price ([`Price`]).
-//! 2. [`Pool`]: until when its time has been given out. Taking a share is one compare-and-swap that moves
-//!    this moment on; what lies further back than the burst is forfeit. A share may lie ahead of the
+//! 2. [`Pool`]: the time that is shared. Taking a share of it is one compare-and-swap. A share may lie ahead of the
 //!    clock, which queues the workers fairly: each gets its turn in the order of asking.
 //! 3. [`Lease`]: a worker's share. It ripens with the clock; packets are paid from it with plain
 //!    arithmetic. What is left when the worker has nothing to send goes back to the pool.
@@ -12,8 +10,7 @@
 //! All shares together are never more than the time that has passed and the burst, so neither is what is
 //! sent for them.
 
-use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicU64, Ordering};
+pub(super) use crate::pipeline::bucket::Shared as Pool;
 use std::time::Duration;
 
 /// How much of its rate a limit lets through at once after a pause. A worker that is woken late by less
@@ -75,45 +72,6 @@ impl Price {
     }
 }
 
-/// Time that has not been given out yet, shared by all workers.
-#[derive(Debug, Default)]
-pub(super) struct Pool {
-    /// Nanoseconds since the epoch of the limits: all before it has been given out.
-    until: CachePadded<AtomicU64>,
-}
-
-impl Pool {
-    /// Gives out the next `amount` nanoseconds as the stretch `(from, to)`, or only what of it has passed
-    /// by `limit`. What lies further back than `depth` before `now` is forfeit; what lies ahead of `now`
-    /// is not to be used before its time.
-    fn take(&self, now: u64, depth: u64, amount: u64, limit: u64) -> (u64, u64) {
-        let floor = now.saturating_sub(depth);
-        let mut until = self.until.load(Ordering::Relaxed);
-        loop {
-            let from = until.max(floor);
-            let to = from.saturating_add(amount).min(limit);
-            if to <= from {
-                return (from, from);
-            }
-            // Nothing else is published with this word: it needs no order with other memory.
-            let swapped =
-                self.until
-                    .compare_exchange_weak(until, to, Ordering::Relaxed, Ordering::Relaxed);
-            match swapped {
-                Ok(_) => return (from, to),
-                Err(found) => until = found,
-            }
-        }
-    }
-
-    /// Takes back `amount` nanoseconds that were given out and not used.
-    fn give_back(&self, amount: u64) {
-        if amount > 0 {
-            self.until.fetch_sub(amount, Ordering::Relaxed);
-        }
-    }
-}
-
 /// A worker's share of a [`Pool`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lease {
@@ -150,7 +108,7 @@ impl Lease {
         if self.credit < need && self.from == self.to {
             let missing = (need - self.credit).div_ceil(PICO);
             let amount = missing.max(division.share);
-            (self.from, self.to) = pool.take(now, division.depth, amount, limit);
+            (self.from, self.to) = pool.take_some(now, division.depth, amount, limit);
             self.ripen(now);
         }
         self.credit >= need
@@ -200,7 +158,6 @@ impl Lease {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::sync::atomic::AtomicBool;
 
     const ALONE: u64 = 1;
 
@@ -299,34 +256,6 @@ mod tests {
                     prop_assert!(sum <= end - begin + allowance, "{sum} in {}", end - begin);
                 }
             }
-        }
-    }
-
-    /// Real threads at one pool: what they take is disjoint, so its sum is bounded by the last moment.
-    #[test]
-    fn threads_never_get_the_same_stretch() {
-        const TAKES: u64 = 20_000;
-        let (pool, go) = (Pool::default(), AtomicBool::new(false));
-        let mut stretches: Vec<(u64, u64)> = std::thread::scope(|scope| {
-            let take = || {
-                while !go.load(Ordering::Acquire) {
-                    std::hint::spin_loop();
-                }
-                (0..TAKES)
-                    .map(|at| pool.take(at, u64::MAX, 7, u64::MAX))
-                    .collect::<Vec<_>>()
-            };
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
-            go.store(true, Ordering::Release);
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .collect()
-        });
-        stretches.sort_unstable();
-        assert_eq!(stretches.len() as u64, 4 * TAKES);
-        for pair in stretches.windows(2) {
-            assert_eq!(pair[0].1, pair[1].0);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! CoDel measures how long each packet has waited. Here the queue's length in what its rate takes says the same, and says
 //! it also of a super-packet that takes a slow rate longer than the target to send.
 
-use super::queue::Bounds;
+use super::bounds::Bounds;
 
 /// How long a queue may stand, nanoseconds; as long as those of devices may (`worker::backlog`).
 const INTERVAL: u64 = 10_000_000;

@@ -10,15 +10,8 @@
 
 use crate::device::offload::{Gso, GsoKind, Offload, PartialChecksum};
 use crate::pipeline::checksum::{self, Sum};
-use crate::pipeline::field::{self, at, flag};
+use crate::pipeline::field::{self, at, flag, length};
 use routing::packet::{Fragment, Headers, Version, protocol};
-
-/// Length of the IPv6 header, which its payload length leaves out.
-const V6_HEADER: usize = 40;
-/// Length of the UDP header.
-const UDP_HEADER: usize = 8;
-/// Length of the TCP header without options.
-const TCP_HEADER: usize = 20;
 
 /// Whether the packet is a super-packet that [`front`] and [`rest`] can cut.
 pub(super) fn can_divide(packet: &[u8], headers: &Headers, offload: &Offload) -> bool {
@@ -31,9 +24,9 @@ pub(super) fn can_divide(packet: &[u8], headers: &Headers, offload: &Offload) ->
         GsoKind::Udp => (headers.key.version, false),
     };
     let (number, header) = if tcp {
-        (protocol::TCP, TCP_HEADER)
+        (protocol::TCP, length::TCP)
     } else {
-        (protocol::UDP, UDP_HEADER)
+        (protocol::UDP, length::UDP)
     };
     let (transport, payload) = (headers.transport, headers.payload);
     headers.key.version == version
@@ -187,7 +180,7 @@ impl Edit {
 
     fn write_ip(&self, packet: &mut [u8], headers: &Headers, total: usize) -> Option<()> {
         if headers.key.version == Version::V6 {
-            let length = total.checked_sub(V6_HEADER)? as u16;
+            let length = total.checked_sub(length::V6)? as u16;
             *field::edit(packet, at::V6_LENGTH)? = length.to_be_bytes();
             return Some(());
         }

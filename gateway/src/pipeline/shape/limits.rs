@@ -1,9 +1,9 @@
 //! The limits in force: what control makes of SKUs, and workers read. A reload replaces them as a whole;
 //! the pools of a limit that stays are kept, so that a reload is no second burst.
 
+use super::bounds::{Bounds, MAX_PACKET};
 use super::bucket::{Division, Pool, Price};
-use super::queue::{Bounds, MAX_PACKET};
-use crate::pipeline::process::Egress;
+use crate::pipeline::egress::Egress;
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::sync::Arc;

@@ -12,6 +12,7 @@
 //! Both directions of a limit share its tokens and have a queue each, served in turn, so a download does
 //! not push out what asks for it. A flow has one queue, so it keeps its order.
 
+mod bounds;
 mod bucket;
 mod delay;
 mod divide;
@@ -23,11 +24,12 @@ pub use limits::{Lane, Limit, Limits, QUEUE, Rates, Scope};
 pub use queue::Release;
 
 use crate::device::offload::Offload;
-use crate::pipeline::process::Egress;
+use crate::pipeline::egress::Egress;
 use crate::telemetry::ledger::{Ledger, Sum};
+use bounds::MAX_PACKET;
 use bucket::{Lease, Price};
 use limits::{Class, Classes};
-use queue::{Arrival, MAX_PACKET, Queue};
+use queue::{Arrival, Queue};
 use routing::packet::Headers;
 use routing::path::Ingress;
 use routing::reason::DropReason;

@@ -5,36 +5,17 @@
 //! 2. [`Queue::head`] is the oldest; the caller pays for it, or for its first segments
 //! 3. [`Queue::take`] hands those out where they lie, and leaves the rest of it as the head
 
+use super::bounds::{Bounds, MAX_PACKET};
 use super::delay::Delay;
 use super::divide;
 use super::limits::Classes;
 use crate::device::offload::Offload;
-use crate::pipeline::process::Egress;
+use crate::pipeline::egress::Egress;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Sum;
 use routing::packet::{Headers, protocol};
 use routing::reason::DropReason;
 use std::collections::VecDeque;
-
-/// The longest packet that a device gives, bytes: 64 KB of IPv6 payload and its headers.
-pub(super) const MAX_PACKET: usize = 65_575;
-/// A small packet: a queue has an entry for each of this many bytes that it may hold.
-const SMALL_PACKET: u64 = 64;
-
-/// How much may wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bounds {
-    /// Bytes of packets as the wire carries them.
-    pub(super) bytes: u64,
-    /// Packets as the wire carries them.
-    pub(super) packets: u64,
-}
-
-impl Bounds {
-    fn entries(self) -> usize {
-        self.packets.min(self.bytes / SMALL_PACKET) as usize
-    }
-}
 
 /// A packet that waits.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,12 @@
 //! What crosses over between workers: packets for another's tunnel, datagrams for another's session.
 
-use super::{Packet, Round, Switch, Way};
+use super::Switch;
 use crate::device::sink::Devices;
-use crate::telemetry::ledger::Port;
-use crate::worker::crossing::{Cargo, Entrance, Handed, PARCELS, Parcel};
-use crate::worker::link::Tally;
+use crate::pipeline::forward::on_the_wire;
+use crate::telemetry::ledger::{Port, Sum};
+use crate::worker::crossing::{Cargo, Handed, PARCELS, Parcel};
+use crate::worker::packet::{Packet, Round};
+use crate::worker::ways::Way;
 use crypto::tunnel::Endpoint;
 use routing::path::PathId;
 use routing::reason::DropReason;
@@ -19,8 +21,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             headers: *packet.headers,
             offload: *packet.offload,
         };
-        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
-        if exit.is_some_and(|exit| exit.lay(packet.bytes, cargo)) {
+        if self.exchange.lay(worker, packet.bytes, cargo) {
             self.ledger.hold(packet.tally().packets);
         } else {
             self.drop(DropReason::HandoverFull, packet);
@@ -30,7 +31,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Offers calls of nobody who is known here to the next worker, which answers and books them.
     #[inline]
     pub fn hand_calls_on(&mut self) {
-        while let Some((call, local, length)) = self.tunnels.take_foreign() {
+        while let Some((call, local, length)) = self.ports.tunnels.base_mut().take_foreign() {
             self.hand_on(Handed {
                 place: None,
                 call,
@@ -38,8 +39,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 length,
             });
         }
-        for place in 0..self.privates.len() {
-            while let Some(private) = self.privates.get_mut(place)
+        for place in 0..self.ports.privates.len() {
+            while let Some(private) = self.ports.privates.get_mut(place)
                 && let Some((call, local, length)) = private.tunnels.take_foreign()
             {
                 self.hand_on(Handed {
@@ -54,12 +55,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
 
     #[cold]
     fn hand_on(&self, call: Handed) {
-        let exit = self.next.and_then(|next| self.exits.get(next)?.as_ref());
-        let refused = match exit {
-            Some(exit) => exit.offer(call).err(),
-            None => Some(call),
-        };
-        if let Some(Handed { length, .. }) = refused {
+        if let Err(Handed { length, .. }) = self.exchange.offer(call) {
             self.drop_call(DropReason::HandoverFull, length);
         }
     }
@@ -72,29 +68,28 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Sends every parcel that is open. Called at the end of every round, which has this number.
     #[inline]
     pub fn send_parcels(&mut self, number: u64, now: Instant) {
-        self.exit_tells = false;
-        for exit in self.exits.iter_mut().flatten() {
-            exit.end_round(number, now);
-            self.exit_tells |= exit.tell;
-        }
+        self.exchange.end_round(number, now);
     }
 
     /// Takes what other workers have for this one; true if there was something.
     #[inline]
     pub fn take_parcels(&mut self, round: Round<'_>) -> bool {
         let mut some = false;
-        for index in 0..self.entrances.len() {
+        for index in 0..self.exchange.entrances() {
             while let Some(Handed {
                 place,
                 call,
                 local,
                 length,
-            }) = self.entrances.get(index).and_then(Entrance::take_call)
+            }) = self.exchange.take_call(index)
             {
                 some = true;
                 let taken = match place {
-                    None => self.tunnels.take_call(round.now, call, local, length),
-                    Some(place) => match self.privates.get_mut(usize::from(place)) {
+                    None => {
+                        let tunnels = self.ports.tunnels.base_mut();
+                        tunnels.take_call(round.now, call, local, length)
+                    }
+                    Some(place) => match self.ports.privates.get_mut(usize::from(place)) {
                         Some(private) => private.tunnels.take_call(round.now, call, local, length),
                         None => false,
                     },
@@ -105,10 +100,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             }
             // As many as there are now: what comes meanwhile waits for the next round.
             for _ in 0..PARCELS {
-                let Some(entrance) = self.entrances.get(index) else {
-                    break;
-                };
-                let Some(mut parcel) = entrance.take() else {
+                let Some(mut parcel) = self.exchange.take(index) else {
                     break;
                 };
                 some = true;
@@ -116,9 +108,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     self.unpack(round, buffer, place, cargo);
                 });
                 self.write_merged(round.now, parcel.buffer());
-                if let Some(entrance) = self.entrances.get(index) {
-                    entrance.give_back(parcel);
-                }
+                self.exchange.give_back(index, parcel);
             }
         }
         some
@@ -156,22 +146,23 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                     offload,
                 };
                 self.ledger.release(packet.tally().packets);
-                match self.ways.get(usize::from(path.0)) {
-                    Some(&Way::Tunnel(lanes)) => {
+                match self.ports.ways.of(*path) {
+                    Way::Tunnel(lanes) => {
                         self.send_by_lane(round.now, *path, lanes, packet);
                     }
-                    Some(&Way::Private(place)) => {
+                    Way::Private(place) => {
                         self.send_private(round.now, place, *path, packet);
                     }
                     // Whoever handed it over knew that the client is this worker's; if it has gone since, the
                     // tunnels say so.
-                    Some(Way::Clients) => {
+                    Way::Clients => {
                         let Packet {
                             bytes,
                             headers,
                             offload,
                         } = packet;
-                        self.tunnels.send(round.now, *path, bytes, headers, offload);
+                        let tunnels = self.ports.tunnels.base_mut();
+                        tunnels.send(round.now, *path, bytes, headers, offload);
                     }
                     _ => self.drop(DropReason::NoPath, packet),
                 }
@@ -186,14 +177,14 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 Cargo::Packet {
                     headers, offload, ..
                 } => {
-                    let tally = Tally::of(headers, offload);
+                    let tally = on_the_wire(headers, offload);
                     self.ledger.release(tally.packets);
                     tally
                 }
                 Cargo::Outer { .. } => {
                     let length = bytes.len() as u64;
                     self.ledger.received(Port::UNDERLAY, 1, length);
-                    Tally {
+                    Sum {
                         packets: 1,
                         bytes: length,
                     }

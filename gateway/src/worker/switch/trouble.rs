@@ -1,15 +1,16 @@
 //! What does not simply go on: senders that are told of a queue, fragments, ICMP errors.
 
-use super::{Packet, Round, Switch, Way, tunnels_at};
+use super::Switch;
 use crate::device::offload::Offload;
 use crate::device::sink::Devices;
+use crate::pipeline::egress::Egress;
 use crate::pipeline::fragment::Fragments;
 use crate::pipeline::icmp::{self, Complaint};
-use crate::pipeline::process::Egress;
 use crate::pipeline::split::Segments;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::ledger::Port;
-use crate::worker::link::{MAX_SEGMENT, Tally};
+use crate::worker::packet::{MAX_SEGMENT, Packet, Round};
+use crate::worker::ways::Way;
 use crypto::tunnel::Endpoint;
 use routing::packet::{Headers, protocol};
 use routing::path::Ingress;
@@ -44,11 +45,10 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             let Egress::Path(path) = to else {
                 return false;
             };
-            let Some(&Way::Owner(worker)) = self.ways.get(usize::from(path.0)) else {
+            let Way::Owner(worker) = self.ports.ways.of(path) else {
                 return false;
             };
-            let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
-            if !exit.is_some_and(|exit| std::mem::take(&mut exit.tell)) {
+            if !self.exchange.take_tell(worker) {
                 return false;
             }
         }
@@ -58,8 +58,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             headers.traffic_class = marked;
             return false;
         }
-        let tally = Tally::of(headers, offload);
-        if tally.packets > 1 && self.shaper.is_some() {
+        let tally = forward::on_the_wire(headers, offload);
+        if tally.packets > 1 && self.outflow.is_shaped() {
             // The rest of it would pass what waits for its rate; a queue that is full there tells as well.
             return false;
         }
@@ -86,20 +86,16 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let Egress::Path(path) = to else {
             return false;
         };
-        match self.ways.get(usize::from(path.0)) {
-            Some(&Way::Tunnel(lanes)) => {
-                let Some(place) = self.place(now, path, lanes, packet.1) else {
-                    return false;
-                };
-                let tunnels = tunnels_at(&mut self.tunnels, &mut self.lanes, place);
-                let Some(tunnels) = tunnels else {
+        match self.ports.ways.of(path) {
+            Way::Tunnel(lanes) => {
+                let Some(tunnels) = self.ports.tunnels.lane(now, path, lanes, packet.1) else {
                     return false;
                 };
                 tunnels.send_from(now, path, packet, 1);
                 true
             }
-            Some(&Way::Private(place)) => {
-                let Some(private) = self.privates.get_mut(place) else {
+            Way::Private(place) => {
+                let Some(private) = self.ports.privates.get_mut(place) else {
                     return false;
                 };
                 private.tunnels.send_from(now, path, packet, 1);
@@ -128,7 +124,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         packet: Packet<'_>,
         mtu: u16,
     ) {
-        let mut room = std::mem::take(&mut self.piece);
+        let mut room = std::mem::take(&mut self.scratch.piece);
         let (whole, piece) = room.split_at_mut(MAX_SEGMENT.min(room.len()));
         match Segments::new(packet.bytes, packet.headers, packet.offload) {
             Ok(mut segments) => {
@@ -145,7 +141,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             }
             Err(reason) => self.drop(reason, packet),
         }
-        self.piece = room;
+        self.scratch.piece = room;
     }
 
     /// Sends one packet, whose checksum is complete, in fragments that are made in `piece`. An error, if nothing
@@ -207,12 +203,12 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         let Some(source) = round.forwarding.source_for(ingress, version) else {
             return;
         };
-        let mut message = std::mem::take(&mut self.message);
+        let mut message = std::mem::take(&mut self.scratch.message);
         let built = icmp::build(complaint, bytes, headers, offload, source, &mut message);
         if let Some(error) = built.and_then(|length| message.get_mut(..length)) {
             let plain = Offload::default();
             self.handle(round, Ingress::Local, Some(Port::LOCAL), error, &plain);
         }
-        self.message = message;
+        self.scratch.message = message;
     }
 }

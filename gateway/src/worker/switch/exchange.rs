@@ -1,0 +1,111 @@
+//! The other workers, as one of them sees them: what is for a tunnel of another's crosses over, and comes in.
+
+use crate::worker::crossing::{Cargo, Entrance, Exit, Handed, Parcel};
+use std::time::Instant;
+
+/// The exits to the other workers and the entrances from them. There is no way from a worker to itself.
+#[derive(Default)]
+pub struct Exchange {
+    /// By the worker's number; none to itself.
+    exits: Vec<Option<Exit>>,
+    entrances: Vec<Entrance>,
+    /// Who is asked about handshakes of nobody who is known here.
+    next: Option<usize>,
+    /// Whether some exit's next packet shall tell its sender to slow down.
+    tells: bool,
+}
+
+impl Exchange {
+    /// Between workers with these exits, by number, and entrances. `next` is asked about handshakes of nobody who is
+    /// known here.
+    pub fn new(exits: Vec<Option<Exit>>, entrances: Vec<Entrance>, next: Option<usize>) -> Self {
+        Self {
+            exits,
+            entrances,
+            next,
+            tells: false,
+        }
+    }
+
+    /// Whether this is another worker's number.
+    #[inline]
+    pub(super) fn is_other(&self, worker: usize) -> bool {
+        matches!(self.exits.get(worker), Some(Some(_)))
+    }
+
+    /// Lays something into the parcel for another worker; false if there is no room.
+    #[inline]
+    pub(super) fn lay(&mut self, worker: usize, bytes: &[u8], cargo: Cargo) -> bool {
+        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+        exit.is_some_and(|exit| exit.lay(bytes, cargo))
+    }
+
+    /// Sends every parcel that is open, at the end of a round with this number.
+    #[inline]
+    pub(super) fn end_round(&mut self, number: u64, now: Instant) {
+        self.tells = false;
+        for exit in self.exits.iter_mut().flatten() {
+            exit.end_round(number, now);
+            self.tells |= exit.tell;
+        }
+    }
+
+    /// Whether the next packet for some other worker shall tell its sender to slow down.
+    #[inline]
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// Whether the next packet for this worker shall; it is this one.
+    pub(super) fn take_tell(&mut self, worker: usize) -> bool {
+        let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
+        exit.is_some_and(|exit| std::mem::take(&mut exit.tell))
+    }
+
+    /// Offers a call to the next worker; it is given back if there is none, or no room.
+    pub(super) fn offer(&self, call: Handed) -> Result<(), Handed> {
+        match self.next.and_then(|next| self.exits.get(next)?.as_ref()) {
+            Some(exit) => exit.offer(call),
+            None => Err(call),
+        }
+    }
+
+    /// How many other workers there are whose parcels come in.
+    #[inline]
+    pub(super) fn entrances(&self) -> usize {
+        self.entrances.len()
+    }
+
+    /// The next parcel from the worker at this place.
+    #[inline]
+    pub(super) fn take(&self, index: usize) -> Option<Parcel> {
+        self.entrances.get(index)?.take()
+    }
+
+    /// Gives a parcel back to where it came from, empty.
+    #[inline]
+    pub(super) fn give_back(&self, index: usize, parcel: Parcel) {
+        if let Some(entrance) = self.entrances.get(index) {
+            entrance.give_back(parcel);
+        }
+    }
+
+    /// The next call from the worker at this place.
+    #[inline]
+    pub(super) fn take_call(&self, index: usize) -> Option<Handed> {
+        self.entrances.get(index)?.take_call()
+    }
+
+    /// At the end: a parcel that nobody has taken, from here or for here.
+    pub(super) fn recall(&mut self) -> Option<Parcel> {
+        let mut exits = self.exits.iter_mut().flatten();
+        let inside = self.entrances.iter().find_map(Entrance::take);
+        inside.or_else(|| exits.find_map(Exit::recall))
+    }
+
+    /// At the end: a call that nobody has taken, from here or for here.
+    pub(super) fn recall_call(&self) -> Option<Handed> {
+        let inside = self.entrances.iter().find_map(Entrance::take_call);
+        inside.or_else(|| self.exits.iter().flatten().find_map(Exit::recall_call))
+    }
+}
