@@ -13,7 +13,7 @@
 use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
 use crypto::wireguard::{DATA_HEADER_LEN, TAG_LEN, Train};
@@ -112,7 +112,7 @@ fn strangers(criterion: &mut Criterion<CpuTime>) {
         });
     });
 
-    let [mut near, mut far] = ends(now, Limits::default());
+    let [mut near, mut far] = ends(now, HandshakeLimits::default());
     let mut initiation = Vec::new();
     near.endpoint
         .seal(
@@ -177,7 +177,7 @@ struct End {
     other: SocketAddr,
 }
 
-fn ends(now: Instant, limits: Limits) -> [End; 2] {
+fn ends(now: Instant, limits: HandshakeLimits) -> [End; 2] {
     let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
     let addresses = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)].map(SocketAddr::from);
     [0, 1].map(|mine| {
@@ -202,7 +202,7 @@ fn ends(now: Instant, limits: Limits) -> [End; 2] {
 }
 
 fn connected(now: Instant) -> [End; 2] {
-    let mut ends = ends(now, Limits::default());
+    let mut ends = ends(now, HandshakeLimits::default());
     shake_hands(&mut ends, now);
     ends
 }

@@ -12,7 +12,7 @@
 use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint, Peer, PeerId, Received};
 use crypto::wireguard;
 use crypto::wireguard::{DATA_HEADER_LEN, DataMessage, TAG_LEN, Train};
@@ -127,7 +127,7 @@ fn engine<E: Endpoint<Layout = DataMessage>>(
 /// The project's own engine, as the only worker.
 fn own_engine(private_key: &[u8; 32]) -> wireguard::Endpoint {
     let now = Instant::now();
-    let limiter = Limiter::new(now, Limits::default()).expect("random bytes");
+    let limiter = Limiter::new(now, HandshakeLimits::default()).expect("random bytes");
     let private_key = PrivateKey::from_bytes(*private_key);
     wireguard::Endpoint::new(private_key, Arc::new(limiter), 0, Arc::new(SystemTime::now))
 }

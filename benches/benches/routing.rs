@@ -16,7 +16,7 @@ use routing::health::Usability;
 use routing::packet::{FlowKey, Fragment, Headers, Version};
 use routing::path::{Ingress, PathKind};
 use routing::policy::{Match, Negated, Policy, shadowed};
-use routing::rib::{Candidate, Change, NextHop, OwnerId, RouteSource};
+use routing::rib::{Candidate, NextHop, OwnerId, RouteChange, RouteSource};
 use routing::snapshot::{Action, Builder, Owner, Path, Rule, Snapshot};
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -499,9 +499,9 @@ fn change(c: &mut Criterion) {
                     let circuit = NextHop::Owner(OwnerId(words.next() as u16 % 8));
                     let route = Candidate::new(prefix, RouteSource::Bgp, circuit);
                     let change = if words.next().is_multiple_of(2) {
-                        Change::Announce(route)
+                        RouteChange::Announce(route)
                     } else {
-                        Change::Withdraw {
+                        RouteChange::Withdraw {
                             prefix,
                             source: route.source,
                             next_hop: circuit,

@@ -7,7 +7,7 @@
 use benches::packet::{TCP_HEADERS, tcp_super_packet};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gateway::pipeline::process::Egress;
-use gateway::pipeline::shape::{Limit, Limits, Rates, Scope, Shaper};
+use gateway::pipeline::shape::{Limit, RateLimits, Rates, Scope, Shaper};
 use gateway::telemetry::ledger::{Ledger, Sum};
 use routing::path::{Ingress, PathId};
 use std::hint::black_box;
@@ -18,7 +18,7 @@ const SIZE: u16 = 1368;
 const SEGMENTS: u16 = 45;
 const TO: (Ingress, Egress) = (Ingress::Vnet, Egress::Path(PathId(0)));
 
-fn limits(tunnel: bool) -> Arc<Limits> {
+fn limits(tunnel: bool) -> Arc<RateLimits> {
     let limit = |name: &str, scope, bits, packets| Limit {
         name: name.to_owned(),
         scope,
@@ -36,7 +36,7 @@ fn limits(tunnel: bool) -> Arc<Limits> {
         let gateway = limit("ExpressRoute", Scope::Gateway, 10_000_000_000, packets);
         (vec![gateway], vec![0])
     };
-    Limits::new(1, &all, &[of_path], Instant::now(), None).expect("there are limits")
+    RateLimits::new(1, &all, &[of_path], Instant::now(), None).expect("there are limits")
 }
 
 /// A round of as many packets as the loop reads at once, each at the rate's pace.

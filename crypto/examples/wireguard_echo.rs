@@ -9,7 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use crypto::key::{PrivateKey, PublicKey};
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
 use crypto::wireguard::Train;
@@ -39,7 +39,7 @@ fn main() {
 
     let began = Instant::now();
     let clock = || began + began.elapsed() * speed;
-    let limiter = Arc::new(Limiter::new(began, Limits::default()).unwrap());
+    let limiter = Arc::new(Limiter::new(began, HandshakeLimits::default()).unwrap());
     let key = PrivateKey::from_base64(private_key).unwrap();
     let mut endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
     let peer = endpoint

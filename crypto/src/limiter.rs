@@ -48,7 +48,7 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
 /// What is admitted. Rates are handshake messages per second, 1 to 1,000; bursts are messages, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct HandshakeLimits {
     /// Rate of one source, without and with a cookie each.
     pub source_rate: u32,
     /// Burst of one source, without and with a cookie each.
@@ -59,7 +59,7 @@ pub struct Limits {
     pub total_burst: u32,
 }
 
-impl Default for Limits {
+impl Default for HandshakeLimits {
     /// Linux's rate of one source (20 a second), and in all what costs about 3 % of one core at 150
     /// microseconds a handshake.
     fn default() -> Self {
@@ -89,7 +89,7 @@ pub type Cookie = [u8; 16];
 /// See the module.
 #[derive(Debug)]
 pub struct Limiter {
-    limits: Limits,
+    limits: HandshakeLimits,
     origin: Instant,
     hasher: RandomState,
     sets: Box<[Set]>,
@@ -105,7 +105,7 @@ struct Set([AtomicU64; WAYS]);
 
 impl Limiter {
     /// A limiter whose buckets are full. The error is [`KeyError::Random`].
-    pub fn new(now: Instant, limits: Limits) -> Result<Self, KeyError> {
+    pub fn new(now: Instant, limits: HandshakeLimits) -> Result<Self, KeyError> {
         let mut root = Zeroizing::new([0; 32]);
         SystemRandom::new()
             .fill(root.as_mut_slice())
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn limiter(limits: Limits) -> (Limiter, Instant) {
+    fn limiter(limits: HandshakeLimits) -> (Limiter, Instant) {
         let now = Instant::now();
         (Limiter::new(now, limits).unwrap(), now)
     }
@@ -312,7 +312,7 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from_bits(number))
     }
 
-    const WIDE: Limits = Limits {
+    const WIDE: HandshakeLimits = HandshakeLimits {
         source_rate: 10,
         source_burst: 5,
         total_rate: 1_000_000,
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_source_leaves_another_alone() {
-        let (limiter, now) = limiter(Limits {
+        let (limiter, now) = limiter(HandshakeLimits {
             total_rate: 50,
             total_burst: 50,
             ..WIDE
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn forged_addresses_cannot_spend_what_a_cookie_gives() {
-        let (limiter, now) = limiter(Limits {
+        let (limiter, now) = limiter(HandshakeLimits {
             total_rate: 50,
             total_burst: 50,
             ..WIDE
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_of_one_address_and_of_its_time() {
-        let (limiter, now) = limiter(Limits::default());
+        let (limiter, now) = limiter(HandshakeLimits::default());
         let source: SocketAddr = "192.0.2.1:1000".parse().unwrap();
         let cookie = limiter.cookie(now, source);
         let shown = |at: u64, from: &str| {

@@ -213,7 +213,7 @@ pub struct Probed {
 
 /// The state of a BFD or BGP session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Session {
+pub enum SessionState {
     /// Not up yet since the gateway started.
     Pending,
     /// Up.
@@ -236,14 +236,14 @@ pub struct Evidence {
     /// The in-path probes.
     pub probe: Option<Probed>,
     /// The BFD session.
-    pub bfd: Option<Session>,
+    pub bfd: Option<SessionState>,
     /// The BGP session.
-    pub bgp: Option<Session>,
+    pub bgp: Option<SessionState>,
 }
 
 /// A path's change of state: one line of the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct StateChange {
     /// When.
     pub at: Instant,
     /// Which path.
@@ -297,7 +297,7 @@ impl Health {
 
     /// Takes what is known of the path now. Call it with every new piece of evidence and at every
     /// [`Health::deadline`]. Gives the change of state, if there is one.
-    pub fn update(&mut self, now: Instant, evidence: Evidence) -> Option<Change> {
+    pub fn update(&mut self, now: Instant, evidence: Evidence) -> Option<StateChange> {
         (self.evidence, self.updated) = (evidence, now);
         let to = self.next_state(now, judge(now, &evidence));
         if to == self.state {
@@ -309,7 +309,7 @@ impl Health {
             self.since = now;
         }
         self.has_been_up |= to.usability() == Usability::Full;
-        Some(Change {
+        Some(StateChange {
             at: now,
             path: self.path,
             from,
@@ -438,9 +438,9 @@ fn judge(now: Instant, evidence: &Evidence) -> Judgement {
             Reachability::Failed => Judgement::Bad(Reason::NeighborFailed),
         }),
         evidence.bfd.map(|session| match session {
-            Session::Up => Judgement::Good,
-            Session::Pending => Judgement::Unproven(Reason::BfdPending),
-            Session::Down => Judgement::Bad(Reason::BfdDown),
+            SessionState::Up => Judgement::Good,
+            SessionState::Pending => Judgement::Unproven(Reason::BfdPending),
+            SessionState::Down => Judgement::Bad(Reason::BfdDown),
         }),
         evidence.circuit.map(|circuit| match circuit {
             Usability::None => Judgement::Bad(Reason::CircuitDown),
@@ -457,9 +457,9 @@ fn judge(now: Instant, evidence: &Evidence) -> Judgement {
             Verdict::Fail => Judgement::Bad(Reason::ProbeFailed),
         }),
         evidence.bgp.map(|session| match session {
-            Session::Up => Judgement::Good,
-            Session::Pending => Judgement::Unproven(Reason::BgpPending),
-            Session::Down => Judgement::Bad(Reason::BgpDown),
+            SessionState::Up => Judgement::Good,
+            SessionState::Pending => Judgement::Unproven(Reason::BgpPending),
+            SessionState::Down => Judgement::Bad(Reason::BgpDown),
         }),
     ];
     let severity = |judgement: &Judgement| match judgement {

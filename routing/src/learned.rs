@@ -1,7 +1,7 @@
 //! Routes that BGP sessions bring, before they are candidates of the routing table, and the limits on them.
 //!
 //! Whoever runs the sessions says what comes in: [`LearnedRoutes::open`], [`announce`], [`withdraw`],
-//! [`close`]. What comes out is a list of [`Change`]s for [`Snapshot::with_routes`], gathered until somebody
+//! [`close`]. What comes out is a list of [`RouteChange`]s for [`Snapshot::with_routes`], gathered until somebody
 //! takes them, and events.
 //!
 //! Limits (docs/azure.md, sections 3, 4 and 5), and what going over them does:
@@ -20,7 +20,7 @@
 //! [`Snapshot::with_routes`]: crate::snapshot::Snapshot::with_routes
 
 use crate::path::{PathId, PathKind};
-use crate::rib::{Candidate, Change, NextHop, RouteSource};
+use crate::rib::{Candidate, NextHop, RouteChange, RouteSource};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -38,7 +38,7 @@ pub struct SessionId(pub u32);
 
 /// What a session is over, and how much it may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct LearnedSession {
     /// The path that its routes lead to.
     pub path: PathId,
     /// The gateway that it belongs to.
@@ -112,7 +112,7 @@ impl fmt::Display for Over {
 
 /// Something that happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SessionEvent {
     /// It went over a limit; its routes have left the table.
     Dropped(SessionId, Over),
     /// It fits again; its routes are back.
@@ -123,7 +123,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The session.
-    pub session: Session,
+    pub session: LearnedSession,
     /// Prefixes that its far end announces, IPv4 and IPv6.
     pub announced: [usize; 2],
     /// Why none of them counts; `None`: they do.
@@ -135,14 +135,14 @@ pub struct Status {
 pub struct LearnedRoutes {
     sessions: BTreeMap<SessionId, Known>,
     gateways: [Gateway; 2],
-    changes: Vec<Change>,
-    events: Vec<Event>,
+    changes: Vec<RouteChange>,
+    events: Vec<SessionEvent>,
 }
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
 struct Known {
-    session: Session,
+    session: LearnedSession,
     /// Prefixes with the length of their AS paths.
     routes: BTreeMap<IpNet, u32>,
     /// Of `routes`, how many are IPv4.
@@ -202,7 +202,7 @@ impl LearnedRoutes {
     }
 
     /// A session is established, and brings nothing yet. One of the same number is closed first.
-    pub fn open(&mut self, id: SessionId, session: Session) {
+    pub fn open(&mut self, id: SessionId, session: LearnedSession) {
         self.close(id);
         let known = Known {
             session,
@@ -233,7 +233,7 @@ impl LearnedRoutes {
         if before.is_none() {
             self.gateway_mut(of).count(prefix);
         }
-        self.changes.push(Change::Announce(candidate));
+        self.changes.push(RouteChange::Announce(candidate));
         if self.drop_if_over(id) {
             self.restore(of);
         }
@@ -267,12 +267,12 @@ impl LearnedRoutes {
     }
 
     /// What has changed in the table since this was last asked, in order.
-    pub fn take_changes(&mut self) -> Vec<Change> {
+    pub fn take_changes(&mut self) -> Vec<RouteChange> {
         std::mem::take(&mut self.changes)
     }
 
     /// What has happened to sessions since this was last asked, in order.
-    pub fn take_events(&mut self) -> Vec<Event> {
+    pub fn take_events(&mut self) -> Vec<SessionEvent> {
         std::mem::take(&mut self.events)
     }
 
@@ -338,7 +338,7 @@ impl LearnedRoutes {
         if let Some(known) = self.sessions.get_mut(&id) {
             known.dropped = Some(over);
         }
-        self.events.push(Event::Dropped(id, over));
+        self.events.push(SessionEvent::Dropped(id, over));
         true
     }
 
@@ -374,12 +374,12 @@ impl LearnedRoutes {
             let candidates: Vec<Candidate> = known.candidates().collect();
             for candidate in candidates {
                 self.gateway_mut(of).count(candidate.prefix);
-                self.changes.push(Change::Announce(candidate));
+                self.changes.push(RouteChange::Announce(candidate));
             }
             if let Some(known) = self.sessions.get_mut(&id) {
                 known.dropped = None;
             }
-            self.events.push(Event::Returned(id));
+            self.events.push(SessionEvent::Returned(id));
         }
     }
 }
@@ -429,8 +429,8 @@ impl Gateway {
     }
 }
 
-fn withdrawal(candidate: &Candidate) -> Change {
-    Change::Withdraw {
+fn withdrawal(candidate: &Candidate) -> RouteChange {
+    RouteChange::Withdraw {
         prefix: candidate.prefix,
         source: candidate.source,
         next_hop: candidate.next_hop,

@@ -36,7 +36,7 @@ pub struct RouteId {
 
 /// A change of one route. Routes are told apart by prefix, source and next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum RouteChange {
     /// The route comes, or takes the place of the same one with other attributes.
     Announce(Candidate),
     /// The route goes.
@@ -50,7 +50,7 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl RouteChange {
     /// The prefix that it is about.
     pub fn prefix(&self) -> IpNet {
         match self {
@@ -131,10 +131,10 @@ impl Rib {
     /// candidates are not what they were.
     pub(crate) fn changed<K: Fn(NextHop) -> Option<PathKind>>(
         &self,
-        changes: &[Change],
+        changes: &[RouteChange],
         ranking: &Ranking<'_, K>,
     ) -> (Self, Vec<IpNet>) {
-        let mut changes: Vec<&Change> = changes.iter().collect();
+        let mut changes: Vec<&RouteChange> = changes.iter().collect();
         changes.sort_by_key(|change| prefix_key(change.prefix()));
         let mut chunks = Vec::with_capacity(self.chunks.len() + 1);
         let mut touched = Vec::new();
@@ -312,7 +312,7 @@ fn cut(ranked: &[Ranked], chunks: &mut Vec<Arc<[Ranked]>>) {
 /// The candidates of a chunk after changes, both sorted by prefix.
 fn merge<K: Fn(NextHop) -> Option<PathKind>>(
     old: &[Ranked],
-    changes: &[&Change],
+    changes: &[&RouteChange],
     ranking: &Ranking<'_, K>,
     touched: &mut Vec<IpNet>,
 ) -> Vec<Ranked> {
@@ -334,7 +334,7 @@ fn merge<K: Fn(NextHop) -> Option<PathKind>>(
         let mut candidates: Vec<Candidate> = same.iter().map(|one| one.candidate).collect();
         for change in of_prefix {
             candidates.retain(|one| !change.is_about(one));
-            if let Change::Announce(candidate) = change {
+            if let RouteChange::Announce(candidate) = change {
                 candidates.push(*candidate);
             }
         }

@@ -22,7 +22,7 @@ const LONGEST: usize = 8;
 
 /// One thing that might be otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Circumstance {
     /// These paths are down, in the order in which the flow would have taken them.
     Down(Vec<PathId>),
     /// This path is fully usable.
@@ -37,7 +37,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WhatIf {
     /// What is otherwise.
-    pub change: Change,
+    pub change: Circumstance,
     /// What would then be decided.
     pub decision: Decision,
 }
@@ -52,7 +52,7 @@ impl Snapshot {
         usability: impl Fn(PathId) -> Usability,
     ) -> Vec<WhatIf> {
         let now = self.decide(ingress, headers);
-        let ask = |change: Change| {
+        let ask = |change: Circumstance| {
             let assumed = Assumed {
                 change: &change,
                 usability: &usability,
@@ -69,7 +69,7 @@ impl Snapshot {
             && !down.contains(&path)
         {
             down.push(path);
-            let then = ask(Change::Down(down.clone()));
+            let then = ask(Circumstance::Down(down.clone()));
             last = then.decision;
             found.push(then);
         }
@@ -78,7 +78,7 @@ impl Snapshot {
         if let Verdict::Path(path) = now.verdict
             && let carriers @ [_, ..] = self.carriers(path)
         {
-            found.push(ask(Change::Down(carriers.to_vec())));
+            found.push(ask(Circumstance::Down(carriers.to_vec())));
         }
 
         // 2. what is not usable comes up
@@ -91,14 +91,14 @@ impl Snapshot {
         {
             if usability(path) != Usability::Full && !asked.contains(&path) {
                 asked.push(path);
-                found.push(ask(Change::Up(path)));
+                found.push(ask(Circumstance::Up(path)));
             }
         }
 
         // 3. without the rule; 4. with transit
-        found.extend(now.rule.map(|rule| ask(Change::WithoutRule(rule))));
+        found.extend(now.rule.map(|rule| ask(Circumstance::WithoutRule(rule))));
         if now.verdict == Verdict::Drop(DropReason::BranchTransit) {
-            found.push(ask(Change::BranchTransit));
+            found.push(ask(Circumstance::BranchTransit));
         }
         found.retain(|one| !same(&one.decision, &now));
         found
@@ -116,40 +116,40 @@ fn same(a: &Decision, b: &Decision) -> bool {
 
 /// The circumstances with one change.
 struct Assumed<'a, U> {
-    change: &'a Change,
+    change: &'a Circumstance,
     usability: &'a U,
 }
 
 impl<U: Fn(PathId) -> Usability> Circumstances for Assumed<'_, U> {
     fn rule(&self, snapshot: &Snapshot, ingress: Ingress, headers: &Headers) -> Option<RuleId> {
         match *self.change {
-            Change::WithoutRule(rule) => snapshot.policy.next_match(rule, ingress, headers),
+            Circumstance::WithoutRule(rule) => snapshot.policy.next_match(rule, ingress, headers),
             _ => snapshot.policy.first_match(ingress, headers),
         }
     }
 
     fn active(&self, snapshot: &Snapshot, group: &Group) -> u64 {
         match self.change {
-            Change::Down(down) => group.word(snapshot.usability(|path| {
+            Circumstance::Down(down) => group.word(snapshot.usability(|path| {
                 if down.contains(&path) {
                     Usability::None
                 } else {
                     (self.usability)(path)
                 }
             })),
-            Change::Up(up) => group.word(snapshot.usability(|path| {
+            Circumstance::Up(up) => group.word(snapshot.usability(|path| {
                 if path == *up {
                     Usability::Full
                 } else {
                     (self.usability)(path)
                 }
             })),
-            Change::WithoutRule(_) | Change::BranchTransit => group.active().load(),
+            Circumstance::WithoutRule(_) | Circumstance::BranchTransit => group.active().load(),
         }
     }
 
     fn branch_transit(&self, snapshot: &Snapshot) -> bool {
-        *self.change == Change::BranchTransit || snapshot.branch_transit()
+        *self.change == Circumstance::BranchTransit || snapshot.branch_transit()
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     use crate::snapshot::{Action, Rule};
     use proptest::prelude::*;
 
-    fn verdicts(found: &[WhatIf]) -> Vec<(Change, Verdict)> {
+    fn verdicts(found: &[WhatIf]) -> Vec<(Circumstance, Verdict)> {
         found
             .iter()
             .map(|one| (one.change.clone(), one.decision.verdict))
@@ -181,10 +181,13 @@ mod tests {
         assert_eq!(
             verdicts(&found),
             [
-                (Change::Down(vec![first]), Verdict::Path(other)),
-                (Change::Down(vec![first, other]), Verdict::Path(ONPREM)),
+                (Circumstance::Down(vec![first]), Verdict::Path(other)),
                 (
-                    Change::Down(vec![first, other, ONPREM]),
+                    Circumstance::Down(vec![first, other]),
+                    Verdict::Path(ONPREM)
+                ),
+                (
+                    Circumstance::Down(vec![first, other, ONPREM]),
                     Verdict::Drop(DropReason::NoPath)
                 ),
             ]
@@ -210,11 +213,11 @@ mod tests {
             verdicts(&during),
             [
                 (
-                    Change::Down(vec![ONPREM]),
+                    Circumstance::Down(vec![ONPREM]),
                     Verdict::Drop(DropReason::NoPath)
                 ),
-                (Change::Up(PRIMARY), Verdict::Path(PRIMARY)),
-                (Change::Up(SECONDARY), Verdict::Path(SECONDARY)),
+                (Circumstance::Up(PRIMARY), Verdict::Path(PRIMARY)),
+                (Circumstance::Up(SECONDARY), Verdict::Path(SECONDARY)),
             ]
         );
         let ruled = snapshot.what_if(Ingress::Vnet, &headers("10.1.0.4", "10.3.0.1", 80), health);
@@ -222,10 +225,10 @@ mod tests {
             verdicts(&ruled),
             [
                 (
-                    Change::Down(vec![BRANCH]),
+                    Circumstance::Down(vec![BRANCH]),
                     Verdict::Drop(DropReason::NoPath)
                 ),
-                (Change::WithoutRule(RuleId(0)), Verdict::Path(ONPREM)),
+                (Circumstance::WithoutRule(RuleId(0)), Verdict::Path(ONPREM)),
             ]
         );
         let transit = snapshot.what_if(
@@ -235,7 +238,7 @@ mod tests {
         );
         assert_eq!(
             verdicts(&transit),
-            [(Change::BranchTransit, Verdict::Path(ONPREM))]
+            [(Circumstance::BranchTransit, Verdict::Path(ONPREM))]
         );
     }
 
@@ -255,9 +258,9 @@ mod tests {
         assert_eq!(
             verdicts(&found),
             [
-                (Change::Down(vec![first]), Verdict::Path(other)),
+                (Circumstance::Down(vec![first]), Verdict::Path(other)),
                 (
-                    Change::Down(vec![first, other]),
+                    Circumstance::Down(vec![first, other]),
                     Verdict::Drop(DropReason::NoPath)
                 ),
             ]
@@ -268,8 +271,8 @@ mod tests {
         assert_eq!(
             verdicts(&found),
             [
-                (Change::Down(vec![ONPREM]), nowhere),
-                (Change::Down(vec![PRIMARY, SECONDARY]), nowhere),
+                (Circumstance::Down(vec![ONPREM]), nowhere),
+                (Circumstance::Down(vec![PRIMARY, SECONDARY]), nowhere),
             ]
         );
         // With one link the tunnel lives, with none it does not, and any link that returns brings it back.
@@ -293,8 +296,8 @@ mod tests {
         assert_eq!(
             verdicts(&found),
             [
-                (Change::Up(PRIMARY), Verdict::Path(ONPREM)),
-                (Change::Up(SECONDARY), Verdict::Path(ONPREM)),
+                (Circumstance::Up(PRIMARY), Verdict::Path(ONPREM)),
+                (Circumstance::Up(SECONDARY), Verdict::Path(ONPREM)),
             ]
         );
     }
@@ -343,14 +346,14 @@ mod tests {
             let snapshot = build(None, transit, &usability);
             for one in snapshot.what_if(from, &packet, usability) {
                 let then = match &one.change {
-                    Change::Down(down) => build(None, transit, &|path| {
+                    Circumstance::Down(down) => build(None, transit, &|path| {
                         if down.contains(&path) { Usability::None } else { usability(path) }
                     }),
-                    Change::Up(up) => build(None, transit, &|path| {
+                    Circumstance::Up(up) => build(None, transit, &|path| {
                         if path == *up { Usability::Full } else { usability(path) }
                     }),
-                    Change::WithoutRule(rule) => build(Some(*rule), transit, &usability),
-                    Change::BranchTransit => build(None, true, &usability),
+                    Circumstance::WithoutRule(rule) => build(Some(*rule), transit, &usability),
+                    Circumstance::BranchTransit => build(None, true, &usability),
                 };
                 let decided = then.decide(from, &packet);
                 prop_assert_eq!(decided.verdict, one.decision.verdict, "{:?}", one.change);

@@ -9,7 +9,7 @@ use super::Failure;
 use super::rate::{Moved, from_vnet};
 use super::traffic::{Form, Net, Size, Words, packets};
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::Peer;
 use crypto::wireguard::Endpoint;
 use gateway::device::SendError;
@@ -382,7 +382,7 @@ fn gateway(
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH + TUNNEL + 1)));
     let control = Arc::new(Waker::new()?);
 
-    let limiter = Limiter::new(now, Limits::default()).map_err(|_| "no random bytes")?;
+    let limiter = Limiter::new(now, HandshakeLimits::default()).map_err(|_| "no random bytes")?;
     let endpoint = Endpoint::new(key.clone(), Arc::new(limiter), 0, Arc::new(SystemTime::now));
     let underlay = Underlay {
         v4: Some(Wire::from(at)),
@@ -447,7 +447,7 @@ fn gateway(
 }
 
 /// The largest ExpressRoute tier for both links, the largest VPN gateway and one of its tunnels.
-fn limits() -> Result<Option<Arc<shape::Limits>>, Failure> {
+fn limits() -> Result<Option<Arc<shape::RateLimits>>, Failure> {
     let expressroute =
         sku::expressroute(Edition::Current, "UltraPerformance").ok_or("no such SKU")?;
     let vpn = sku::vpn(Edition::Current, "VpnGw5", 2).map_err(|error| error.to_string())?;
@@ -471,7 +471,7 @@ fn limits() -> Result<Option<Arc<shape::Limits>>, Failure> {
         limit("site", shape::Scope::Tunnel, tunnel_bits, tunnel_packets),
     ];
     let of_paths = [vec![0], vec![0], vec![1, 2]];
-    Ok(shape::Limits::new(
+    Ok(shape::RateLimits::new(
         1,
         &limits,
         &of_paths,

@@ -5,7 +5,7 @@ use crate::network::{
     endpoint, kind, peer,
 };
 use crypto::key::PrivateKey;
-use crypto::limiter::{COOKIE_RATE, Limits};
+use crypto::limiter::{COOKIE_RATE, HandshakeLimits};
 use crypto::tunnel::{Endpoint as _, Peer, Received, Refusal};
 use crypto::wireguard::{Endpoint, INITIATION_LEN};
 use proptest::prelude::*;
@@ -122,7 +122,7 @@ struct Stranger {
 impl Stranger {
     fn new(now: Instant, gateway: &PrivateKey) -> Self {
         let key = PrivateKey::generate().unwrap();
-        let mut endpoint = endpoint(now, &key, Limits::default());
+        let mut endpoint = endpoint(now, &key, HandshakeLimits::default());
         let target = Peer {
             keepalive: Some(SECOND),
             ..peer(gateway, Some("203.0.113.1:1".parse().unwrap()))
@@ -187,10 +187,10 @@ fn a_stranger_gets_no_answer() {
 fn without_a_valid_mac1_there_is_not_even_a_cookie() {
     let mut net = Network::with(
         |_| {},
-        Limits {
+        HandshakeLimits {
             source_burst: 1,
             source_rate: 1,
-            ..Limits::default()
+            ..HandshakeLimits::default()
         },
     );
     let mut stranger = Stranger::new(net.now, &net.keys[B]);
@@ -261,10 +261,10 @@ fn under_a_flood_of_forged_addresses_a_peer_gets_in_with_a_cookie() {
 
 #[test]
 fn a_cookie_of_another_address_is_worth_nothing() {
-    let limits = Limits {
+    let limits = HandshakeLimits {
         source_rate: 1,
         source_burst: 1,
-        ..Limits::default()
+        ..HandshakeLimits::default()
     };
     let mut net = Network::with(|_| {}, limits);
     // The first takes the only token; the second is asked for a cookie, the third shows it elsewhere.
@@ -304,10 +304,10 @@ fn a_cookie_of_another_address_is_worth_nothing() {
 fn a_cookie_reply_counts_only_for_the_message_that_asked() {
     let mut net = Network::with(
         |_| {},
-        Limits {
+        HandshakeLimits {
             source_rate: 1,
             source_burst: 1,
-            ..Limits::default()
+            ..HandshakeLimits::default()
         },
     );
     let address = net.hosts[A].address;

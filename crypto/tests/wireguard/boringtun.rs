@@ -8,7 +8,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use crypto::key::PrivateKey;
-use crypto::limiter::Limits;
+use crypto::limiter::HandshakeLimits;
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received, Refusal};
 use crypto::wireguard::Endpoint;
 use crypto::wireguard::Train;
@@ -32,11 +32,15 @@ const THEIR_ADDRESS: &str = "192.0.2.2:1002";
 
 impl Pair {
     fn new(preshared_key: Option<[u8; 32]>) -> Self {
-        Self::with([preshared_key; 2], MANY, Limits::default())
+        Self::with([preshared_key; 2], MANY, HandshakeLimits::default())
     }
 
     /// `handshakes` is what boringtun takes in a second before it asks for cookies.
-    fn with(preshared_keys: [Option<[u8; 32]>; 2], handshakes: u64, limits: Limits) -> Self {
+    fn with(
+        preshared_keys: [Option<[u8; 32]>; 2],
+        handshakes: u64,
+        limits: HandshakeLimits,
+    ) -> Self {
         let now = Instant::now();
         let (our_key, their_key) = (
             PrivateKey::generate().unwrap(),
@@ -189,7 +193,11 @@ fn boringtun_begins_and_data_passes_both_ways() {
 
 #[test]
 fn another_preshared_key_brings_no_session() {
-    let mut pair = Pair::with([Some([1; 32]), Some([2; 32])], MANY, Limits::default());
+    let mut pair = Pair::with(
+        [Some([1; 32]), Some([2; 32])],
+        MANY,
+        HandshakeLimits::default(),
+    );
     let initiation = pair.seal(&ipv4(100));
     let mut room = vec![0; 2000];
     let TunnResult::WriteToNetwork(response) =
@@ -210,7 +218,7 @@ fn another_preshared_key_brings_no_session() {
 #[test]
 fn we_show_boringtuns_cookie() {
     // It asks everyone for a cookie.
-    let mut pair = Pair::with([None, None], 0, Limits::default());
+    let mut pair = Pair::with([None, None], 0, HandshakeLimits::default());
     let address = Some("192.0.2.1".parse().unwrap());
     let initiation = pair.seal(&ipv4(100)).remove(0);
     let mut room = vec![0; 2000];
@@ -240,10 +248,10 @@ fn we_show_boringtuns_cookie() {
 
 #[test]
 fn boringtun_shows_our_cookie() {
-    let limits = Limits {
+    let limits = HandshakeLimits {
         source_rate: 1,
         source_burst: 1,
-        ..Limits::default()
+        ..HandshakeLimits::default()
     };
     let mut pair = Pair::with([None, None], MANY, limits);
     let mut answers = Vec::new();

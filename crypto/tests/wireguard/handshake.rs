@@ -5,7 +5,7 @@ use crate::network::{
     collect, kind, peer,
 };
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, PeerId, Received, Refusal};
 use crypto::wireguard::{Endpoint, receiver_index, worker_of};
 use std::cell::RefCell;
@@ -31,7 +31,7 @@ fn a_first_packet_brings_a_session_that_carries_both_ways() {
 fn preshared_keys_must_be_the_same() {
     let mut net = Network::with(
         |peer| peer.preshared_key = Zeroizing::new([5; 32]),
-        Limits::default(),
+        HandshakeLimits::default(),
     );
     net.connect(A);
     net.exchange();
@@ -158,7 +158,10 @@ fn initiations_are_five_seconds_apart_and_end_after_ninety() {
 
 #[test]
 fn whoever_takes_its_traffic_elsewhere_is_tried_again_though_more_slowly() {
-    let mut net = Network::with(|peer| peer.retry = Some(30 * SECOND), Limits::default());
+    let mut net = Network::with(
+        |peer| peer.retry = Some(30 * SECOND),
+        HandshakeLimits::default(),
+    );
     net.lose = Box::new(|_, _| true);
     net.send(A, b"knock");
     net.run(100 * SECOND);
@@ -215,7 +218,10 @@ fn whatever_is_sent_or_received_brings_the_deadline_forward_without_a_poll() {
 
 #[test]
 fn with_a_persistent_keepalive_it_never_gives_up_and_needs_no_traffic() {
-    let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
+    let mut net = Network::with(
+        |peer| peer.keepalive = Some(25 * SECOND),
+        HandshakeLimits::default(),
+    );
     net.lose = Box::new(|_, _| true);
     net.run(600 * SECOND);
     assert!(net.sent(A, INITIATION) > 100);
@@ -227,7 +233,10 @@ fn with_a_persistent_keepalive_it_never_gives_up_and_needs_no_traffic() {
 
 #[test]
 fn an_idle_tunnel_with_persistent_keepalive_keeps_its_session() {
-    let mut net = Network::with(|peer| peer.keepalive = Some(25 * SECOND), Limits::default());
+    let mut net = Network::with(
+        |peer| peer.keepalive = Some(25 * SECOND),
+        HandshakeLimits::default(),
+    );
     net.run(SECOND);
     for _ in 0..720 {
         net.run(5 * SECOND);
@@ -456,10 +465,10 @@ fn an_initiation_that_is_handed_from_worker_to_worker_is_paid_for_once() {
     let mut net = Network::new();
     let now = net.now;
     // Workers of one gateway share key and limiter; the last knows the peer. There is one token.
-    let limits = Limits {
+    let limits = HandshakeLimits {
         source_burst: 1,
         total_burst: 1,
-        ..Limits::default()
+        ..HandshakeLimits::default()
     };
     let limiter = Arc::new(Limiter::new(now, limits).unwrap());
     let mut workers = [3, 5, 9]

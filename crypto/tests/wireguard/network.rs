@@ -1,7 +1,7 @@
 //! Two of our endpoints with a network and a clock between them, both simulated: nothing waits.
 
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received, Refusal, SealError};
 use crypto::wireguard::Train;
 use crypto::wireguard::{Endpoint, WallClock};
@@ -30,7 +30,7 @@ pub(crate) fn clock() -> WallClock {
     Arc::new(|| UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
-pub(crate) fn endpoint(now: Instant, key: &PrivateKey, limits: Limits) -> Endpoint {
+pub(crate) fn endpoint(now: Instant, key: &PrivateKey, limits: HandshakeLimits) -> Endpoint {
     let limiter = Arc::new(Limiter::new(now, limits).unwrap());
     Endpoint::new(key.clone(), limiter, 0, clock())
 }
@@ -85,11 +85,11 @@ pub(crate) const B: usize = 1;
 
 impl Network {
     pub(crate) fn new() -> Self {
-        Self::with(|_| {}, Limits::default())
+        Self::with(|_| {}, HandshakeLimits::default())
     }
 
     /// Both ends know each other's address; `adjust` sees each end's peer before it is added.
-    pub(crate) fn with(adjust: impl Fn(&mut Peer), limits: Limits) -> Self {
+    pub(crate) fn with(adjust: impl Fn(&mut Peer), limits: HandshakeLimits) -> Self {
         let now = Instant::now();
         let keys = [
             PrivateKey::generate().unwrap(),
@@ -224,7 +224,7 @@ impl Network {
 
     /// The program of a host starts anew: same keys, no sessions.
     pub(crate) fn restart(&mut self, at: usize) {
-        let mut fresh = endpoint(self.now, &self.keys[at], Limits::default());
+        let mut fresh = endpoint(self.now, &self.keys[at], HandshakeLimits::default());
         let other = peer(&self.keys[1 - at], Some(self.hosts[1 - at].address));
         self.hosts[at].peer = fresh.add_peer(self.now, &other).unwrap();
         self.hosts[at].endpoint = fresh;

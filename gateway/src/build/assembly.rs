@@ -38,7 +38,7 @@ use crate::worker::tunnels::{Tunnels, Underlay};
 use crate::worker::vnet::VnetPort;
 use crate::worker::ways::{Way, Ways};
 use crypto::key::{KeyError, PrivateKey};
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::wireguard::Endpoint;
 use ipnet::IpNet;
 use routing::cache::FlowCache;
@@ -515,7 +515,7 @@ fn private_key(keys: &Keys) -> Result<PrivateKey, RunError> {
 
 /// The limiter that all workers share.
 pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
-    Limiter::new(started, Limits::default())
+    Limiter::new(started, HandshakeLimits::default())
         .map(Arc::new)
         .map_err(RunError::needed)
 }

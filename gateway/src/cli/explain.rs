@@ -8,7 +8,7 @@ use crate::config::matches::{dscp_name, protocol_name};
 use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, matches};
 use crate::plan::{PathPlan, Plan};
-use crate::show::clients::Session;
+use crate::show::clients::ClientSession;
 use crate::show::describe;
 use crate::show::health::PathHealth;
 use crate::show::view::{Alternative, Explanation, MemberHealth, Query};
@@ -151,7 +151,7 @@ fn offline(file: &Path, query: &Query, down: &[String]) -> Result<Explanation, F
             usability: own(id),
         })
     };
-    describe::explain(&config, &plan, query, health, |_| Session::Assumed)
+    describe::explain(&config, &plan, query, health, |_| ClientSession::Assumed)
         .map_err(|refusal| Failure::Usage(refusal.message))
 }
 

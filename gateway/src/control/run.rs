@@ -31,7 +31,7 @@ use crate::device::netlink::{Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort};
 use ring::rand::{SecureRandom, SystemRandom};
-use routing::health::{Change, Usability};
+use routing::health::{StateChange, Usability};
 use routing::path::{Ingress, PathId};
 use routing::reason::DropReason;
 use std::sync::Arc;
@@ -288,7 +288,7 @@ impl Control {
 
     // ---- judging ------------------------------------------------------------------------------
 
-    fn changes(&mut self, now: Instant) -> Vec<Change> {
+    fn changes(&mut self, now: Instant) -> Vec<StateChange> {
         let in_doubt: Vec<_> = self
             .paths
             .iter()
@@ -396,9 +396,9 @@ impl Control {
 }
 
 impl Judge for Control {
-    type News = Vec<Change>;
+    type News = Vec<StateChange>;
 
-    fn look(&mut self, now: Instant) -> Option<(Vec<Change>, bool)> {
+    fn look(&mut self, now: Instant) -> Option<(Vec<StateChange>, bool)> {
         let changes = self.changes(now);
         let moves = changes
             .iter()
@@ -419,7 +419,7 @@ impl Judge for Control {
         }
     }
 
-    fn show(&mut self, now: Instant, news: Option<(Vec<Change>, bool)>) {
+    fn show(&mut self, now: Instant, news: Option<(Vec<StateChange>, bool)>) {
         if let Some((changes, switched)) = news {
             for change in changes {
                 self.record(now, &change, switched);

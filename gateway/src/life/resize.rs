@@ -15,7 +15,7 @@ use toml_edit::{DocumentMut, Item, TableLike, TomlError, Value};
 
 /// A gateway whose SKU is another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct SkuChange {
     /// As the command line names it.
     pub(crate) gateway: &'static str,
     pub(crate) from: String,
@@ -26,7 +26,7 @@ pub(crate) struct Change {
     pub(crate) obstacle: Option<Obstacle>,
 }
 
-impl Change {
+impl SkuChange {
     /// Why not, and what helps.
     pub(crate) fn refusal(&self) -> String {
         let why = self.obstacle.map(|obstacle| format!(": {obstacle}"));
@@ -45,7 +45,7 @@ impl Change {
 }
 
 /// The gateways that have another SKU in `new`.
-pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Change> {
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<SkuChange> {
     let mut changes = Vec::new();
     let mut compare = |gateway, old: Choice, new: Choice, step: Option<Step>| {
         let obstacle = match step {
@@ -59,7 +59,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<Change> {
             generation @ 1.. if is_vpn => format!("{} --generation {generation}", new.name),
             _ => new.name.clone(),
         };
-        changes.push(Change {
+        changes.push(SkuChange {
             gateway,
             from: described(&old, &new),
             to: described(&new, &old),

@@ -16,7 +16,7 @@ use crate::pipeline::field::{flag, length};
 use crate::pipeline::flow::{self, FlowLimits, FlowTable};
 use crate::pipeline::fragment::FragmentPolicy;
 use crate::pipeline::icmp::Complaint;
-use crate::pipeline::shape::Limits;
+use crate::pipeline::shape::RateLimits;
 use crate::pipeline::{ecn, forward};
 use crate::telemetry::hits::Hits;
 use crypto::wireguard;
@@ -99,7 +99,7 @@ pub struct Forwarding {
     /// Tunnels over circuits.
     pub carried: Box<[Carried]>,
     /// Rates that packets are held to; `None` without such.
-    pub limits: Option<Arc<Limits>>,
+    pub limits: Option<Arc<RateLimits>>,
     /// Flows that there may be; `None` without such a limit.
     pub flows: Option<Arc<FlowLimits>>,
     /// What each policy rule has decided.

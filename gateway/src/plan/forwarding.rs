@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU16;
 const LINK_MTU: u16 = 1_500;
 
 /// What the SKUs let through: rates, then flows; `None` where nothing is limited.
-pub(crate) type SkuLimits = (Option<Arc<shape::Limits>>, Option<Arc<FlowLimits>>);
+pub(crate) type SkuLimits = (Option<Arc<shape::RateLimits>>, Option<Arc<FlowLimits>>);
 
 /// The forwarding state with links as wide as `link_mtu` says, bytes of an IP packet; what it does not know is as wide
 /// as ExpressRoute is.

@@ -2,7 +2,7 @@
 
 use crate::config::schema::{Config, ExpressRoute};
 use crate::pipeline::flow::{FlowLimits, GatewayFlows};
-use crate::pipeline::shape::{Limit, Limits, Rates, Scope};
+use crate::pipeline::shape::{Limit, RateLimits, Rates, Scope};
 use crate::plan::{Origin, PathPlan, Plan};
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,8 +75,8 @@ pub(crate) fn limits(
     config: &Config,
     plan: &Plan,
     workers: usize,
-    old: Option<&Arc<Limits>>,
-) -> Option<Arc<Limits>> {
+    old: Option<&Arc<RateLimits>>,
+) -> Option<Arc<RateLimits>> {
     let (gateway, tunnel) = vpn(config);
     let limit = |name: String, scope, rates| Limit { name, scope, rates };
     let mut limits = vec![
@@ -98,7 +98,7 @@ pub(crate) fn limits(
         }
     };
     let paths: Vec<_> = plan.paths.iter().map(of_path).collect();
-    Limits::new(workers, &limits, &paths, Instant::now(), old)
+    RateLimits::new(workers, &limits, &paths, Instant::now(), old)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// What is known of a client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Session {
+pub enum ClientSession {
     /// Nothing runs: it is taken for connected.
     Assumed,
     /// It has one.
@@ -84,7 +84,7 @@ pub(super) fn arrive(
     config: &Config,
     out: Option<&PathPlan>,
     destination: IpAddr,
-    session: impl Fn(&str) -> Session,
+    session: impl Fn(&str) -> ClientSession,
 ) {
     let of_pool = |path: &&PathPlan| path.origin == Origin::PointToSite;
     let client = all(config)
@@ -93,8 +93,8 @@ pub(super) fn arrive(
     let session = client.map(|client| session(&client.name));
     let reason = match session {
         None => Some(DropReason::NoClient),
-        Some(Session::Never) => Some(DropReason::TunnelNoSession),
-        Some(Session::Assumed | Session::Up | Session::Over) => None,
+        Some(ClientSession::Never) => Some(DropReason::TunnelNoSession),
+        Some(ClientSession::Assumed | ClientSession::Up | ClientSession::Over) => None,
     };
     if let Some(reason) = reason {
         // What another circumstance leads to the clients as well comes no further.
@@ -118,26 +118,26 @@ pub(super) fn arrive(
     };
     explanation.story.push(match session {
         None => format!("dropped: no client has {destination}"),
-        Some(Session::Never) => format!(
+        Some(ClientSession::Never) => format!(
             "dropped: {destination} is {name}'s, which has not called yet, so it is not known where it is"
         ),
-        Some(Session::Over) => format!(
+        Some(ClientSession::Over) => format!(
             "{destination} is {name}'s, which has no session now: the packet waits while it is called where it was \
              last, and is dropped (tunnel_no_session) if it does not answer"
         ),
-        Some(Session::Up) => format!("{destination} is {name}'s"),
-        Some(Session::Assumed) => {
+        Some(ClientSession::Up) => format!("{destination} is {name}'s"),
+        Some(ClientSession::Assumed) => {
             format!("{destination} is {name}'s, which is taken for connected")
         }
     });
     match (session, reason) {
-        (Some(Session::Assumed), _) => {
+        (Some(ClientSession::Assumed), _) => {
             let mut silent = forwarded;
             silent.change = format!("{name} has not called");
             dropped(&mut silent, DropReason::TunnelNoSession);
             explanation.would_change.push(silent);
         }
-        (Some(Session::Never), _) => explanation.would_change.push(forwarded),
+        (Some(ClientSession::Never), _) => explanation.would_change.push(forwarded),
         _ => {}
     }
     if let Some(reason) = reason {

@@ -7,7 +7,7 @@ use crate::config::schema::{Action, Addresses, Config, From as Origin, Match, Po
 use crate::pipeline::shape::Rates;
 use crate::plan::limit;
 use crate::plan::{self, PathPlan, Plan, PlanError};
-use crate::show::clients::{self, Session};
+use crate::show::clients::{self, ClientSession};
 use crate::show::health::PathHealth;
 use crate::show::refusal::Refusal;
 use crate::show::sources::Sources;
@@ -162,7 +162,7 @@ pub fn explain(
     plan: &Plan,
     query: &Query,
     health: impl Fn(PathId) -> Option<PathHealth>,
-    session: impl Fn(&str) -> Session,
+    session: impl Fn(&str) -> ClientSession,
 ) -> Result<Explanation, Refusal> {
     let (ingress, client) = match clients::named(config, plan, &query.from) {
         Some((ingress, client)) => (ingress, Some(client)),
@@ -412,7 +412,7 @@ mod tests {
                     },
                 })
             },
-            |_| Session::Assumed,
+            |_| ClientSession::Assumed,
         )
         .unwrap()
     }
@@ -488,7 +488,8 @@ mod tests {
             from: "onperm".into(),
             ..query("10.2.0.5", "10.1.0.4")
         };
-        let refusal = explain(&config, &plan, &query, |_| None, |_| Session::Assumed).unwrap_err();
+        let refusal =
+            explain(&config, &plan, &query, |_| None, |_| ClientSession::Assumed).unwrap_err();
         assert_eq!(refusal.status, 2);
         assert!(
             refusal
@@ -499,7 +500,14 @@ mod tests {
             from: "er-sydney".into(),
             ..query
         };
-        let told = explain(&config, &plan, &circuit, |_| None, |_| Session::Assumed).unwrap();
+        let told = explain(
+            &config,
+            &plan,
+            &circuit,
+            |_| None,
+            |_| ClientSession::Assumed,
+        )
+        .unwrap();
         assert_eq!(told.path.as_deref(), Some("vnet"));
     }
 }

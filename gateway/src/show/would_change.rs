@@ -10,7 +10,7 @@ use routing::decide::{Decision, Verdict};
 use routing::health::Usability;
 use routing::packet::Headers;
 use routing::path::{Ingress, PathId, PathKind};
-use routing::what_if::{Change, WhatIf};
+use routing::what_if::{Circumstance, WhatIf};
 
 /// The members of the group that a decision led to, in order of preference.
 pub(super) fn members(
@@ -102,9 +102,9 @@ pub(super) fn dscp_of(decision: &Decision) -> Option<String> {
     decision.set_dscp.filter(|_| leaves).map(dscp_name)
 }
 
-fn words(plan: &Plan, change: &Change) -> String {
+fn words(plan: &Plan, change: &Circumstance) -> String {
     match change {
-        Change::Down(down) => {
+        Circumstance::Down(down) => {
             let names: Vec<String> = down.iter().map(|&path| name(plan, path)).collect();
             match names.as_slice() {
                 [one] => format!("{one} goes down"),
@@ -112,12 +112,12 @@ fn words(plan: &Plan, change: &Change) -> String {
                 [] => String::new(),
             }
         }
-        Change::Up(path) => format!("{} is up", name(plan, *path)),
-        Change::WithoutRule(rule) => {
+        Circumstance::Up(path) => format!("{} is up", name(plan, *path)),
+        Circumstance::WithoutRule(rule) => {
             let rule = plan.snapshot.rule_name(*rule).unwrap_or_default();
             format!("policy {rule} were not there")
         }
-        Change::BranchTransit => "failover.branch_transit were on".to_owned(),
+        Circumstance::BranchTransit => "failover.branch_transit were on".to_owned(),
     }
 }
 

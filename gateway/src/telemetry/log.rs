@@ -240,9 +240,9 @@ fn write_all(stream: &mut impl Write, bytes: &[u8]) -> Result<(), usize> {
 
 /// What the tracing layer writes one event to.
 #[derive(Debug)]
-pub struct Event<'a>(&'a Log);
+pub struct LogLine<'a>(&'a Log);
 
-impl Write for Event<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.say(bytes);
         Ok(bytes.len())
@@ -254,10 +254,10 @@ impl Write for Event<'_> {
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Event<'a>;
+    type Writer = LogLine<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Event(self)
+        LogLine(self)
     }
 }
 

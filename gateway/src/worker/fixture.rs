@@ -16,7 +16,7 @@ use crate::worker::tunnels::{Tunnels, Underlay};
 use crate::worker::vnet::VnetPort;
 use crate::worker::ways::{Way, Ways};
 use crypto::key::PrivateKey;
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::wireguard::Endpoint;
 use ipnet::IpNet;
 use routing::cache::FlowCache;
@@ -78,7 +78,7 @@ pub(crate) fn switch<D: Devices>(
 ) -> Switch<Endpoint, D> {
     let now = Instant::now();
     let ledger = Arc::new(Ledger::new(usize::from(Port::FIRST_PATH) + 1));
-    let limiter = Limiter::new(now, Limits::default()).unwrap();
+    let limiter = Limiter::new(now, HandshakeLimits::default()).unwrap();
     let key = PrivateKey::from_bytes([1; 32]);
     let endpoint = Endpoint::new(key, Arc::new(limiter), 0, Arc::new(SystemTime::now));
     let tunnels = Tunnels::new(endpoint, underlay, Arc::clone(&ledger), now, true);

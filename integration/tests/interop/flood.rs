@@ -8,7 +8,7 @@ use crate::peer::{self, Kind};
 use crate::program::{announce, present};
 use crate::stage::{self, Family, Site, Stage, host_address, underlay};
 use crypto::key::{PrivateKey, PublicKey};
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, Peer};
 use crypto::wireguard::Endpoint;
 use crypto::wireguard::Train;
@@ -148,7 +148,7 @@ fn flood(host: &Host, near: &PublicKey, stop: &AtomicBool, sent: &AtomicU64) {
 
 fn initiation(near: &PublicKey) -> Vec<u8> {
     let now = Instant::now();
-    let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
+    let limiter = Arc::new(Limiter::new(now, HandshakeLimits::default()).unwrap());
     let key = PrivateKey::generate().unwrap();
     let mut stranger = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
     let peer = Peer {

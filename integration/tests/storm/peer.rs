@@ -1,7 +1,7 @@
 //! The branch's end of its tunnel, played by the test: what is inside is up to us.
 
 use crypto::key::{PrivateKey, PublicKey};
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Endpoint as _, Peer, PeerId, Received};
 use crypto::wireguard::Endpoint;
 use crypto::wireguard::Train;
@@ -47,7 +47,7 @@ impl Branch {
 
     fn with(lab: &Lab, key: PrivateKey, socket: UdpSocket) -> Self {
         let now = Instant::now();
-        let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
+        let limiter = Arc::new(Limiter::new(now, HandshakeLimits::default()).unwrap());
         let mut endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
         let public_key: PublicKey = read_key(lab, "gateway").public_key();
         let peer = Peer {

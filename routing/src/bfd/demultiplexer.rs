@@ -5,7 +5,7 @@
 //! section 3). Both count: the same address may be a neighbour on several links.
 
 use super::packet::Packet;
-use super::session::Session;
+use super::session::BfdSession;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 /// All sessions of one system. `P` names a peer without a discriminator: a link and an address.
 #[derive(Debug)]
 pub struct Sessions<P> {
-    by_discriminator: HashMap<NonZeroU32, (P, Session)>,
+    by_discriminator: HashMap<NonZeroU32, (P, BfdSession)>,
     by_peer: HashMap<P, NonZeroU32>,
 }
 
@@ -28,7 +28,7 @@ impl<P> Default for Sessions<P> {
 
 impl<P: Clone + Eq + Hash> Sessions<P> {
     /// Adds a session. False, and nothing is changed, if the peer or the discriminator has one.
-    pub fn add(&mut self, peer: P, session: Session) -> bool {
+    pub fn add(&mut self, peer: P, session: BfdSession) -> bool {
         let discriminator = session.discriminator();
         if self.by_peer.contains_key(&peer) || self.by_discriminator.contains_key(&discriminator) {
             return false;
@@ -39,7 +39,7 @@ impl<P: Clone + Eq + Hash> Sessions<P> {
     }
 
     /// Takes a peer's session away.
-    pub fn remove(&mut self, peer: &P) -> Option<Session> {
+    pub fn remove(&mut self, peer: &P) -> Option<BfdSession> {
         let discriminator = self.by_peer.remove(peer)?;
         self.by_discriminator
             .remove(&discriminator)
@@ -48,7 +48,7 @@ impl<P: Clone + Eq + Hash> Sessions<P> {
 
     /// The session that a packet from `peer` is for. One that names a session of ours is only taken from that
     /// session's peer: a discriminator that was overheard is worth nothing on another link.
-    pub fn find(&mut self, packet: &Packet, peer: &P) -> Option<&mut Session> {
+    pub fn find(&mut self, packet: &Packet, peer: &P) -> Option<&mut BfdSession> {
         let discriminator = match NonZeroU32::new(packet.your_discriminator) {
             Some(discriminator) => discriminator,
             None => *self.by_peer.get(peer)?,
@@ -58,7 +58,7 @@ impl<P: Clone + Eq + Hash> Sessions<P> {
     }
 
     /// A peer's session.
-    pub fn of(&mut self, peer: &P) -> Option<&mut Session> {
+    pub fn of(&mut self, peer: &P) -> Option<&mut BfdSession> {
         let discriminator = self.by_peer.get(peer)?;
         self.by_discriminator
             .get_mut(discriminator)
@@ -66,7 +66,7 @@ impl<P: Clone + Eq + Hash> Sessions<P> {
     }
 
     /// All sessions with their peers.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&P, &mut Session)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&P, &mut BfdSession)> {
         self.by_discriminator
             .values_mut()
             .map(|(peer, session)| (&*peer, session))
@@ -81,7 +81,7 @@ mod tests {
     use std::num::NonZeroU8;
     use std::time::Duration;
 
-    fn session(number: u32) -> Session {
+    fn session(number: u32) -> BfdSession {
         let settings = Settings {
             desired_min_tx: Duration::from_millis(10),
             required_min_rx: Duration::from_millis(10),
@@ -89,7 +89,7 @@ mod tests {
             passive: false,
             least_ttl: NEIGHBOR_TTL,
         };
-        Session::new(settings, NonZeroU32::new(number).unwrap(), None)
+        BfdSession::new(settings, NonZeroU32::new(number).unwrap(), None)
     }
 
     fn packet(yours: u32) -> Packet {

@@ -6,7 +6,7 @@
 //! - [`demultiplexer`]: which session a packet is for (RFC 5880, section 6.3; RFC 5881, section 3).
 //!
 //! Nothing here has a socket, a clock or randomness of its own: a driver hands in packets, the time and a
-//! random number, and sleeps until [`session::Session::deadline`]. The mode is asynchronous; the echo function and
+//! random number, and sleeps until [`session::BfdSession::deadline`]. The mode is asynchronous; the echo function and
 //! the demand mode are not offered, and a peer that asks for demand mode gets what RFC 5880 says it must.
 
 pub mod authentication;

@@ -21,8 +21,8 @@
 //! (RFC 5880, section 6.2: what the far side says, or the expiry of the detection time.)
 //!
 //! The driver's part:
-//! 1. hand in what comes: [`Session::receive`], which says at once if the state has changed
-//! 2. at [`Session::deadline`] at the latest: [`Session::advance`], then [`Session::transmit`] until it has
+//! 1. hand in what comes: [`BfdSession::receive`], which says at once if the state has changed
+//! 2. at [`BfdSession::deadline`] at the latest: [`BfdSession::advance`], then [`BfdSession::transmit`] until it has
 //!    nothing more
 //! 3. look at the deadline again after every call
 //!
@@ -58,7 +58,7 @@ pub struct Settings {
 
 /// The session has another state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct Transition {
     /// Before.
     pub from: State,
     /// Now.
@@ -122,7 +122,7 @@ enum Poll {
 
 /// One session.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct BfdSession {
     settings: Settings,
     discriminator: NonZeroU32,
     state: State,
@@ -143,7 +143,7 @@ pub struct Session {
     received: Option<Instant>,
 }
 
-impl Session {
+impl BfdSession {
     /// A session that is down. `discriminator` is unique among those of this system, and random, so that a
     /// stranger cannot guess it. `key`: with it and a random first sequence number packets are authenticated.
     pub fn new(settings: Settings, discriminator: NonZeroU32, key: Option<(Key, u32)>) -> Self {
@@ -196,7 +196,7 @@ impl Session {
         interval * u32::from(self.remote.detect_multiplier)
     }
 
-    /// When [`Session::advance`] and [`Session::transmit`] are to be called at the latest; `None`: not before
+    /// When [`BfdSession::advance`] and [`BfdSession::transmit`] are to be called at the latest; `None`: not before
     /// something comes in.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         [self.transmit_due(now), self.expiry(), self.oblivion()]
@@ -217,12 +217,12 @@ impl Session {
     }
 
     /// Holds the session down, and tells the far side that this is on purpose.
-    pub fn disable(&mut self) -> Option<Change> {
+    pub fn disable(&mut self) -> Option<Transition> {
         self.become_state(State::AdminDown, Diagnostic::ADMIN_DOWN)
     }
 
     /// Lets a disabled session come up again.
-    pub fn enable(&mut self) -> Option<Change> {
+    pub fn enable(&mut self) -> Option<Transition> {
         if self.state != State::AdminDown {
             return None;
         }
@@ -231,7 +231,7 @@ impl Session {
 
     /// Takes a packet that the demultiplexer has given this session: `bytes` is the control packet, as long as it
     /// says, which [`Packet::parse`] has read. A change counts at once; what is to be answered waits in
-    /// [`Session::transmit`].
+    /// [`BfdSession::transmit`].
     ///
     /// # Errors
     /// The packet is not to be believed; nothing has changed.
@@ -241,7 +241,7 @@ impl Session {
         packet: &Packet,
         bytes: &[u8],
         ttl: u8,
-    ) -> Result<Option<Change>, Refusal> {
+    ) -> Result<Option<Transition>, Refusal> {
         if ttl < self.settings.least_ttl {
             return Err(Refusal::TimeToLive);
         }
@@ -279,7 +279,7 @@ impl Session {
     }
 
     /// The table of RFC 5880, section 6.8.6.
-    fn follow(&mut self, remote: State) -> Option<Change> {
+    fn follow(&mut self, remote: State) -> Option<Transition> {
         match (self.state, remote) {
             (State::Down, State::Down) => self.become_state(State::Init, self.diagnostic),
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
@@ -296,7 +296,7 @@ impl Session {
     }
 
     /// Lets time pass: the silence of the far side is noticed.
-    pub fn advance(&mut self, now: Instant) -> Option<Change> {
+    pub fn advance(&mut self, now: Instant) -> Option<Transition> {
         if self.oblivion().is_some_and(|at| at <= now) {
             self.received = None;
             if let Some(authentication) = &mut self.authentication {
@@ -365,7 +365,7 @@ impl Session {
         }
     }
 
-    fn become_state(&mut self, to: State, diagnostic: Diagnostic) -> Option<Change> {
+    fn become_state(&mut self, to: State, diagnostic: Diagnostic) -> Option<Transition> {
         let from = std::mem::replace(&mut self.state, to);
         self.diagnostic = diagnostic;
         if from == to {
@@ -375,7 +375,7 @@ impl Session {
         if from == State::Up || to == State::Up {
             self.announce();
         }
-        Some(Change {
+        Some(Transition {
             from,
             to,
             diagnostic,

@@ -48,7 +48,7 @@ fn the_first_up_is_immediate_even_after_a_fault() {
     let change = health.update(now + S, good()).unwrap();
     assert_eq!(
         change,
-        Change {
+        StateChange {
             at: now + S,
             path: PATH,
             from: State::Down(Reason::NoCarrier),

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 const FIRST: SessionId = SessionId(0);
 const SECOND: SessionId = SessionId(1);
 
-fn session(path: u16) -> Session {
-    Session {
+fn session(path: u16) -> LearnedSession {
+    LearnedSession {
         path: PathId(path),
         gateway: PathKind::ExpressRoute,
         weight: 0,
@@ -26,8 +26,8 @@ fn v6(index: u128) -> IpNet {
     IpNet::new((0x2001 << 112 | index << 80).to_be_bytes().into(), 48).unwrap()
 }
 
-fn withdrawn(changes: &[Change]) -> usize {
-    let is = |change: &&Change| matches!(change, Change::Withdraw { .. });
+fn withdrawn(changes: &[RouteChange]) -> usize {
+    let is = |change: &&RouteChange| matches!(change, RouteChange::Withdraw { .. });
     changes.iter().filter(is).count()
 }
 
@@ -48,7 +48,7 @@ fn the_session_that_goes_over_its_prefixes_drops_and_returns_when_the_count_fall
         found: 4_001,
         allowed: 4_000,
     };
-    assert_eq!(learned.take_events(), [Event::Dropped(FIRST, over)]);
+    assert_eq!(learned.take_events(), [SessionEvent::Dropped(FIRST, over)]);
     assert_eq!(
         over.to_string(),
         "4001 IPv4 prefixes of the session, at most 4000"
@@ -60,7 +60,7 @@ fn the_session_that_goes_over_its_prefixes_drops_and_returns_when_the_count_fall
     learned.withdraw(FIRST, v4(7));
     assert_eq!(learned.take_events(), []);
     learned.withdraw(FIRST, v4(8));
-    assert_eq!(learned.take_events(), [Event::Returned(FIRST)]);
+    assert_eq!(learned.take_events(), [SessionEvent::Returned(FIRST)]);
     assert_eq!(learned.take_changes().len(), 4_000);
     assert_eq!(learned.candidates().count(), 4_001);
 }
@@ -68,7 +68,7 @@ fn the_session_that_goes_over_its_prefixes_drops_and_returns_when_the_count_fall
 #[test]
 fn ipv6_prefixes_have_a_limit_of_their_own_and_premium_a_larger_one() {
     let mut learned = LearnedRoutes::new();
-    let premium = Session {
+    let premium = LearnedSession {
         prefixes_v4: Some(CIRCUIT_PREFIXES_V4_PREMIUM),
         ..session(0)
     };
@@ -102,7 +102,7 @@ fn a_gateway_learns_a_prefix_of_two_links_once_and_drops_who_goes_over() {
     learned.announce(SECOND, v4(3), 2);
     assert!(matches!(
         learned.take_events()[..],
-        [Event::Dropped(
+        [SessionEvent::Dropped(
             SECOND,
             Over {
                 limit: Limit::Learned,
@@ -113,17 +113,17 @@ fn a_gateway_learns_a_prefix_of_two_links_once_and_drops_who_goes_over() {
     ));
     // A larger SKU lets it return.
     learned.set_limits(PathKind::ExpressRoute, Some(4), Some(1_000));
-    assert_eq!(learned.take_events(), [Event::Returned(SECOND)]);
+    assert_eq!(learned.take_events(), [SessionEvent::Returned(SECOND)]);
     // A smaller one drops the latest.
     learned.set_limits(PathKind::ExpressRoute, Some(3), Some(1_000));
     assert!(matches!(
         learned.take_events()[..],
-        [Event::Dropped(SECOND, _)]
+        [SessionEvent::Dropped(SECOND, _)]
     ));
     learned.close(FIRST);
     assert_eq!(learned.take_events(), []);
     learned.withdraw(SECOND, v4(0));
-    assert_eq!(learned.take_events(), [Event::Returned(SECOND)]);
+    assert_eq!(learned.take_events(), [SessionEvent::Returned(SECOND)]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn too_many_advertised_routes_drop_every_session_of_that_gateway() {
     let mut learned = LearnedRoutes::new();
     learned.set_limits(PathKind::ExpressRoute, None, Some(1_000));
     learned.open(FIRST, session(0));
-    let vpn = Session {
+    let vpn = LearnedSession {
         gateway: PathKind::Vpn,
         ..session(1)
     };
@@ -145,7 +145,10 @@ fn too_many_advertised_routes_drop_every_session_of_that_gateway() {
     let events = learned.take_events();
     assert!(matches!(
         events[..],
-        [Event::Dropped(FIRST, _), Event::Returned(FIRST)]
+        [
+            SessionEvent::Dropped(FIRST, _),
+            SessionEvent::Returned(FIRST)
+        ]
     ));
 }
 
@@ -173,7 +176,7 @@ fn members(snapshot: &Snapshot, prefix: IpNet) -> Vec<PathId> {
 fn both_links_share_what_both_sessions_bring_until_one_drops() {
     let mut learned = LearnedRoutes::new();
     learned.open(FIRST, session(0));
-    let few = Session {
+    let few = LearnedSession {
         prefixes_v4: Some(1),
         ..session(1)
     };
@@ -211,7 +214,7 @@ proptest! {
         for (id, what, index, length) in inputs {
             let (id, prefix) = (SessionId(id), if index < 9 { v4(index) } else { v6(index.into()) });
             match what {
-                0 => learned.open(id, Session {
+                0 => learned.open(id, LearnedSession {
                     prefixes_v4: Some(6), prefixes_v6: Some(2), ..session(id.0 as u16)
                 }),
                 1 => learned.close(id),
@@ -225,11 +228,11 @@ proptest! {
             for change in learned.take_changes() {
                 let key = |one: &Candidate| (one.prefix, one.source, one.next_hop);
                 match change {
-                    Change::Announce(one) => {
+                    RouteChange::Announce(one) => {
                         table.retain(|other| key(other) != key(&one));
                         table.push(one);
                     }
-                    Change::Withdraw { prefix, source, next_hop } => {
+                    RouteChange::Withdraw { prefix, source, next_hop } => {
                         let there = table.len();
                         table.retain(|other| key(other) != (prefix, source, next_hop));
                         prop_assert_eq!(table.len(), there - 1);
@@ -246,8 +249,8 @@ proptest! {
             prop_assert!(limit.is_none_or(|limit| distinct.len() <= limit));
             for event in learned.take_events() {
                 match event {
-                    Event::Dropped(id, _) => prop_assert!(down.insert(id)),
-                    Event::Returned(id) => prop_assert!(down.remove(&id)),
+                    SessionEvent::Dropped(id, _) => prop_assert!(down.insert(id)),
+                    SessionEvent::Returned(id) => prop_assert!(down.remove(&id)),
                 }
             }
             down.retain(|id| learned.sessions().any(|(open, status)| open == *id && status.dropped.is_some()));

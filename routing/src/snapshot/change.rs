@@ -11,7 +11,7 @@ use crate::fib::{Fib, Routes};
 use crate::group::Groups;
 use crate::health::Usability;
 use crate::path::{PathId, PathKind};
-use crate::rib::{Candidate, Change, NextHop, Ranked, Ranking, Rib};
+use crate::rib::{Candidate, NextHop, Ranked, Ranking, Rib, RouteChange};
 use ipnet::IpNet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ impl Snapshot {
     pub fn with_routes(
         &self,
         generation: NonZeroU32,
-        changes: &[Change],
+        changes: &[RouteChange],
         usability: impl Fn(PathId) -> Usability,
     ) -> Result<Self, BuildError> {
         for change in changes {
-            if let Change::Announce(candidate) = change {
+            if let RouteChange::Announce(candidate) = change {
                 self.known(candidate)?;
             }
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::decide::tests::{builder, full, net};
 use crate::rib::RouteSource;
-use crate::rib::{Change, Ranked};
+use crate::rib::{Ranked, RouteChange};
 use proptest::prelude::*;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
@@ -127,21 +127,21 @@ proptest! {
                 let change = match (kind, routes.is_empty()) {
                     (0, false) => {
                         let gone = *index.get(&routes);
-                        Change::Withdraw { prefix: gone.prefix, source: gone.source, next_hop: gone.next_hop }
+                        RouteChange::Withdraw { prefix: gone.prefix, source: gone.source, next_hop: gone.next_hop }
                     }
-                    (1, false) => Change::Announce(Candidate {
+                    (1, false) => RouteChange::Announce(Candidate {
                         weight: candidate.weight,
                         as_path_length: candidate.as_path_length,
                         ..*index.get(&routes)
                     }),
-                    _ => Change::Announce(*candidate),
+                    _ => RouteChange::Announce(*candidate),
                 };
                 routes.retain(|other| match change {
-                    Change::Announce(one) => !same_route(other, &one),
-                    Change::Withdraw { prefix, source, next_hop } =>
+                    RouteChange::Announce(one) => !same_route(other, &one),
+                    RouteChange::Withdraw { prefix, source, next_hop } =>
                         (other.prefix, other.source, other.next_hop) != (prefix, source, next_hop),
                 });
-                if let Change::Announce(one) = change {
+                if let RouteChange::Announce(one) = change {
                     routes.push(one);
                 }
                 changes.push(change);
@@ -177,15 +177,15 @@ fn chunks_split_and_go_as_routes_come_and_go() {
     builder.routes = many(3_000);
     let before = builder.clone().build(usability).unwrap();
     let more: Vec<Candidate> = many(9_000).split_off(3_000);
-    let announce: Vec<Change> = more.iter().copied().map(Change::Announce).collect();
+    let announce: Vec<RouteChange> = more.iter().copied().map(RouteChange::Announce).collect();
     let second = NonZeroU32::new(2).unwrap();
     let grown = before.with_routes(second, &announce, usability).unwrap();
     let mut all = builder.clone();
     all.routes = many(9_000);
     assert_same(&grown, &all.build(usability).unwrap(), &[]);
-    let withdraw: Vec<Change> = more
+    let withdraw: Vec<RouteChange> = more
         .iter()
-        .map(|one| Change::Withdraw {
+        .map(|one| RouteChange::Withdraw {
             prefix: one.prefix,
             source: one.source,
             next_hop: one.next_hop,
@@ -211,7 +211,7 @@ fn a_change_leaves_the_snapshot_before_it_as_it_was() {
     );
     let second = NonZeroU32::new(2).unwrap();
     let after = before
-        .with_routes(second, &[Change::Announce(route)], usability)
+        .with_routes(second, &[RouteChange::Announce(route)], usability)
         .unwrap();
     assert_eq!(before.fib.find(Version::V4, address), here);
     assert_ne!(after.fib.find(Version::V4, address), here);
@@ -247,12 +247,12 @@ fn lookups_go_on_and_are_right_while_routes_change() {
                 NextHop::Owner(OwnerId(number as u16 % 2)),
             );
             let change = match number % 3 {
-                0 => Change::Withdraw {
+                0 => RouteChange::Withdraw {
                     prefix: route.prefix,
                     source: route.source,
                     next_hop: route.next_hop,
                 },
-                _ => Change::Announce(route),
+                _ => RouteChange::Announce(route),
             };
             let before = Arc::clone(&current.lock().unwrap());
             let generation = NonZeroU32::new(number).unwrap();
@@ -271,7 +271,9 @@ fn a_change_that_leads_to_nothing_is_refused() {
         RouteSource::Bgp,
         NextHop::Owner(OwnerId(99)),
     );
-    let refused = before.with_routes(NonZeroU32::MIN, &[Change::Announce(route)], |_| full(true));
+    let refused = before.with_routes(NonZeroU32::MIN, &[RouteChange::Announce(route)], |_| {
+        full(true)
+    });
     assert_eq!(
         refused.unwrap_err(),
         BuildError::Unknown {

@@ -198,7 +198,7 @@ pub(super) struct WhatIf {
 }
 
 /// The limits of a SKU: of its gateway, and of each tunnel.
-struct Limits {
+struct SkuRates {
     sku: String,
     kind: PathKind,
     gateway: Vec<(Measure, u64)>,
@@ -239,7 +239,7 @@ pub(super) fn what_if(
         .collect())
 }
 
-fn limits(name: &str, config: &Config) -> Vec<Limits> {
+fn limits(name: &str, config: &Config) -> Vec<SkuRates> {
     let given = |measures: &[(Measure, Option<u64>)]| {
         measures
             .iter()
@@ -260,7 +260,7 @@ fn limits(name: &str, config: &Config) -> Vec<Limits> {
     };
     let mut found = Vec::new();
     if let Some(sku) = sku::expressroute(edition, name) {
-        found.push(Limits {
+        found.push(SkuRates {
             sku: title(edition, name),
             kind: PathKind::ExpressRoute,
             gateway: given(&[
@@ -284,7 +284,7 @@ fn limits(name: &str, config: &Config) -> Vec<Limits> {
     let own = own.filter(|own| there.contains(own));
     let generation = generation.or(own).or(there.first().copied()).unwrap_or(1);
     if let Ok(sku) = sku::vpn(edition, family, generation) {
-        found.push(Limits {
+        found.push(SkuRates {
             sku: match there.len() {
                 0 | 1 => title(edition, family),
                 _ => title(edition, &format!("{family}:{generation}")),
@@ -303,7 +303,7 @@ fn limits(name: &str, config: &Config) -> Vec<Limits> {
     found
 }
 
-impl Limits {
+impl SkuRates {
     fn beside(self, plan: &Plan, meter: &Meter) -> WhatIf {
         let (gateway, total) = match self.kind {
             PathKind::ExpressRoute => ("ExpressRoute", &meter.expressroute),

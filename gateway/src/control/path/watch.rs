@@ -4,7 +4,7 @@ use crate::control::path::link::{ControlLink, LinkSetup};
 use crate::control::path::prober::{PathProbe, Secret, source_for};
 use crate::control::published::{Claim, NeighborView, PathView, ProbeView};
 use crate::worker::handover::TunnelWord;
-use routing::health::{Change, Evidence, Health, Probed, State, Tunnel, Usability};
+use routing::health::{Evidence, Health, Probed, State, StateChange, Tunnel, Usability};
 use routing::path::{PathId, PathKind};
 use routing::probe::{ProbeSettings, Verdict};
 use std::net::IpAddr;
@@ -189,7 +189,7 @@ impl PathWatch {
         now: Instant,
         is_in_doubt: impl Fn(PathId) -> bool,
         usability: impl Fn(PathId) -> Usability,
-    ) -> Option<Change> {
+    ) -> Option<StateChange> {
         let carriers = self.setup.carriers.iter();
         let evidence = Evidence {
             interface: self.link.as_ref().and_then(ControlLink::interface),
@@ -332,7 +332,7 @@ mod tests {
     use crate::telemetry::ledger::Ledger;
     use crate::worker::tunnels::{Tunnels, Underlay};
     use crypto::key::PrivateKey;
-    use crypto::limiter::{Limiter, Limits};
+    use crypto::limiter::{HandshakeLimits, Limiter};
     use crypto::tunnel::Peer;
     use crypto::wireguard::Endpoint;
     use routing::health::Reason;
@@ -400,7 +400,7 @@ mod tests {
 
     impl OneTunnel {
         fn new(started: Instant, word: Arc<TunnelWord>) -> Self {
-            let limiter = Arc::new(Limiter::new(started, Limits::default()).unwrap());
+            let limiter = Arc::new(Limiter::new(started, HandshakeLimits::default()).unwrap());
             let key = PrivateKey::generate().unwrap();
             let endpoint = Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
             let silence = Silence::default();

@@ -6,12 +6,12 @@ use crate::control::path::watch::PathWatch;
 use crate::control::published::{HealthView, PathEvent, unix_ms};
 use crate::control::run::SHOW;
 use crate::telemetry::ledger::Port;
-use routing::health::{Change, Reason, Usability};
+use routing::health::{Reason, StateChange, Usability};
 use routing::reason::DropReason;
 use std::time::{Instant, SystemTime};
 
 impl Control {
-    pub(super) fn record(&self, now: Instant, change: &Change, switched: bool) {
+    pub(super) fn record(&self, now: Instant, change: &StateChange, switched: bool) {
         let path = self.paths.iter().find(|p| p.setup.path == change.path);
         let name = path.map(|p| p.setup.name.clone()).unwrap_or_default();
         let wall = SystemTime::now();

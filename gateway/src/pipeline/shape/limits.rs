@@ -96,7 +96,7 @@ impl Class {
     }
 }
 
-/// Limits of one packet: at most two gateways and two tunnels.
+/// RateLimits of one packet: at most two gateways and two tunnels.
 pub(super) const MOST: usize = 4;
 
 /// The limits that a packet is held to, by their places.
@@ -124,7 +124,7 @@ impl Classes {
 
 /// Where a packet is held to its limits, and where it waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct Allotment {
     pub(super) classes: Classes,
     /// The queue: of the narrowest limit, each direction its own.
     pub(super) queue: usize,
@@ -132,17 +132,17 @@ pub struct Lane {
 
 /// All limits of a gateway.
 #[derive(Debug)]
-pub struct Limits {
+pub struct RateLimits {
     epoch: Instant,
     workers: usize,
     pub(super) division: Division,
     pub(super) classes: Box<[Class]>,
     /// By path.
-    lanes: Box<[Option<Lane>]>,
+    allotments: Box<[Option<Allotment>]>,
 }
 
-impl Limits {
-    /// Limits with these rates, shared by `workers`. `paths` has for each path the places in `limits` of
+impl RateLimits {
+    /// RateLimits with these rates, shared by `workers`. `paths` has for each path the places in `limits` of
     /// those that it is held to, the widest first: its gateway, its tunnel. Unlimited ones are left out.
     /// `None` if nothing is limited. `old` are those in force until now.
     pub fn new(
@@ -164,22 +164,22 @@ impl Limits {
         if classes.is_empty() {
             return None;
         }
-        let lane = |of_path: &Vec<usize>| {
-            let mut lane = Lane {
+        let allotment = |of_path: &Vec<usize>| {
+            let mut allotment = Allotment {
                 classes: Classes::default(),
                 queue: 0,
             };
             for place in of_path.iter().filter_map(|&p| places.get(p).copied()?) {
-                lane.classes.add(place);
-                lane.queue = place * 2;
+                allotment.classes.add(place);
+                allotment.queue = place * 2;
             }
-            (lane.classes.count > 0).then_some(lane)
+            (allotment.classes.count > 0).then_some(allotment)
         };
         let new = Self {
             epoch: old.map_or(now, |old| old.epoch),
             workers,
             division: Division::among(workers),
-            lanes: paths.iter().map(lane).collect(),
+            allotments: paths.iter().map(allotment).collect(),
             classes: classes.into_boxed_slice(),
         };
         // The same limits are the same value: workers see nothing to adopt.
@@ -189,13 +189,15 @@ impl Limits {
         }
     }
 
-    /// Whether lanes and queues of the two are the same, whatever the rates.
+    /// Whether allotments and queues of the two are the same, whatever the rates.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let names = |limits: &Self| -> Vec<String> {
             let classes = limits.classes.iter();
             classes.map(|class| class.limit.name.clone()).collect()
         };
-        self.workers == other.workers && self.lanes == other.lanes && names(self) == names(other)
+        self.workers == other.workers
+            && self.allotments == other.allotments
+            && names(self) == names(other)
     }
 
     fn has_rates_of(&self, other: &Self) -> bool {
@@ -217,12 +219,12 @@ impl Limits {
     /// Where a packet is held to limits; `None`: nowhere. What the gateway itself sends and takes is
     /// never held up: handshakes, probes, ICMP errors keep the paths alive.
     #[inline]
-    pub(super) fn lane(&self, ingress: Ingress, to: Egress) -> Option<Lane> {
+    pub(super) fn allotment(&self, ingress: Ingress, to: Egress) -> Option<Allotment> {
         match (ingress, to) {
             (Ingress::Vnet, Egress::Path(path)) => self.of_path(path),
-            (Ingress::Path(path), Egress::Vnet) => self.of_path(path).map(|lane| Lane {
-                queue: lane.queue + 1,
-                ..lane
+            (Ingress::Path(path), Egress::Vnet) => self.of_path(path).map(|allotment| Allotment {
+                queue: allotment.queue + 1,
+                ..allotment
             }),
             (Ingress::Path(from), Egress::Path(to)) => self.transit(from, to),
             (Ingress::Vnet, Egress::Vnet) | (Ingress::Local, _) | (_, Egress::Local) => None,
@@ -230,30 +232,30 @@ impl Limits {
     }
 
     #[inline]
-    fn of_path(&self, path: PathId) -> Option<Lane> {
-        self.lanes.get(usize::from(path.0)).copied().flatten()
+    fn of_path(&self, path: PathId) -> Option<Allotment> {
+        self.allotments.get(usize::from(path.0)).copied().flatten()
     }
 
     /// From branch to branch: the limits of both paths, each once; it waits with what came in by the first.
-    fn transit(&self, from: PathId, to: PathId) -> Option<Lane> {
+    fn transit(&self, from: PathId, to: PathId) -> Option<Allotment> {
         let (from, to) = (self.of_path(from), self.of_path(to));
-        let (Some(mut lane), Some(other)) = (from, to) else {
-            return from.or(to).map(|lane| Lane {
-                queue: lane.queue + 1,
-                ..lane
+        let (Some(mut allotment), Some(other)) = (from, to) else {
+            return from.or(to).map(|allotment| Allotment {
+                queue: allotment.queue + 1,
+                ..allotment
             });
         };
         other
             .classes
             .iter()
-            .for_each(|place| lane.classes.add(place));
-        lane.queue += 1;
-        Some(lane)
+            .for_each(|place| allotment.classes.add(place));
+        allotment.queue += 1;
+        Some(allotment)
     }
 }
 
 impl Class {
-    fn new(limit: &Limit, old: Option<&Limits>) -> Self {
+    fn new(limit: &Limit, old: Option<&RateLimits>) -> Self {
         let same = old.and_then(|old| {
             let mut classes = old.classes.iter();
             classes.find(|class| class.limit.name == limit.name)

@@ -1,5 +1,5 @@
 //! The shaper: holds packets to the rates of the gateway's SKU and of its tunnel, between the decision
-//! and the way out. One for each worker; what they share is in [`Limits`].
+//! and the way out. One for each worker; what they share is in [`RateLimits`].
 //!
 //! 1. [`Shaper::admit`]: a packet whose tokens are there, and that nobody waits before, goes on its way
 //! 2. [`Shaper::wait`]: any other is laid into the queue of its narrowest limit and direction; what there
@@ -20,7 +20,7 @@ mod limits;
 mod queue;
 
 pub use bucket::BURST;
-pub use limits::{Lane, Limit, Limits, QUEUE, Rates, Scope};
+pub use limits::{Allotment, Limit, QUEUE, RateLimits, Rates, Scope};
 pub use queue::Release;
 
 use crate::device::offload::Offload;
@@ -57,11 +57,11 @@ struct Leases {
 /// The shaper of one worker.
 #[derive(Debug)]
 pub struct Shaper {
-    limits: Arc<Limits>,
+    limits: Arc<RateLimits>,
     /// The round's clock, nanoseconds since the epoch of the limits.
     now: u64,
     leases: Box<[Leases]>,
-    /// Limits whose shares have been used since all were given back.
+    /// RateLimits whose shares have been used since all were given back.
     used: Vec<usize>,
     /// Two for each limit: towards the path, from it.
     queues: Box<[Queue]>,
@@ -85,7 +85,7 @@ enum Served {
 
 impl Shaper {
     /// A shaper for one worker, in a round with this clock.
-    pub fn new(now: Instant, limits: Arc<Limits>) -> Self {
+    pub fn new(now: Instant, limits: Arc<RateLimits>) -> Self {
         let count = limits.classes.len();
         let bounds = |place: usize| limits.classes.get(place / 2).map(Class::bounds);
         let queues = (0..count * 2).map(|place| Queue::new(bounds(place).unwrap_or_default()));
@@ -103,7 +103,7 @@ impl Shaper {
     /// Begins a round: its clock, and the limits in force now. True if they are others that this shaper
     /// cannot go on with: then [`Shaper::release`] all and make a new one.
     #[inline]
-    pub fn begin(&mut self, now: Instant, limits: Option<&Arc<Limits>>) -> bool {
+    pub fn begin(&mut self, now: Instant, limits: Option<&Arc<RateLimits>>) -> bool {
         self.now = self.limits.nanoseconds(now);
         match limits {
             Some(limits) if Arc::ptr_eq(limits, &self.limits) => false,
@@ -117,7 +117,7 @@ impl Shaper {
 
     /// Other rates for the same limits. What waits stays, in its order.
     #[cold]
-    fn adopt(&mut self, limits: &Arc<Limits>) {
+    fn adopt(&mut self, limits: &Arc<RateLimits>) {
         self.give_back();
         self.limits = Arc::clone(limits);
         for (place, queue) in self.queues.iter_mut().enumerate() {
@@ -128,41 +128,41 @@ impl Shaper {
     }
 
     /// Whether a packet may go now: `None`, and it is paid for. Else it has to [`Shaper::wait`] in this
-    /// lane.
+    /// allotment.
     #[inline]
-    pub fn admit(&mut self, ingress: Ingress, to: Egress, tally: Sum) -> Option<Lane> {
-        let lane = self.limits.lane(ingress, to)?;
-        let queue = self.queues.get_mut(lane.queue)?;
+    pub fn admit(&mut self, ingress: Ingress, to: Egress, tally: Sum) -> Option<Allotment> {
+        let allotment = self.limits.allotment(ingress, to)?;
+        let queue = self.queues.get_mut(allotment.queue)?;
         if !queue.is_empty() {
-            return Some(lane);
+            return Some(allotment);
         }
         match pay(
             &self.limits,
             &mut self.leases,
             &mut self.used,
             self.now,
-            lane.classes,
+            allotment.classes,
             tally,
         ) {
             Ok(()) => None,
             Err(reason) => {
                 queue.blocked = Some(reason);
-                Some(lane)
+                Some(allotment)
             }
         }
     }
 
-    /// Lays a packet into its lane's queue, given as its pieces in order, and books it as held. Without
+    /// Lays a packet into its allotment's queue, given as its pieces in order, and books it as held. Without
     /// `headers` they are read from the packet. What there is no room for is dropped and booked so.
     pub fn wait<'p>(
         &mut self,
-        lane: Lane,
+        allotment: Allotment,
         to: Egress,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
         (headers, offload, tally): (Option<&Headers>, &Offload, Sum),
         ledger: &Ledger,
     ) {
-        let Some(queue) = self.queues.get_mut(lane.queue) else {
+        let Some(queue) = self.queues.get_mut(allotment.queue) else {
             return;
         };
         let first = queue.is_empty();
@@ -170,13 +170,13 @@ impl Shaper {
             headers,
             offload,
             to,
-            classes: lane.classes,
+            classes: allotment.classes,
             tally,
         };
         let lost = queue.push(pieces, &arrival);
         if first && !queue.is_empty() {
             queue.turn = TURN;
-            self.waiting.push_back(lane.queue);
+            self.waiting.push_back(allotment.queue);
         }
         ledger.hold(tally.packets.saturating_sub(lost.tally.packets));
         if lost.tally.packets > 0 {
@@ -370,7 +370,7 @@ impl Shaper {
 /// Pays for a whole packet at all its limits, or at none.
 #[inline]
 fn pay(
-    limits: &Limits,
+    limits: &RateLimits,
     leases: &mut [Leases],
     used: &mut Vec<usize>,
     now: u64,
@@ -422,7 +422,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(class: &Class, tally: Sum, segment: u64, limits: &Limits) -> Self {
+    fn of(class: &Class, tally: Sum, segment: u64, limits: &RateLimits) -> Self {
         let whole = [class.byte.of(tally.bytes), class.packet.of(tally.packets)];
         if segment == 0 || tally.packets <= 1 {
             return Self {
@@ -451,7 +451,7 @@ impl Leases {
     fn has(
         &mut self,
         class: &Class,
-        limits: &Limits,
+        limits: &RateLimits,
         now: u64,
         tally: Sum,
     ) -> Result<(), DropReason> {
@@ -478,7 +478,7 @@ impl Leases {
     fn reserve(
         &mut self,
         class: &Class,
-        limits: &Limits,
+        limits: &RateLimits,
         now: u64,
         wanted: &Wanted,
     ) -> Result<(), (DropReason, Option<u64>)> {
@@ -506,7 +506,7 @@ impl Leases {
     }
 
     /// How many segments can be paid, all or some; what is asked for first has been reserved.
-    fn affordable(&mut self, class: &Class, limits: &Limits, now: u64, wanted: &Wanted) -> u64 {
+    fn affordable(&mut self, class: &Class, limits: &RateLimits, now: u64, wanted: &Wanted) -> u64 {
         let ([bits, packets], [segment_bits, segment_packets]) = (wanted.whole, wanted.segment);
         let both = [
             (&mut self.bits, class.bits_pool(), bits, segment_bits),
@@ -528,7 +528,7 @@ impl Leases {
 
     /// Gives back what is beyond a share: the packet that it was taken for cannot go yet.
     #[cold]
-    fn trim(&mut self, class: &Class, limits: &Limits) {
+    fn trim(&mut self, class: &Class, limits: &RateLimits) {
         self.bits.trim(class.bits_pool(), limits.division);
         self.packets.trim(class.packets_pool(), limits.division);
     }

@@ -6,7 +6,7 @@ use crate::control::neighbor::entry::mac_text;
 use crate::control::published::{HealthView, PathView};
 use crate::plan::limit;
 use crate::plan::{Origin, PathPlan, Plan};
-use crate::show::clients::Session;
+use crate::show::clients::ClientSession;
 use crate::show::inspect::state_of;
 use crate::show::inspect::sums;
 use crate::show::inspect::view_of;
@@ -168,12 +168,12 @@ pub(crate) fn clients(config: &Config, tunnels: &TunnelSet, started: Instant) ->
 }
 
 /// What is known of a client's session.
-pub(crate) fn session(tunnels: &TunnelSet, name: &str) -> Session {
+pub(crate) fn session(tunnels: &TunnelSet, name: &str) -> ClientSession {
     let word = tunnels.client(name).map(|tunnel| &tunnel.word);
     match word {
-        Some(word) if word.has_session.load(Ordering::Relaxed) => Session::Up,
-        Some(word) if word.endpoint.load().is_some() => Session::Over,
-        Some(_) | None => Session::Never,
+        Some(word) if word.has_session.load(Ordering::Relaxed) => ClientSession::Up,
+        Some(word) if word.endpoint.load().is_some() => ClientSession::Over,
+        Some(_) | None => ClientSession::Never,
     }
 }
 

@@ -5,7 +5,7 @@ use super::ports::Ports;
 use crate::device::sink::Devices;
 use crate::pipeline::coalesce::{Coalescer, SuperPacket};
 use crate::pipeline::egress::Egress;
-use crate::pipeline::shape::{Limits, Shaper};
+use crate::pipeline::shape::{RateLimits, Shaper};
 use crate::telemetry::ledger::{Ledger, Sum};
 use crate::worker::link::LinkPort;
 use crate::worker::packet::Packet;
@@ -50,7 +50,7 @@ impl Outflow {
 
     /// Whether these limits are those that the shaper goes on with. If not, it is to be replaced.
     #[inline]
-    pub(super) fn goes_on(&mut self, now: Instant, limits: Option<&Arc<Limits>>) -> bool {
+    pub(super) fn goes_on(&mut self, now: Instant, limits: Option<&Arc<RateLimits>>) -> bool {
         match &mut self.shaper {
             None => limits.is_none(),
             Some(shaper) => !shaper.begin(now, limits),

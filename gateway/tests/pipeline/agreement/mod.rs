@@ -14,7 +14,7 @@ use gateway::device::offload::Offload;
 use gateway::pipeline::process::{Egress, Outcome, process};
 use gateway::plan::Plan;
 use gateway::plan::forwarding;
-use gateway::show::clients::Session;
+use gateway::show::clients::ClientSession;
 use gateway::show::describe;
 use gateway::show::health::PathHealth;
 use gateway::show::view::{Explanation, MemberHealth};
@@ -151,9 +151,9 @@ proptest! {
                 let told = describe::explain(&config, &plan, &packet.query(), |path| Some(PathHealth {
                     told: MemberHealth::default(),
                     usability: full(health)(path),
-                }), |_| Session::Assumed).unwrap();
+                }), |_| ClientSession::Assumed).unwrap();
                 prop_assert_eq!(told.policy, rule.map(|rule| format!("rule-{rule}")), "{:?}\n{}", packet, text);
-                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| Session::Assumed).unwrap();
+                let told = describe::explain(&config, &plan, &packet.query(), |_| None, |_| ClientSession::Assumed).unwrap();
 
                 // As a flow that nobody knows: the three agree.
                 let mut bytes = packet.bytes();

@@ -9,7 +9,7 @@ mod transfer;
 use crate::packets::{Spec, parse};
 use gateway::device::offload::Offload;
 use gateway::pipeline::process::Egress;
-use gateway::pipeline::shape::{Limit, Limits, Rates, Release, Scope, Shaper};
+use gateway::pipeline::shape::{Limit, RateLimits, Rates, Release, Scope, Shaper};
 use gateway::telemetry::ledger::{Ledger, Port, Sum, Totals};
 use routing::packet::Headers;
 use routing::path::Ingress;
@@ -70,14 +70,14 @@ fn rates(mbps: u64, packets: Option<u64>) -> Rates {
 }
 
 /// One gateway with a path for each tunnel, or one path if tunnels have no limit of their own.
-fn limits(workers: usize, gateway: Rates, tunnel: Rates, tunnels: usize) -> Arc<Limits> {
+fn limits(workers: usize, gateway: Rates, tunnel: Rates, tunnels: usize) -> Arc<RateLimits> {
     let mut all = vec![limit("gateway", Scope::Gateway, gateway)];
     let mut paths = Vec::new();
     for index in 0..tunnels {
         paths.push(vec![0, all.len()]);
         all.push(limit(&format!("tunnel {index}"), Scope::Tunnel, tunnel));
     }
-    Limits::new(workers, &all, &paths, Instant::now(), None).unwrap()
+    RateLimits::new(workers, &all, &paths, Instant::now(), None).unwrap()
 }
 
 /// A worker as far as the shaper sees it.
@@ -87,7 +87,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(now: Instant, limits: &Arc<Limits>) -> Self {
+    fn new(now: Instant, limits: &Arc<RateLimits>) -> Self {
         Self {
             shaper: Shaper::new(now, Arc::clone(limits)),
             ledger: Ledger::new(3),

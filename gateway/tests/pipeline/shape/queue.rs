@@ -4,7 +4,7 @@ use super::{Sample, Worker, limit, limits, rates};
 use crate::packets::{Spec, any_header, noise, parse};
 use crate::split::by_segments;
 use gateway::pipeline::process::Egress;
-use gateway::pipeline::shape::{Limits, QUEUE, Rates, Scope};
+use gateway::pipeline::shape::{QUEUE, RateLimits, Rates, Scope};
 use gateway::telemetry::ledger::Port;
 use proptest::prelude::*;
 use routing::path::{Ingress, PathId};
@@ -119,9 +119,9 @@ fn drops_say_which_limit_was_short() {
 #[test]
 fn a_change_of_sku_loses_nothing_that_waits() {
     let packet = Sample::super_packet();
-    let of = |mbps, old: Option<&Arc<Limits>>| {
+    let of = |mbps, old: Option<&Arc<RateLimits>>| {
         let gateway = limit("gateway", Scope::Gateway, rates(mbps, None));
-        Limits::new(1, &[gateway], &[vec![0]], Instant::now(), old)
+        RateLimits::new(1, &[gateway], &[vec![0]], Instant::now(), old)
     };
     let slow = of(100, None).unwrap();
     let fast = of(10_000, Some(&slow)).unwrap();

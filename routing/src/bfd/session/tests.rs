@@ -37,7 +37,7 @@ impl Random {
 /// Two sessions and the wire between them.
 struct Pair {
     now: Instant,
-    sides: [Session; 2],
+    sides: [BfdSession; 2],
     /// On their way to each side: when they arrive, and what.
     wires: [VecDeque<(Instant, Vec<u8>)>; 2],
     delay: Duration,
@@ -46,7 +46,7 @@ struct Pair {
     /// One packet in so many is lost; 0: none.
     loss: u64,
     random: Random,
-    changes: Vec<(usize, Instant, Change)>,
+    changes: Vec<(usize, Instant, Transition)>,
     /// When each side has sent.
     sent: [Vec<Instant>; 2],
 }
@@ -54,11 +54,11 @@ struct Pair {
 impl Pair {
     fn new(a: Settings, b: Settings, seed: u64) -> Self {
         let session =
-            |settings, number| Session::new(settings, NonZeroU32::new(number).unwrap(), None);
+            |settings, number| BfdSession::new(settings, NonZeroU32::new(number).unwrap(), None);
         Self::of([session(a, 11), session(b, 22)], seed)
     }
 
-    fn of(sides: [Session; 2], seed: u64) -> Self {
+    fn of(sides: [BfdSession; 2], seed: u64) -> Self {
         Self {
             now: Instant::now(),
             sides,
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    fn note(&mut self, side: usize, change: Option<Change>) {
+    fn note(&mut self, side: usize, change: Option<Transition>) {
         self.changes
             .extend(change.map(|change| (side, self.now, change)));
     }
@@ -210,25 +210,25 @@ fn packet(state: State, mine: u32, yours: u32) -> Packet {
 }
 
 fn receive(
-    session: &mut Session,
+    session: &mut BfdSession,
     now: Instant,
     packet: &Packet,
-) -> Result<Option<Change>, Refusal> {
+) -> Result<Option<Transition>, Refusal> {
     let mut room = [0; MAX_LENGTH];
     let length = packet.emit(&mut room);
     let packet = Packet::parse(&room[..length]).unwrap();
     session.receive(now, &packet, &room[..length], 255)
 }
 
-fn sent(session: &mut Session, now: Instant) -> Option<Packet> {
+fn sent(session: &mut BfdSession, now: Instant) -> Option<Packet> {
     let mut room = [0; MAX_LENGTH];
     let length = session.transmit(now, 0, &mut room)?;
     Some(Packet::parse(&room[..length]).unwrap())
 }
 
 /// A session that is up with a peer written by hand, which has answered its poll.
-fn up(now: Instant) -> Session {
-    let mut session = Session::new(settings(MS * 10, 3), NonZeroU32::new(11).unwrap(), None);
+fn up(now: Instant) -> BfdSession {
+    let mut session = BfdSession::new(settings(MS * 10, 3), NonZeroU32::new(11).unwrap(), None);
     receive(&mut session, now, &packet(State::Down, 77, 0)).unwrap();
     assert_eq!(session.state(), State::Init);
     receive(&mut session, now, &packet(State::Init, 77, 11)).unwrap();
@@ -440,7 +440,7 @@ fn signed_sessions_come_up_and_refuse_strangers_and_replays() {
     };
     let session = |number, secret| {
         let number = NonZeroU32::new(number).unwrap();
-        Session::new(
+        BfdSession::new(
             settings(MS * 10, 3),
             number,
             Some((key(secret), u32::MAX - 2)),
@@ -513,7 +513,7 @@ proptest! {
                 let side = usize::from(random & 256 != 0);
                 let settings = pair.sides[side].settings;
                 let number = NonZeroU32::new(random as u32 | 1).unwrap();
-                pair.sides[side] = Session::new(settings, number, None);
+                pair.sides[side] = BfdSession::new(settings, number, None);
             }
             pair.run(MS * ((random >> 32) as u32 % 3000));
             for side in 0..2 {

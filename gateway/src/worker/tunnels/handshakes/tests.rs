@@ -3,7 +3,7 @@ use crate::device::udp::{PeerPath, SendOutcome};
 use crate::telemetry::ledger::{Ledger, Totals};
 use crate::worker::tunnels::{Arrival, Underlay};
 use crypto::key::{PrivateKey, PublicKey};
-use crypto::limiter::{Limiter, Limits};
+use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::{Peer, PeerId};
 use crypto::wireguard;
 use crypto::wireguard::Train;
@@ -37,7 +37,7 @@ impl TrainSink for Sent {
 
 /// Somebody with a key of its own who wants to talk to `near`.
 fn caller(now: Instant, key: PrivateKey, near: PublicKey) -> (wireguard::Endpoint, PeerId) {
-    let limiter = Arc::new(Limiter::new(now, Limits::default()).unwrap());
+    let limiter = Arc::new(Limiter::new(now, HandshakeLimits::default()).unwrap());
     let mut caller = wireguard::Endpoint::new(key, limiter, 0, Arc::new(SystemTime::now));
     let id = caller.add_peer(now, &peer(near, Some(address(1)))).unwrap();
     (caller, id)
@@ -77,10 +77,10 @@ fn data_comes_before_handshakes_and_a_round_reads_few_of_them() {
     let now = Instant::now();
     let [near, far] = [(); 2].map(|()| PrivateKey::generate().unwrap());
     let near_key = near.public_key();
-    let limits = Limits {
+    let limits = HandshakeLimits {
         total_rate: 1000,
         total_burst: 1000,
-        ..Limits::default()
+        ..HandshakeLimits::default()
     };
     let limiter = Arc::new(Limiter::new(now, limits).unwrap());
     let engine = wireguard::Endpoint::new(near, limiter, 0, Arc::new(SystemTime::now));
