@@ -9,6 +9,8 @@ use super::field::{self, at, length};
 use super::split::Cutter;
 use crate::device::offload::Offload;
 use routing::packet::{FlowKey, Fragment, Headers, Version, protocol};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a sender is told.
@@ -138,30 +140,19 @@ fn build_v4(
     let (ip, icmp) = out.split_at_mut_checked(length::V4)?;
     let len = write_message(message, cutter, icmp, MAX_V4 - length::V4, None)?;
 
-    let total = length::V4 + len;
-    let [l0, l1] = (total as u16).to_be_bytes();
-    // Don't-fragment makes it an atomic datagram, whose id means nothing (RFC 6864, 4.1).
-    let start = [
-        0x45,
-        TRAFFIC_CLASS,
-        l0,
-        l1,
-        0,
-        0,
-        0x40,
-        0,
-        HOP_LIMIT,
-        protocol::ICMP,
-        0,
-        0,
-    ];
-    let (ip_start, addresses) = ip.split_at_mut_checked(start.len())?;
-    ip_start.copy_from_slice(&start);
-    *field::edit(addresses, 0)? = source.octets();
-    *field::edit(addresses, 4)? = destination.octets();
-    let sum = Sum::of(ip);
-    *field::edit(ip, at::V4_CHECKSUM)? = sum.checksum();
-    Some(total)
+    // Don't-fragment, which it sets, makes it an atomic datagram, whose id means nothing (RFC 6864, 4.1).
+    let header = Ipv4Repr {
+        src_addr: source,
+        dst_addr: destination,
+        next_header: IpProtocol::Icmp,
+        payload_len: len,
+        hop_limit: HOP_LIMIT,
+    };
+    let mut ip = Ipv4Packet::new_unchecked(ip);
+    header.emit(&mut ip, &ChecksumCapabilities::ignored());
+    ip.set_dscp(TRAFFIC_CLASS >> 2);
+    ip.fill_checksum();
+    Some(length::V4 + len)
 }
 
 fn build_v6(
@@ -191,20 +182,16 @@ fn build_v6(
         Some(pseudo_header),
     )?;
 
-    let [l0, l1] = (len as u16).to_be_bytes();
-    let start = [
-        0x60 | TRAFFIC_CLASS >> 4,
-        TRAFFIC_CLASS << 4,
-        0,
-        0,
-        l0,
-        l1,
-        protocol::ICMPV6,
-        HOP_LIMIT,
-    ];
-    *field::edit(ip, 0)? = start;
-    *field::edit(ip, 8)? = source.octets();
-    *field::edit(ip, 24)? = destination.octets();
+    let header = Ipv6Repr {
+        src_addr: source,
+        dst_addr: destination,
+        next_header: IpProtocol::Icmpv6,
+        payload_len: len,
+        hop_limit: HOP_LIMIT,
+    };
+    let mut ip = Ipv6Packet::new_unchecked(ip);
+    header.emit(&mut ip);
+    ip.set_traffic_class(TRAFFIC_CLASS);
     Some(length::V6 + len)
 }
 

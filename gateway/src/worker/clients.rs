@@ -4,6 +4,7 @@
 //! Out: the worker that has the client's tunnel, by address; there, its peer, by address.
 //! In: a client may use no source but its own addresses.
 
+use crate::pipeline::field::length;
 use routing::packet::{FlowKey, Version, address_bits};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -110,14 +111,14 @@ impl Sources {
         };
         let all = packet.len() as u64;
         match packet.first().map_or(0, |first| first >> 4) {
-            4 if packet.len() >= 20 => {
+            4 if packet.len() >= length::V4 => {
                 let source = packet.get(12..16);
                 (source == self.v4.as_ref().map(<[u8; 4]>::as_slice)).then(|| word(2).min(all))
             }
-            6 if packet.len() >= 40 => {
+            6 if packet.len() >= length::V6 => {
                 let source = packet.get(8..24);
                 (source == self.v6.as_ref().map(<[u8; 16]>::as_slice))
-                    .then(|| (word(4) + 40).min(all))
+                    .then(|| (word(4) + length::V6 as u64).min(all))
             }
             _ => Some(all),
         }

@@ -133,6 +133,9 @@ fn refused(error: SendError) -> SendOutcome {
 
 /// Lays a train down behind its headers; the UDP checksum is left to whoever cuts it. `None`: the families
 /// differ, or it is too long for one IP packet.
+///
+/// The headers are written by hand. A train may be one small packet, and smoltcp's `emit`, which serves where errors
+/// are made (`pipeline::icmp`), takes 10 ns for that of IPv4 with what has to be changed in it, and this 4.
 fn lay(
     outer: &mut Outer,
     (from, to): (SocketAddr, SocketAddr),

@@ -415,7 +415,7 @@ impl<E: Endpoint> Worker<E> {
     fn show_flows(&mut self) {
         let window = &self.shared.newest_flows;
         if window.is_asked() {
-            window.show(self.switch.known.newest());
+            window.show(self.switch.newest_flows());
         }
     }
 
@@ -449,10 +449,7 @@ impl<E: Endpoint> Worker<E> {
                 sooner(at);
             }
         }
-        if let Some(at) = self.switch.outflow.deadline() {
-            sooner(at);
-        }
-        if let Some(at) = self.switch.known.deadline() {
+        if let Some(at) = self.switch.deadline() {
             sooner(at);
         }
         if now >= self.published + PUBLISH {

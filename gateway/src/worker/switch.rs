@@ -5,11 +5,18 @@
 //! 3. shape: what is beyond the SKU's rates waits until [`Switch::send_shaped`]
 //! 4. hand it to its way out: virtual network, own host, link, tunnel, or the worker that owns the tunnel
 //! 5. or drop it for its reason, with an ICMP error where one is due
+//!
+//! It is made of: [`Ports`], what packets come in by and go out of; `Outflow`, what holds them up on the way out, for
+//! more of their flow or for their rate; [`KnownFlows`], what is remembered of flows; [`Exchange`], the other workers;
+//! [`OwnHost`], control; and scratch room. Here is what needs several of them: `trouble` what does not simply go on,
+//! `crossing` what comes from and goes to other workers, `carried` tunnels over circuits, `obey` orders of
+//! control, `local` packets to and from the own host.
 
 mod carried;
 mod crossing;
 mod exchange;
 mod known;
+mod local;
 mod obey;
 mod outflow;
 mod own_host;
@@ -28,6 +35,7 @@ use crate::device::sink::{Devices, Kernel};
 use crate::device::udp::TrainPlace;
 use crate::pipeline::ecn;
 use crate::pipeline::egress::Egress;
+use crate::pipeline::flow::Flow;
 use crate::pipeline::forward::on_the_wire;
 use crate::pipeline::icmp::{ERROR_BURST, ERRORS_PER_SECOND};
 use crate::pipeline::process::{Outcome, process_counted};
@@ -54,9 +62,9 @@ pub struct Switch<E: Endpoint, D: Devices = Kernel> {
     /// What packets come in by and go out of.
     pub ports: Ports<E, D>,
     /// What holds them up on the way out.
-    pub(super) outflow: Outflow,
+    outflow: Outflow,
     /// The flows that they belong to.
-    pub(super) known: KnownFlows,
+    known: KnownFlows,
     /// The other workers.
     exchange: Exchange,
     /// The gateway's own host.
@@ -107,6 +115,18 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Decisions of known flows that were at hand, and that were not.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         self.known.hits_and_misses()
+    }
+
+    /// When a round is wanted for what waits for its rate, or for flows that are over.
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = [self.outflow.deadline(), self.known.deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The newest flows, for people.
+    pub(super) fn newest_flows(&self) -> Vec<Flow> {
+        self.known.newest()
     }
 
     /// Handles one packet from `ingress`. `port`: where it is booked as received; `None` if that was done
@@ -446,54 +466,6 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
     fn drop(&self, reason: DropReason, packet: Packet<'_>) {
         let tally = packet.tally();
         self.ledger.dropped(reason, tally.packets, tally.bytes);
-    }
-
-    /// Hands a packet for one of the gateway's own addresses to control. Not the fast path: it copies.
-    fn deliver(&mut self, ingress: Ingress, packet: Packet<'_>) {
-        let (host, ledger, piece) = (&self.host, &self.ledger, &mut self.scratch.piece);
-        let key = &packet.headers.key;
-        let echo_reply = key.is_icmp() && matches!(key.destination_port >> 8, 0 | 129);
-        packet.each_segment(piece, ledger, |segment| {
-            // Looked at first: a flood of the gateway's own address must not cost a copy each.
-            if !host.has_room(echo_reply) {
-                ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
-                return;
-            }
-            ledger.hold(1);
-            if !host.deliver(ingress, segment) {
-                ledger.release(1);
-                ledger.dropped(DropReason::LocalQueueFull, 1, segment.len() as u64);
-            }
-        });
-        host.wake();
-    }
-
-    /// Sends what the gateway's own host has for the network, at most `budget` packets; true if there was
-    /// something.
-    pub fn drain_host(&mut self, round: Round<'_>, budget: usize) -> bool {
-        for taken in 0..budget {
-            let Some(FromHost { via, mut packet }) = self.host.take() else {
-                return taken > 0;
-            };
-            self.ledger.release(1);
-            let plain = Offload::default();
-            let Some(path) = via else {
-                self.handle(round, Ingress::Local, None, &mut packet, &plain);
-                continue;
-            };
-            match Headers::parse(&packet) {
-                Ok(headers) => {
-                    let packet = Packet {
-                        bytes: &packet,
-                        headers: &headers,
-                        offload: &plain,
-                    };
-                    self.emit(round.now, Ingress::Local, Egress::Path(path), packet);
-                }
-                Err(reason) => self.ledger.dropped(reason, 1, packet.len() as u64),
-            }
-        }
-        true
     }
 
     /// Drops everything that is still held, before the worker ends.

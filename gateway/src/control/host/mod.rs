@@ -11,7 +11,7 @@
 pub mod echo;
 
 use crate::pipeline::rate::RateLimit;
-use routing::packet::{Fragment, Headers};
+use routing::packet::{Fragment, Headers, protocol};
 use routing::reason::DropReason;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// Protocol numbers of ICMP and ICMPv6.
-const ICMP: [u8; 2] = [1, 58];
+const ICMP: [u8; 2] = [protocol::ICMP, protocol::ICMPV6];
 
 /// Echo requests answered a second, and at once; one asker gets an eighth of either. Enough for
 /// `ping -f`, a small part of a core.

@@ -109,3 +109,65 @@ impl Exchange {
         inside.or_else(|| self.exits.iter().flatten().find_map(Exit::recall_call))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::bell::Bell;
+    use crate::worker::crossing::crossing;
+    use std::sync::Arc;
+
+    fn cargo() -> Cargo {
+        Cargo::Outer {
+            place: 0,
+            source: ([192, 0, 2, 1], 1).into(),
+            class: 0,
+        }
+    }
+
+    /// Two workers, each with an exit to the other.
+    fn pair() -> [Exchange; 2] {
+        let way = || crossing(Arc::new(Bell::new().unwrap()));
+        let ((to_one, from_zero), (to_zero, from_one)) = (way(), way());
+        [
+            Exchange::new(vec![None, Some(to_one)], vec![from_one], Some(1)),
+            Exchange::new(vec![Some(to_zero), None], vec![from_zero], None),
+        ]
+    }
+
+    #[test]
+    fn what_is_laid_comes_in_at_the_end_of_the_round() {
+        let [mut zero, one] = pair();
+        assert!(zero.is_other(1) && !zero.is_other(0) && !zero.is_other(2));
+        assert!(!zero.lay(0, b"to itself", cargo()));
+        assert!(!zero.lay(2, b"to nobody", cargo()));
+        assert!(zero.lay(1, b"to the other", cargo()));
+        assert!(one.take(0).is_none(), "still open");
+        zero.end_round(1, Instant::now());
+        assert!(
+            !zero.tells() && !zero.take_tell(1),
+            "one packet is no queue"
+        );
+        let mut parcel = one.take(0).unwrap();
+        let mut found = Vec::new();
+        parcel.for_each(|bytes, _| found.push(bytes.to_vec()));
+        assert_eq!(found, [b"to the other"]);
+        one.give_back(0, parcel);
+        assert!(one.take(0).is_none());
+    }
+
+    #[test]
+    fn at_the_end_nothing_stays_between_two_workers() {
+        let [mut zero, mut one] = pair();
+        let packet = b"on its way";
+        assert!(zero.lay(1, packet, cargo()));
+        zero.end_round(1, Instant::now());
+        assert!(zero.lay(1, packet, cargo()));
+        assert!(one.lay(0, packet, cargo()));
+        one.end_round(1, Instant::now());
+        // The one's parcel that came in, then its own that nobody took: one sent and one open.
+        let all = std::iter::from_fn(|| zero.recall()).count();
+        assert_eq!(all, 3);
+        assert!(one.recall().is_none() && one.recall_call().is_none());
+    }
+}

@@ -65,12 +65,12 @@ impl KnownFlows {
 
     /// When the table wants to be swept.
     #[inline]
-    pub(in crate::worker) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.table.as_ref()?.deadline()
     }
 
     /// The newest flows, for people.
-    pub(in crate::worker) fn newest(&self) -> Vec<Flow> {
+    pub(super) fn newest(&self) -> Vec<Flow> {
         let table = self.table.as_ref();
         table.map(|table| table.newest()).unwrap_or_default()
     }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// The mergers of a worker's ports and its shaper. While packets are shaped, the merger of the virtual network has
 /// packets of one path at a time: what it lets out is held to the rates of one.
-pub(in crate::worker) struct Outflow {
+pub(super) struct Outflow {
     /// Packets on their way into the virtual network.
     vnet: Coalescer,
     /// The path that they came in by.
@@ -77,7 +77,7 @@ impl Outflow {
 
     /// When tokens will have come for what waits.
     #[inline]
-    pub(in crate::worker) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.shaper.as_ref()?.deadline()
     }
 

@@ -1,6 +1,6 @@
 //! The ports of a worker: what packets come in by and go out of.
 
-use crate::device::sink::{Devices, Kernel};
+use crate::device::sink::{Devices, Kernel, TrainSink};
 use crate::worker::lane::Lanes;
 use crate::worker::link::LinkPort;
 use crate::worker::private::Private;
@@ -73,7 +73,7 @@ impl<E: Endpoint, U> TunnelPorts<E, U> {
     }
 }
 
-impl<E: Endpoint, U: crate::device::sink::TrainSink> TunnelPorts<E, U> {
+impl<E: Endpoint, U: TrainSink> TunnelPorts<E, U> {
     /// The tunnels of the lane that a packet takes; `None`: its lane carries nothing now, and lane 0 is
     /// another worker's.
     #[inline]

@@ -3,7 +3,7 @@
 use crate::pipeline::icmp::MAX_ERROR;
 use crate::worker::packet::MAX_SEGMENT;
 
-/// Buffers that are taken out while they are filled, and put back: whoever takes one cannot meet it again.
+/// Buffers of a worker's own, made once. Whoever fills one while packets are handled takes it out and puts it back.
 pub(super) struct Scratch {
     /// One packet that the switch makes itself: ICMP errors.
     pub(super) message: Box<[u8]>,

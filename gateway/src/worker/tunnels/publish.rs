@@ -3,6 +3,7 @@
 use super::Tunnels;
 use super::site::Site;
 use crate::device::sink::TrainSink;
+use crate::pipeline::field::length;
 use crypto::tunnel::{Endpoint, PeerId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         std::mem::take(&mut self.news)
     }
 
-    /// Looks at every tunnel, and writes its [`TunnelWord`].
+    /// Looks at every tunnel, and writes its [`TunnelWord`](crate::worker::words::TunnelWord).
     pub fn publish(&mut self, now: Instant) {
         self.tell_at = None;
         self.publish_some(now, |_| true);
@@ -71,8 +72,8 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             if path_mtu != site.path_mtu {
                 site.path_mtu = path_mtu;
                 let around = match status.endpoint {
-                    Some(SocketAddr::V6(_)) => 48,
-                    _ => 28,
+                    Some(SocketAddr::V6(_)) => length::V6 + length::UDP,
+                    _ => length::V4 + length::UDP,
                 };
                 site.way.set_longest(match path_mtu {
                     0 => usize::MAX,

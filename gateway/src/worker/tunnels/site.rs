@@ -18,7 +18,7 @@ pub(super) struct Site<L> {
     pub(super) waiting: VecDeque<Waiting<L>>,
     pub(super) word: Arc<TunnelWord>,
     pub(super) pulse: Pulse,
-    /// When [`Tunnels::carries`] has last asked for a handshake.
+    /// When [`Tunnels::carries`](super::Tunnels::carries) has last asked for a handshake.
     pub(super) asked: Option<Instant>,
     pub(super) packets_in: u64,
     pub(super) bytes_in: u64,
