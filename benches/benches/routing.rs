@@ -8,6 +8,7 @@
 #![allow(missing_docs, clippy::expect_used)]
 
 use arc_swap::ArcSwap;
+use benches::sku::traffic::Words;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use routing::cache::FlowCache;
@@ -30,21 +31,9 @@ static ALLOCATOR: gateway::device::pages::LargePages = gateway::device::pages::L
 /// As many places as routes lead to: a gateway has few, however many routes.
 const PLACES: u64 = 16;
 
-/// A fixed sequence of words (xorshift64).
-struct Words(u64);
-
-impl Words {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
 /// IPv4 prefixes outside of 10.0.0.0/8, where the virtual network is.
 fn v4_prefixes(count: usize) -> Vec<IpNet> {
-    let mut words = Words(0x9E37_79B9_7F4A_7C15);
+    let mut words = Words::from_seed(0x9E37_79B9_7F4A_7C15);
     let prefix = |_| {
         let word = words.next();
         let length = match word % 100 {
@@ -63,7 +52,7 @@ fn v4_prefixes(count: usize) -> Vec<IpNet> {
 
 /// IPv6 prefixes of 2000::/3.
 fn v6_prefixes(count: usize) -> Vec<IpNet> {
-    let mut words = Words(0xD6E8_FEB8_6659_FD93);
+    let mut words = Words::from_seed(0xD6E8_FEB8_6659_FD93);
     let prefix = |_| {
         let word = words.next();
         let length = match word % 100 {
@@ -109,7 +98,7 @@ fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
     builder.paths = circuits
         .flat_map(|c| [path(c, "primary"), path(c, "secondary")])
         .collect();
-    let mut words = Words(0x1357_9BDF_0246_8ACE);
+    let mut words = Words::from_seed(0x1357_9BDF_0246_8ACE);
     let prefixes = v4_prefixes(v4).into_iter().chain(v6_prefixes(v6));
     builder.routes = prefixes
         .map(|prefix| {
@@ -131,7 +120,7 @@ fn snapshot(v4: usize, v6: usize, policy: usize) -> Snapshot {
 
 /// This many flows from the virtual network to addresses inside these prefixes.
 fn flows(prefixes: &[IpNet], count: usize) -> Vec<Headers> {
-    let mut words = Words(0x2545_F491_4F6C_DD1D);
+    let mut words = Words::from_seed(0x2545_F491_4F6C_DD1D);
     let flow = |_| {
         let word = words.next();
         let prefix = prefixes[word as usize % prefixes.len()];
@@ -258,7 +247,7 @@ const SHAPES: [(&str, Shape); 6] = [
 
 /// This many rules that none of [`flows`]'s packets matches, so that no rule ends the search early.
 fn rules(shape: Shape, count: usize) -> Vec<Match> {
-    let mut words = Words(0x0123_4567_89AB_CDEF);
+    let mut words = Words::from_seed(0x0123_4567_89AB_CDEF);
     let prefixes = v4_prefixes(count);
     let source = |word: u64, length: u8| {
         // Packets come from 10.1.0.4, which is in none of these if they are /17 or longer.
@@ -468,7 +457,7 @@ fn change(c: &mut Criterion) {
     let mut group = c.benchmark_group("change");
     group.sample_size(20);
     let mut generation = NonZeroU32::MIN;
-    let mut words = Words(0x0F1E_2D3C_4B5A_6978);
+    let mut words = Words::from_seed(0x0F1E_2D3C_4B5A_6978);
     // Beside the table's own prefixes, and some of them.
     let v4: Vec<IpNet> = v4_prefixes(V4 + 1_000)
         .into_iter()

@@ -9,7 +9,6 @@ use ::gateway::api::{Request, What};
 use ::gateway::show::view::{Counters, Explanation, Query, Status};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -121,23 +120,14 @@ impl Gateway {
             .stderr(Stdio::piped());
         let action = || format!("start the gateway {}", self.host.name());
         let spawned = self.nursery.spawn(&self.host, command);
-        let mut child = spawned.map_err(|e| Error::system(action())(e))?;
-        let (said, ready) = channel();
-        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|out| Box::new(out) as _),
-            child.stderr.take().map(|err| Box::new(err) as _),
-        ];
+        let child = spawned.map_err(|e| Error::system(action())(e))?;
         // Owned by `self` from here on: whatever fails next, dropping it ends the process.
-        self.child = Some(child);
-        for output in outputs.into_iter().flatten() {
-            let (log, said) = (Arc::clone(&self.log), said.clone());
-            let listener = std::thread::Builder::new()
-                .name(format!("log-{}", self.host.name()))
-                .spawn(move || listen(output, &log, &said))
-                .map_err(Error::system("start a thread"))?;
-            self.listeners.push(listener);
-        }
-        drop(said);
+        let child = self.child.insert(child);
+        let (said, ready) = channel();
+        let log = Arc::clone(&self.log);
+        let hear = move |line| hear(line, &log, &said);
+        self.listeners = program::listen(child, self.host.name(), hear)
+            .map_err(Error::system("start a thread"))?;
         self.wait_until_ready(&ready)
     }
 
@@ -309,16 +299,13 @@ impl Drop for Gateway {
 }
 
 /// Keeps what a gateway writes, and tells when it says `ready`.
-fn listen(output: impl Read, log: &Mutex<VecDeque<String>>, said: &Sender<()>) {
-    for line in BufReader::new(output).lines() {
-        let Ok(line) = line else { return };
-        if line.trim() == "ready" {
-            let _ = said.send(());
-        }
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.len() == LOG_LINES {
-            log.pop_front();
-        }
-        log.push_back(line);
+fn hear(line: String, log: &Mutex<VecDeque<String>>, said: &Sender<()>) {
+    if line.trim() == "ready" {
+        let _ = said.send(());
     }
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.len() == LOG_LINES {
+        log.pop_front();
+    }
+    log.push_back(line);
 }

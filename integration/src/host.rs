@@ -181,7 +181,8 @@ pub fn connect((host, link): (&Host, &str), (peer, peer_link): (&Host, &str)) ->
     host.configure(|netlink| netlink.add_veth(VethEnd::here(link), there))
 }
 
-fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
+/// An address or a prefix out of its text.
+pub(crate) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
     text.parse()
         .map_err(|_| Error::unexpected("an address or a prefix", text))
 }

@@ -30,12 +30,12 @@ use crate::config::{KeyPair, Plan, Probing, Tagging};
 use crate::error::Error;
 use crate::fault::Direction;
 use crate::gateway::Gateway;
-use crate::host::{Host, connect};
+use crate::host::{Host, connect, parse};
 use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
 use crate::process::Nursery;
 use crate::scratch::Scratch;
 use crate::wire::Wire;
-use ::gateway::show::view::Counters;
+use ::gateway::show::view::{Counters, Explanation};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -230,6 +230,18 @@ impl Lab {
         found
             .ok_or_else(|| Error::unexpected(expected, name))?
             .counters()
+    }
+
+    /// What the gateway would do with a packet to the host on premises, and the edge with the answer.
+    ///
+    /// # Errors
+    /// As of [`crate::gateway::Control::explain`].
+    pub fn ways(&self) -> Result<[Explanation; 2], Error> {
+        let [vnet, onprem] = [VNET_HOST, ONPREM_HOST].map(|[v4, _]| parse(v4));
+        let (vnet, onprem) = (vnet?, onprem?);
+        let there = self.gateway.control().explain(vnet, onprem)?;
+        let back = self.edge.control().explain(onprem, vnet)?;
+        Ok([there, back])
     }
 
     /// What was dropped outside of the gateways, where a queue of the kernel was full or a wire did not

@@ -10,6 +10,7 @@
 //! - [`config`], [`scratch`], [`process`]: the gateways' files and processes, which never outlive the lab.
 //!   [`interrupt`]: the user's wish to stop.
 //! - [`stage`]: what the stages of tests share. [`pair`]: two hosts face to face, for tests and comparisons.
+//!   [`random`]: chance that is the same every time.
 //!
 //! Threads: one for each wire, one that starts processes, two that read each gateway's output, and those
 //! of the traffic while it runs.
@@ -28,6 +29,7 @@ pub mod peer;
 mod plan;
 pub mod process;
 pub mod program;
+pub mod random;
 pub mod report;
 pub mod scratch;
 pub mod stage;

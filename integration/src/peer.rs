@@ -2,7 +2,7 @@
 //! is configured through the usual socket, by `wg setconf`.
 
 use crate::error::Error;
-use crate::host::Host;
+use crate::host::{Host, parse};
 use crate::process::Nursery;
 use crate::program::{self, Background};
 use crate::scratch::Scratch;
@@ -132,9 +132,7 @@ fn attach(host: &Host, mtu: u32, addresses: &[&str], prefixes: &[&str]) -> Resul
     host.configure(|netlink| netlink.set_mtu(DEVICE, mtu))?;
     host.address(DEVICE, addresses)?;
     for prefix in prefixes {
-        let destination: IpNet = prefix
-            .parse()
-            .map_err(|_| Error::unexpected("a prefix", *prefix))?;
+        let destination: IpNet = parse(prefix)?;
         let route = Route::new(destination, Via::Link(DEVICE));
         host.configure(|netlink| netlink.add_route(&route))?;
     }

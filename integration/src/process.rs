@@ -150,16 +150,44 @@ pub(crate) fn stop_process(id: u32, patience: Duration) -> io::Result<bool> {
     }
 }
 
-/// CPU time that a process has used, all of its threads, seconds: user and system time in
-/// `/proc/PID/stat`, whose program name may contain anything and ends with the last parenthesis. The kernel
-/// tells it in steps of 10 ms. 0 for a process that is not there.
+/// What `/proc/PID/stat` says of a process behind its name, which may contain anything and ends with the last
+/// parenthesis: state, parent and so on, from field 3 of proc_pid_stat(5) on. `None` if there is no such process.
+pub fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some(fields.map(str::to_owned).collect())
+}
+
+/// All processes that a process has started, and those that they have.
+pub fn descendants(of: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = pids
+        .filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?)))
+        .collect();
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        found.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// CPU time that a process has used, user and system, all of its threads; the kernel tells it in steps of 10 ms.
+/// `None` if there is no such process.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = stat(pid)?;
+    let ticks = |field: usize| stat.get(field)?.parse::<u64>().ok();
+    let ticks = (ticks(11)? + ticks(12)?) as f64;
+    Some(Duration::from_secs_f64(
+        ticks / rustix::param::clock_ticks_per_second() as f64,
+    ))
+}
+
+/// The same in seconds; 0 for a process that is not there.
 pub(crate) fn cpu_seconds(pid: Option<u32>) -> f64 {
-    let read = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-        let user: u64 = fields.next()?.parse().ok()?;
-        let system: u64 = fields.next()?.parse().ok()?;
-        Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
-    };
-    read().unwrap_or(0.0)
+    pid.and_then(cpu_time)
+        .map_or(0.0, |time| time.as_secs_f64())
 }

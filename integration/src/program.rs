@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::interrupt::{self, SLICE};
 use crate::process::Nursery;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -110,11 +110,7 @@ impl Background {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = nursery.spawn(host, command).map_err(action())?;
-        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|out| Box::new(out) as _),
-            child.stderr.take().map(|err| Box::new(err) as _),
-        ];
+        let child = nursery.spawn(host, command).map_err(action())?;
         // Owned from here on: whatever fails next, dropping it ends the process.
         let mut background = Self {
             name: words.first().copied().unwrap_or_default().to_owned(),
@@ -122,14 +118,15 @@ impl Background {
             said: Arc::default(),
             listeners: Vec::new(),
         };
-        for output in outputs.into_iter().flatten() {
-            let said = Arc::clone(&background.said);
-            let listener = std::thread::Builder::new()
-                .name(format!("log-{}", background.name))
-                .spawn(move || listen(output, &said))
-                .map_err(action())?;
-            background.listeners.push(listener);
-        }
+        let said = Arc::clone(&background.said);
+        let hear = move |line: String| {
+            let mut text = said.text();
+            text.push_str(&line);
+            text.push('\n');
+            said.more.notify_all();
+        };
+        background.listeners =
+            listen(&mut background.child, &background.name, hear).map_err(action())?;
         Ok(background)
     }
 
@@ -192,19 +189,29 @@ impl Drop for Background {
     }
 }
 
-fn listen(output: impl Read, said: &Said) {
-    for line in BufReader::new(output).lines().map_while(Result::ok) {
-        let mut text = said.text();
-        text.push_str(&line);
-        text.push('\n');
-        said.more.notify_all();
-    }
+/// Threads that read what a child writes, to both outputs, line by line until they are closed.
+pub(crate) fn listen(
+    child: &mut Child,
+    name: &str,
+    hear: impl Fn(String) + Clone + Send + 'static,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|out| Box::new(out) as _),
+        child.stderr.take().map(|err| Box::new(err) as _),
+    ];
+    let listener = |output| {
+        let hear = hear.clone();
+        let lines = BufReader::new(output).lines().map_while(Result::ok);
+        let thread = std::thread::Builder::new().name(format!("log-{name}"));
+        thread.spawn(move || lines.for_each(hear))
+    };
+    outputs.into_iter().flatten().map(listener).collect()
 }
 
 fn split<'a, 'b>(words: &'a [&'b str]) -> Result<(PathBuf, &'a [&'b str]), Error> {
     let (name, arguments) = words.split_first().unwrap_or((&"", &[]));
     let program = find(name).ok_or_else(|| {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let missing = io::Error::from(io::ErrorKind::NotFound);
         Error::system(format!("run {name}, which is not installed"))(missing)
     })?;
     Ok((program, arguments))

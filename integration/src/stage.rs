@@ -4,6 +4,7 @@
 
 use crate::gateway::Gateway;
 use crate::host::Host;
+use crate::lab::Lab;
 use crate::process::Nursery;
 use crate::scratch::Scratch;
 use crypto::key::PrivateKey;
@@ -200,6 +201,28 @@ pub fn wait_for<S: Display>(what: &str, say: impl Fn() -> S, mut holds: impl FnM
         assert!(Instant::now() < deadline, "{what}:\n{}", say());
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// The members that the lab's gateway and edge send to each other over, or why over none.
+///
+/// # Panics
+/// One of them does not answer.
+pub fn members(lab: &Lab) -> [String; 2] {
+    let ways = lab.ways().unwrap();
+    ways.map(|told| told.member.unwrap_or(told.reason))
+}
+
+/// Waits until they send over members whose names begin so.
+///
+/// # Panics
+/// As of [`until`] and [`members`].
+pub fn wait_for_members(lab: &Lab, near: &str, far: &str) {
+    until(&format!("members {near} and {far}"), || {
+        let members = members(lab);
+        let [there, back] = &members;
+        let expected = there.starts_with(near) && back.starts_with(far);
+        expected.then_some(()).ok_or(members)
+    });
 }
 
 /// The counters of a gateway, once its ledger balances.

@@ -11,7 +11,7 @@ mod lock;
 use crate::error::Error;
 use crate::interrupt;
 use crate::lab::{Lab, LabOptions};
-use crate::process::stop_process;
+use crate::process::{stat, stop_process};
 use gateway::device::namespace::{Namespace, join_user_namespace};
 use gateway::device::signal::Signals;
 use lock::{Holder, Lock};
@@ -398,10 +398,9 @@ fn remove(path: &Path) -> Result<bool, Error> {
 /// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`); `None` if there is
 /// none, or it has ended.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
-    fields.nth(18)?.parse().ok().filter(|_| !ended)
+    let stat = stat(pid)?;
+    let ended = matches!(stat.first()?.as_str(), "Z" | "X");
+    stat.get(19)?.parse().ok().filter(|_| !ended)
 }
 
 #[cfg(test)]

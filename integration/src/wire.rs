@@ -15,6 +15,7 @@
 use crate::error::Error;
 use crate::fault::{Carried, Direction, Faults};
 use crate::host::Host;
+use crate::random::Random;
 use gateway::device::SendError;
 use gateway::device::event::{Poller, Waker};
 use gateway::device::filter::Instruction;
@@ -69,7 +70,7 @@ impl Wire {
             shared: Arc::clone(&shared),
             waker: Arc::clone(&waker),
             delayed: [VecDeque::new(), VecDeque::new()],
-            random: 0x9E37_79B9_7F4A_7C15,
+            random: Random::new(0x9E37_79B9_7F4A_7C15),
         };
         // A poller stays on the thread that made it; whether it could be made is told here.
         let (tell, told) = channel();
@@ -142,7 +143,7 @@ impl Drop for Wire {
 }
 
 /// A filter that takes every frame: one `BPF_RET | BPF_K` of the largest length (linux/filter.h).
-const EVERYTHING: [Instruction; 1] = [Instruction {
+pub const EVERYTHING: [Instruction; 1] = [Instruction {
     code: 6,
     jt: 0,
     jf: 0,
@@ -180,7 +181,7 @@ struct Carrier {
     waker: Arc<Waker>,
     /// By the end that they are written to.
     delayed: [VecDeque<Delayed>; 2],
-    random: u64,
+    random: Random,
 }
 
 impl Carrier {
@@ -336,17 +337,9 @@ impl Carrier {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// True with a probability of `share` / 2^32 (xorshift64*: faults need no better randomness, and
-    /// the same run of it every time).
+    /// True with a probability of `share` / 2^32.
     fn chance(&mut self, share: u32) -> bool {
-        if share == 0 {
-            return false;
-        }
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        let drawn = (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32;
-        drawn <= share
+        share > 0 && (self.random.next() >> 32) as u32 <= share
     }
 }
 

@@ -2,6 +2,7 @@
 //! kill it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use integration::process::{descendants, stat};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -33,46 +34,14 @@ fn said(output: &Output) -> String {
         .concat()
 }
 
-/// All processes below this one: the field behind the state, which stands behind the name's last
-/// parenthesis, is the parent (proc_pid_stat(5)).
-fn descendants(of: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let parents: Vec<(u32, u32)> = pids
-        .filter_map(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?;
-            Some((pid, parent.parse().ok()?))
-        })
-        .collect();
-    let mut found = vec![of];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, p)| *p == parent)
-                .map(|(pid, _)| *pid),
-        );
-        next += 1;
-    }
-    found.split_off(1)
-}
-
 /// Waits until none of these is there; a zombie that nobody has taken yet is none.
 fn wait_until_gone(pids: &[u32]) {
     let deadline = Instant::now() + SOON;
     for pid in pids {
-        while let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
-            if stat
-                .rsplit_once(')')
-                .is_some_and(|(_, rest)| rest.starts_with(" Z"))
-            {
-                break;
-            }
+        while let Some(stat) = stat(*pid).filter(|stat| stat[0] != "Z") {
             assert!(
                 Instant::now() < deadline,
-                "process {pid} is still there: {stat}"
+                "process {pid} is still there: {stat:?}"
             );
             std::thread::yield_now();
         }

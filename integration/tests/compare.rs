@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use integration::compare::metric::METRICS;
+use integration::process::descendants;
 use integration::program;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -95,7 +96,7 @@ fn a_comparison_that_is_interrupted_reports_and_leaves_nothing() {
         .unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     let children = loop {
-        let children = children_of(child.id());
+        let children = descendants(child.id());
         if children.len() >= 2 {
             break children;
         }
@@ -126,17 +127,4 @@ fn a_name_that_nobody_has_is_bad_usage() {
         said.contains("\"vmg\"") && said.contains("wireguard-go"),
         "{said}"
     );
-}
-
-/// Processes that this one has started: the field behind the state, which stands behind the name's last
-/// parenthesis, is the parent (proc_pid_stat(5)).
-fn children_of(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        fields.split_ascii_whitespace().nth(1) == Some(parent.to_string().as_str())
-    })
-    .collect()
 }

@@ -4,7 +4,7 @@
 
 use integration::config::Probing;
 use integration::lab::{BRANCH_HOST, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
-use integration::stage::{PATIENCE, balanced, until};
+use integration::stage::{PATIENCE, balanced, wait_for_members};
 use integration::traffic::numbered::{Load, Run};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,20 +25,6 @@ fn lab() -> Lab {
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// Waits until both ends send to each other over members whose names begin with this.
-fn wait_for_path(lab: &Lab, near: &str, far: &str) {
-    let (vnet, onprem) = (address(VNET_HOST[0]), address(ONPREM_HOST[0]));
-    until(&format!("members {near} and {far}"), || {
-        let members = [
-            lab.gateway.control().explain(vnet, onprem).unwrap().member,
-            lab.edge.control().explain(onprem, vnet).unwrap().member,
-        ];
-        let [there, back] = members.each_ref().map(|m| m.as_deref().unwrap_or_default());
-        let expected = there.starts_with(near) && back.starts_with(far);
-        expected.then_some(()).ok_or(members)
-    });
 }
 
 /// Two gateways that probe each other over their only path each waited for the answer that the other
@@ -67,7 +53,7 @@ fn flows_survive_a_silent_circuit_and_return_without_loss() {
     let (vnet, onprem) = (lab.host("vnet").unwrap(), lab.host("onprem").unwrap());
     let ends = (address(VNET_HOST[0]), address(ONPREM_HOST[0]));
     assert!(vnet.reaches(ends.1, PATIENCE).unwrap());
-    wait_for_path(&lab, "er-", "er-");
+    wait_for_members(&lab, "er-", "er-");
 
     let load = Load {
         rate: 2_000,
@@ -76,10 +62,10 @@ fn flows_survive_a_silent_circuit_and_return_without_loss() {
     let run = Run::start((vnet, ends.0), (onprem, ends.1), load).unwrap();
     lab.fault(Fault::Silent).unwrap();
     let cut = run.now();
-    wait_for_path(&lab, "onprem", "azure");
+    wait_for_members(&lab, "onprem", "azure");
     let healed = run.now();
     lab.heal(Fault::Silent).unwrap();
-    wait_for_path(&lab, "er-", "er-");
+    wait_for_members(&lab, "er-", "er-");
     let returned = run.now();
     while run.now() < returned + 200_000_000 {
         std::thread::yield_now();

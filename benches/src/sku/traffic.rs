@@ -229,7 +229,12 @@ pub struct Words(u64);
 impl Words {
     /// From its beginning.
     pub fn new() -> Self {
-        Self(0x9E37_79B9_7F4A_7C15)
+        Self::from_seed(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// Another one, from a number that is not 0.
+    pub fn from_seed(seed: u64) -> Self {
+        Self(seed)
     }
 
     /// The next one.

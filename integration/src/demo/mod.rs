@@ -18,7 +18,7 @@ pub mod wires;
 
 use crate::config::{Probing, Tagging};
 use crate::error::Error;
-use crate::gateway::Control;
+use crate::host::parse as address;
 use crate::interrupt;
 use crate::lab::{BRANCH_HOST, Fault, Lab, LabOptions, ONPREM_HOST, VNET_HOST};
 use crate::process::cpu_seconds;
@@ -30,7 +30,6 @@ use crate::traffic::numbered::{Load, Run};
 use gateway::show::view::Explanation;
 use outcome::{Books, Check, Outcome, Ping, Setup, Trace};
 use sampler::Sampler;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -271,7 +270,7 @@ impl Demo<'_> {
         let sampler = Sampler::start(lab.gateway.control(), run.epoch(), SAMPLE_EVERY)?;
         interrupt::wait(calm)?;
         self.outcome.wires = Counts::now(lab).since(wires);
-        self.outcome.paths.before = path_of(&lab.gateway.control())?;
+        self.outcome.paths.before = path_of(&lab.ways()?[0]);
         self.progress.end(true, &self.outcome.paths.before);
 
         self.progress.begin(&format!("cut: {}", fault.describe()));
@@ -279,7 +278,7 @@ impl Demo<'_> {
         lab.fault(fault)?;
         let switched = wait_for_path(lab, "vpn", detection);
         interrupt::wait(calm)?;
-        self.outcome.paths.during = path_of(&lab.gateway.control())?;
+        self.outcome.paths.during = path_of(&lab.ways()?[0]);
         self.progress
             .end(switched.is_ok(), &self.outcome.paths.during);
 
@@ -289,7 +288,7 @@ impl Demo<'_> {
         let up_again = hold_down + probing.interval * probing.pass + PATIENCE;
         let returned = wait_for_path(lab, "expressroute", up_again);
         interrupt::wait(calm)?;
-        self.outcome.paths.after = path_of(&lab.gateway.control())?;
+        self.outcome.paths.after = path_of(&lab.ways()?[0]);
         self.progress
             .end(returned.is_ok(), &self.outcome.paths.after);
 
@@ -398,8 +397,7 @@ impl Demo<'_> {
 fn wait_for_path(lab: &Lab, kind: &str, patience: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + patience;
     loop {
-        let near = path_of(&lab.gateway.control())?;
-        let far = path_to_vnet(&lab.edge.control())?;
+        let [near, far] = lab.ways()?.map(|explained| path_of(&explained));
         if near == kind && far == kind {
             return Ok(());
         }
@@ -446,23 +444,8 @@ fn setup(lab: &LabOptions, load: Load) -> Setup {
     }
 }
 
-/// The kind of path that the gateway sends to the site over: `expressroute`, `vpn`, or what it said.
-fn path_of(control: &Control) -> Result<String, Error> {
-    Ok(kind(&control.explain(
-        address(VNET_HOST[0])?,
-        address(ONPREM_HOST[0])?,
-    )?))
-}
-
-/// The same for the edge on premises, towards the virtual network.
-fn path_to_vnet(control: &Control) -> Result<String, Error> {
-    Ok(kind(&control.explain(
-        address(ONPREM_HOST[0])?,
-        address(VNET_HOST[0])?,
-    )?))
-}
-
-fn kind(explained: &Explanation) -> String {
+/// The kind of path that a gateway sends over: `expressroute`, `vpn`, or what it said.
+fn path_of(explained: &Explanation) -> String {
     match (
         explained.verdict.as_str(),
         explained.member.as_ref().or(explained.path.as_ref()),
@@ -479,9 +462,4 @@ fn kind_of_path(name: &str) -> &'static str {
     } else {
         "vpn"
     }
-}
-
-fn address(text: &str) -> Result<IpAddr, Error> {
-    text.parse()
-        .map_err(|_| Error::unexpected("an address", text))
 }

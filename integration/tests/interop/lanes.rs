@@ -162,21 +162,10 @@ fn wait_for_all(pair: &Pair) {
 fn pair(stage: &Stage, lanes: [usize; 2], over: Family, callers: Callers) -> Pair {
     let hosts = stage::hosts();
     let keys = [(); 2].map(|()| PrivateKey::generate().unwrap());
-    let publics = keys.each_ref().map(PrivateKey::public_key);
     let side = |n: u8| {
         let at = usize::from(n) - 1;
-        let site = Site {
-            key: &publics[1 - at],
-            preshared: None,
-            over,
-        };
-        let vpn = stage.vpn(n, &keys[at], &site);
         let waits = callers == Callers::Near && n == 2;
-        let lines = vpn
-            .lines()
-            .filter(|line| !(waits && line.starts_with("endpoint")));
-        let vpn = lines.collect::<Vec<_>>().join("\n");
-        let vpn = format!("{vpn}\nlanes = {}\n", lanes[at]);
+        let vpn = table(stage, n, &keys, over, lanes[at], waits);
         stage.gateway(&hosts[at], n, "", &vpn)
     };
     let mut pair = Pair {
@@ -189,6 +178,27 @@ fn pair(stage: &Stage, lanes: [usize; 2], over: Family, callers: Callers) -> Pai
     }
     pair.assert_reaches();
     pair
+}
+
+/// The `[vpn]` table of gateway `n` with so many lanes to the other. One that `waits` does not know where that is.
+pub(crate) fn table(
+    stage: &Stage,
+    n: u8,
+    keys: &[PrivateKey; 2],
+    over: Family,
+    lanes: usize,
+    waits: bool,
+) -> String {
+    let at = usize::from(n) - 1;
+    let site = Site {
+        key: &keys[1 - at].public_key(),
+        preshared: None,
+        over,
+    };
+    let vpn = stage.vpn(n, &keys[at], &site);
+    let known = |line: &&str| !waits || !line.starts_with("endpoint");
+    let vpn: Vec<&str> = vpn.lines().filter(known).collect();
+    format!("{}\nlanes = {lanes}\n", vpn.join("\n"))
 }
 
 /// What each gateway shows of its lanes.

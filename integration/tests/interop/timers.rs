@@ -15,6 +15,7 @@ use integration::gateway::Gateway;
 use integration::host::Host;
 use integration::pair;
 use integration::peer::End;
+use integration::process::cpu_time;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -215,9 +216,10 @@ impl<'a> Case<'a> {
             return 0.0;
         };
         let began = Instant::now();
-        let before = processor_time(gateway);
+        let spent = || cpu_time(gateway.pid().unwrap()).unwrap();
+        let before = spent();
         work();
-        let spent = processor_time(gateway).saturating_sub(before);
+        let spent = spent().saturating_sub(before);
         spent.as_secs_f64() / began.elapsed().as_secs_f64()
     }
 }
@@ -242,18 +244,6 @@ probe    = false   # each would wake the worker
 
 fn there() -> IpAddr {
     host_address(2, stage::Family::V4)
-}
-
-/// User and system time of a gateway so far (proc_pid_stat(5), fields 14 and 15, ticks of 10 ms).
-fn processor_time(gateway: &Gateway) -> Duration {
-    let pid = gateway.pid().unwrap();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = text.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks: u64 = fields[11..13]
-        .iter()
-        .map(|t| t.parse::<u64>().unwrap())
-        .sum();
-    Duration::from_millis(ticks * 10)
 }
 
 /// The far end is another program all of a sudden, which knows no session and no address to call: seconds until

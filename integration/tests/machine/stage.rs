@@ -7,12 +7,12 @@
 //! ```
 
 use crypto::key::PrivateKey;
-use gateway::device::filter::Instruction;
 use gateway::device::link::{LinkOptions, LinkSocket};
 use gateway::device::offload::Offload;
 use integration::gateway::Gateway;
 use integration::host::{Host, connect};
 pub(crate) use integration::stage::{PATIENCE, wait_for};
+use integration::wire::EVERYTHING;
 use integration::{pair, stage};
 use std::io::IoSlice;
 use std::ops::Deref;
@@ -122,14 +122,6 @@ pub(crate) fn routes(host: &Host) -> Vec<String> {
     lines.sort();
     lines
 }
-
-/// Takes every frame: `ret #-1`.
-const EVERYTHING: [Instruction; 1] = [Instruction {
-    code: 6,
-    jt: 0,
-    jf: 0,
-    k: u32::MAX,
-}];
 
 /// Sends a frame out of a host's end of the link.
 pub(crate) fn send(host: &Host, frame: &[u8]) {

@@ -8,8 +8,8 @@ use integration::config::Probing;
 use integration::gateway::Gateway;
 use integration::host::Host;
 use integration::lab::{Lab, LabOptions, ONPREM_HOST, VNET_HOST};
-use integration::stage::Turn;
 pub(crate) use integration::stage::{PATIENCE, balanced, replace, until};
+use integration::stage::{Turn, wait_for_members};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, recvfrom, socket_with,
 };
@@ -69,19 +69,6 @@ impl World {
         self.lab.host(name).unwrap()
     }
 
-    /// The members that gateway and edge send to each other over.
-    pub(crate) fn members(&self) -> [String; 2] {
-        let (vnet, onprem) = ends();
-        let ask = |gateway: &Gateway, from, to| {
-            let told = gateway.control().explain(from, to).unwrap();
-            told.member.unwrap_or(told.reason)
-        };
-        [
-            ask(&self.lab.gateway, vnet, onprem),
-            ask(&self.lab.edge, onprem, vnet),
-        ]
-    }
-
     /// Waits until every path of gateway and edge is in use or could be: none waits out its hold-down
     /// because a busy machine was late with its probes. All of them have probes, so none that is idle has
     /// shown yet that it carries anything.
@@ -96,12 +83,7 @@ impl World {
 
     /// Waits until gateway and edge send over members whose names begin so.
     pub(crate) fn wait_for_members(&self, near: &str, far: &str) {
-        until(&format!("members {near} and {far}"), || {
-            let members = self.members();
-            let [there, back] = &members;
-            let expected = there.starts_with(near) && back.starts_with(far);
-            expected.then_some(()).ok_or(members)
-        });
+        wait_for_members(&self.lab, near, far);
     }
 
     /// Asserts that every gateway's books balance to the packet. Probes go on while they are read, so

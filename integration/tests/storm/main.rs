@@ -25,6 +25,7 @@ use gateway::device::filter::{self, Instruction};
 use gateway::device::link::{LinkOptions, LinkSocket, MAX_FRAME};
 use gateway::device::offload::Offload;
 use integration::lab::Lab;
+use integration::wire::EVERYTHING;
 use packet::{Generator, Parties};
 use peer::{Branch, GATEWAY, MTU};
 use std::io::IoSlice;
@@ -85,13 +86,7 @@ fn a_storm_from_the_expressroute_link_does_no_harm() {
         to: &[VNET, VNET, VNET, OWN],
     };
     let mut generator = Generator::new(storm.seed, parties);
-    let everything = [Instruction {
-        code: 6,
-        jt: 0,
-        jf: 0,
-        k: u32::MAX,
-    }];
-    let socket = open(&storm.lab, "wire", "customer1", &everything);
+    let socket = open(&storm.lab, "wire", "customer1", &EVERYTHING);
     let station = sender_of_next_frame(&socket);
     drop(socket);
     let socket = open(&storm.lab, "wire", "customer1", &filter::nothing());

@@ -2,7 +2,8 @@
 //! ends are vng, since nobody else has lanes; the far one does not know where the near one is.
 
 use super::{FAR, NEAR, QUIET, SECOND};
-use crate::stage::{self, Family, PATIENCE, Site, Stage, host_address};
+use crate::lanes;
+use crate::stage::{self, Family, PATIENCE, Stage, host_address};
 use crate::tap::{Kind, Tap};
 use crypto::key::PrivateKey;
 use integration::gateway::Gateway;
@@ -37,18 +38,9 @@ impl Case {
         stage.control = "workers = 2";
         let hosts = stage::hosts();
         let keys = [(); 2].map(|()| PrivateKey::generate().unwrap());
-        let publics = keys.each_ref().map(PrivateKey::public_key);
         let side = |n: u8| {
             let at = usize::from(n) - 1;
-            let site = Site {
-                key: &publics[1 - at],
-                preshared: None,
-                over: Family::V4,
-            };
-            let vpn = stage.vpn(n, &keys[at], &site);
-            let known = |line: &&str| n == 1 || !line.starts_with("endpoint");
-            let vpn: Vec<&str> = vpn.lines().filter(known).collect();
-            let vpn = format!("{}\nlanes = {LANES}\n", vpn.join("\n"));
+            let vpn = lanes::table(&stage, n, &keys, Family::V4, LANES, n == 2);
             let mut gateway = stage.gateway(&hosts[at], n, "", &vpn);
             gateway.start().unwrap();
             gateway
