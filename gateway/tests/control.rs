@@ -24,8 +24,8 @@ use gateway::device::vlan::{SERVICE_TAG, Tags};
 use gateway::pipeline::checksum;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
+use gateway::worker::control_port::{ControlPort, LinkFacts, LinkWord, NeighborWord, ToHost};
 use gateway::worker::ethernet::Framing;
-use gateway::worker::handover::{HostPort, LinkFacts, LinkWord, NeighborWord, ToHost};
 use ipnet::IpNet;
 use routing::health::{Interface, Usability};
 use routing::packet::Version;
@@ -174,14 +174,14 @@ struct Gateway {
     ledgers: [Arc<Ledger>; 2],
     setup: WatchSetup,
     threads: [JoinHandle<()>; 2],
-    port: Arc<HostPort>,
+    port: Arc<ControlPort>,
     stop: Arc<AtomicBool>,
 }
 
 impl Gateway {
     fn start(end: &End<'_>, probe: &str) -> Self {
         let handle = Arc::new(ControlHandle::new().unwrap());
-        let port = Arc::new(HostPort::new(Arc::new(Bell::new().unwrap())));
+        let port = Arc::new(ControlPort::new(Arc::new(Bell::new().unwrap())));
         let ledgers = [(); 2].map(|()| Arc::new(Ledger::new(4)));
         let neighbors =
             nets(end.neighbors).map(|net| (net.addr(), Arc::new(NeighborWord::default())));
@@ -321,7 +321,7 @@ impl Gateway {
 struct Worker {
     stop: Arc<AtomicBool>,
     link: Arc<LinkWord>,
-    port: Arc<HostPort>,
+    port: Arc<ControlPort>,
     control: Arc<ControlHandle>,
     ledger: Arc<Ledger>,
     interface: &'static str,

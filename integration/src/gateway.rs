@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::process::{self, CHILD_OF, Nursery};
+use crate::process::{self, CHILD_OF, Spawner};
 use crate::program;
 use ::gateway::api::client::Client;
 use ::gateway::api::{Request, What};
@@ -27,7 +27,7 @@ const LOG_LINES: usize = 40;
 #[derive(Debug)]
 pub struct Gateway {
     host: Arc<Host>,
-    nursery: Arc<Nursery>,
+    spawner: Arc<Spawner>,
     program: PathBuf,
     /// Whether the program is `vng` itself, which does not know [`CHILD_OF`].
     plain: bool,
@@ -44,14 +44,14 @@ impl Gateway {
     /// [`crate::process::run_as_gateway`] runs in it.
     pub fn new(
         host: Arc<Host>,
-        nursery: Arc<Nursery>,
+        spawner: Arc<Spawner>,
         program: PathBuf,
         config: PathBuf,
         socket: PathBuf,
     ) -> Self {
         Self {
             host,
-            nursery,
+            spawner,
             program,
             plain: false,
             config,
@@ -119,7 +119,7 @@ impl Gateway {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let action = || format!("start the gateway {}", self.host.name());
-        let spawned = self.nursery.spawn(&self.host, command);
+        let spawned = self.spawner.spawn(&self.host, command);
         let child = spawned.map_err(|e| Error::system(action())(e))?;
         // Owned by `self` from here on: whatever fails next, dropping it ends the process.
         let child = self.child.insert(child);

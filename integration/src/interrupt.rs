@@ -1,7 +1,7 @@
 //! The user's wish to stop (SIGINT, SIGTERM, SIGHUP), as every part of the lab sees it.
 //!
 //! A terminal's Ctrl-C goes to the whole foreground process group. The lab's programs are in groups of
-//! their own ([`crate::process::Nursery`]), so it reaches the lab alone, and what fails after it fails
+//! their own ([`crate::process::Spawner`]), so it reaches the lab alone, and what fails after it fails
 //! because of it:
 //!
 //! 1. [`watch`] starts a thread that sleeps on the signals. The first one sets the mark that [`pending`]

@@ -32,7 +32,7 @@ use crate::fault::Direction;
 use crate::gateway::Gateway;
 use crate::host::{Host, connect, parse};
 use crate::plan::{Keys, branch_plan, edge_plan, gateway_plan};
-use crate::process::Nursery;
+use crate::process::Spawner;
 use crate::scratch::Scratch;
 use crate::wire::Wire;
 use ::gateway::show::view::{Counters, Explanation};
@@ -139,7 +139,7 @@ impl Lab {
             Some(program) => program.clone(),
             None => std::env::current_exe().map_err(Error::system("find this program"))?,
         };
-        let nursery = Arc::new(Nursery::new().map_err(Error::system("start a thread"))?);
+        let spawner = Arc::new(Spawner::new().map_err(Error::system("start a thread"))?);
         let keys = Keys {
             gateway: KeyPair::generate(&scratch, "gateway")?,
             edge: KeyPair::generate(&scratch, "onprem-edge")?,
@@ -151,7 +151,7 @@ impl Lab {
             let socket = plan.socket.clone();
             Ok::<_, Error>(Gateway::new(
                 host,
-                Arc::clone(&nursery),
+                Arc::clone(&spawner),
                 program.clone(),
                 config,
                 socket,

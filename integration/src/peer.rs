@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::host::{Host, parse};
-use crate::process::Nursery;
+use crate::process::Spawner;
 use crate::program::{self, Background};
 use crate::scratch::Scratch;
 use crypto::key::{PresharedKey, PrivateKey, PublicKey};
@@ -66,15 +66,15 @@ const PORT: u16 = 51_820;
 /// MTU, an address or a route; [`Error::Unexpected`] for an address or prefix that is none. The program is
 /// ended then.
 pub fn start(
-    nursery: &Nursery,
+    spawner: &Spawner,
     host: &Arc<Host>,
     scratch: &Scratch,
     command: &str,
     end: &End<'_>,
 ) -> Result<Background, Error> {
-    let process = launch(nursery, host, command)?;
+    let process = launch(spawner, host, command)?;
     let (text, name) = (settings(end), format!("{}.conf", end.name));
-    configure((nursery, host, scratch), &process, &name, &text)?;
+    configure((spawner, host, scratch), &process, &name, &text)?;
     attach(host, MTU, &end.addresses, &end.prefixes)?;
     Ok(process)
 }
@@ -85,7 +85,7 @@ pub fn start(
 /// As of [`start`]; also [`Error::System`] where `file` cannot be read, and [`Error::Unexpected`] where it has
 /// no line `MTU`, `Address` or `AllowedIPs`, or an MTU that is no number.
 pub fn start_from_file(
-    nursery: &Nursery,
+    spawner: &Spawner,
     host: &Arc<Host>,
     scratch: &Scratch,
     command: &str,
@@ -106,23 +106,23 @@ pub fn start_from_file(
     // What wg-quick keeps to itself, and wg does not know.
     let of_quick = |line: &&str| !line.starts_with("Address") && !line.starts_with("MTU");
     let settings: Vec<&str> = text.lines().filter(of_quick).collect();
-    let process = launch(nursery, host, command)?;
+    let process = launch(spawner, host, command)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let (name, settings) = (format!("{name}.wg"), settings.join("\n") + "\n");
-    configure((nursery, host, scratch), &process, &name, &settings)?;
+    configure((spawner, host, scratch), &process, &name, &settings)?;
     attach(host, mtu, &addresses, &prefixes)?;
     Ok(process)
 }
 
 /// Starts the program and waits until it can be configured.
-fn launch(nursery: &Nursery, host: &Arc<Host>, command: &str) -> Result<Background, Error> {
+fn launch(spawner: &Spawner, host: &Arc<Host>, command: &str) -> Result<Background, Error> {
     // They put their sockets into /run/wireguard: here a /run of their own, which goes with them.
     let script = format!(
         "mount -t tmpfs tmpfs /run && exec {}",
         command.replace(PLACEHOLDER, DEVICE)
     );
     let words = ["unshare", "--mount", "sh", "-c", &script];
-    let mut process = Background::start(nursery, host, &words)?;
+    let mut process = Background::start(spawner, host, &words)?;
     wait_for_socket(&mut process, command)?;
     Ok(process)
 }
@@ -178,7 +178,7 @@ fn settings(end: &End<'_>) -> String {
 }
 
 fn configure(
-    (nursery, host, scratch): (&Nursery, &Arc<Host>, &Scratch),
+    (spawner, host, scratch): (&Spawner, &Arc<Host>, &Scratch),
     process: &Background,
     name: &str,
     settings: &str,
@@ -187,7 +187,7 @@ fn configure(
     let mounts = format!("--mount=/proc/{}/ns/mnt", process.pid());
     let file = file.to_string_lossy();
     let words = ["nsenter", &mounts, "wg", "setconf", DEVICE, &file];
-    let done = program::run(nursery, host, Duration::from_secs(10), &words)?;
+    let done = program::run(spawner, host, Duration::from_secs(10), &words)?;
     if done.success {
         return Ok(());
     }

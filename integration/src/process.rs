@@ -3,7 +3,7 @@
 //! The lab starts gateways as real processes by executing its own program again with the hidden first
 //! argument [`CHILD_OF`]. The child first asks the kernel to be killed when its parent goes
 //! (PR_SET_PDEATHSIG), then looks whether the parent has gone already, then becomes `vng`. The kernel
-//! means the parent *thread*, hence the [`Nursery`]: one thread that lives as long as the lab and starts
+//! means the parent *thread*, hence the [`Spawner`]: one thread that lives as long as the lab and starts
 //! all of its processes.
 
 use crate::host::Host;
@@ -58,12 +58,12 @@ type Task = Box<dyn FnOnce() + Send>;
 
 /// The thread that starts the lab's processes.
 #[derive(Debug)]
-pub struct Nursery {
+pub struct Spawner {
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Nursery {
+impl Spawner {
     /// Starts the thread.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Nursery {
     pub fn new() -> io::Result<Self> {
         let (tasks, queue) = channel::<Task>();
         let thread = std::thread::Builder::new()
-            .name("nursery".into())
+            .name("spawner".into())
             .spawn(move || queue.into_iter().for_each(|task| task()))?;
         Ok(Self {
             tasks: Some(tasks),
@@ -83,7 +83,7 @@ impl Nursery {
     ///
     /// # Errors
     /// What `setns` says where the host cannot be entered, or `execve` where the program cannot be executed
-    /// (ENOENT: it is not there); [`io::ErrorKind::Other`] where the nursery's thread has ended.
+    /// (ENOENT: it is not there); [`io::ErrorKind::Other`] where the spawner's thread has ended.
     pub fn spawn(&self, host: &Arc<Host>, mut command: Command) -> io::Result<Child> {
         let (answer, answered) = channel();
         let host = Arc::clone(host);
@@ -107,7 +107,7 @@ impl Nursery {
     }
 }
 
-impl Drop for Nursery {
+impl Drop for Spawner {
     fn drop(&mut self) {
         self.tasks = None;
         if let Some(thread) = self.thread.take() {

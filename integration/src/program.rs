@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::host::Host;
 use crate::interrupt::{self, SLICE};
-use crate::process::Nursery;
+use crate::process::Spawner;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub struct Ended {
 /// [`Error::System`]: the program is not on PATH (said as such), `setpriv` cannot be executed, or its output
 /// not be read. That it failed or was ended at its limit is [`Ended::success`].
 pub fn run(
-    nursery: &Nursery,
+    spawner: &Spawner,
     host: &Arc<Host>,
     limit: Duration,
     words: &[&str],
@@ -65,7 +65,7 @@ pub fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let action = || Error::system(format!("run {}", words.join(" ")));
-    let child = nursery.spawn(host, command).map_err(action())?;
+    let child = spawner.spawn(host, command).map_err(action())?;
     let output = child.wait_with_output().map_err(action())?;
     Ok(Ended {
         success: output.status.success(),
@@ -101,7 +101,7 @@ impl Background {
     /// # Errors
     /// [`Error::System`]: the program is not on PATH (said as such), `setpriv` cannot be executed, or there is
     /// no thread to read its output.
-    pub fn start(nursery: &Nursery, host: &Arc<Host>, words: &[&str]) -> Result<Self, Error> {
+    pub fn start(spawner: &Spawner, host: &Arc<Host>, words: &[&str]) -> Result<Self, Error> {
         let (program, arguments) = split(words)?;
         let action = || Error::system(format!("start {}", words.join(" ")));
         let mut command = tied(program);
@@ -110,7 +110,7 @@ impl Background {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = nursery.spawn(host, command).map_err(action())?;
+        let child = spawner.spawn(host, command).map_err(action())?;
         // Owned from here on: whatever fails next, dropping it ends the process.
         let mut background = Self {
             name: words.first().copied().unwrap_or_default().to_owned(),
@@ -233,21 +233,21 @@ mod tests {
 
     #[test]
     fn what_a_program_says_is_kept_and_a_missing_one_is_an_error() {
-        let nursery = Nursery::new().unwrap();
+        let spawner = Spawner::new().unwrap();
         let host = Arc::new(Host::new("a").unwrap());
         let words = ["sh", "-c", "echo one; echo two >&2; exit 3"];
-        let ended = run(&nursery, &host, PATIENCE, &words).unwrap();
+        let ended = run(&spawner, &host, PATIENCE, &words).unwrap();
         assert_eq!(
             (ended.success, ended.out.as_str(), ended.err.as_str()),
             (false, "one\n", "two\n")
         );
         let words = ["sh", "-c", "echo here; exec sleep 60"];
-        let mut program = Background::start(&nursery, &host, &words).unwrap();
+        let mut program = Background::start(&spawner, &host, &words).unwrap();
         program.wait_for("here", 1).unwrap();
         assert!(!program.has_ended());
         let pid = program.pid();
         drop(program);
         assert!(!PathBuf::from(format!("/proc/{pid}")).exists());
-        assert!(Background::start(&nursery, &host, &["no-such-program"]).is_err());
+        assert!(Background::start(&spawner, &host, &["no-such-program"]).is_err());
     }
 }

@@ -5,7 +5,7 @@
 use crate::gateway::Gateway;
 use crate::host::Host;
 use crate::lab::Lab;
-use crate::process::Nursery;
+use crate::process::Spawner;
 use crate::scratch::Scratch;
 use crypto::key::PrivateKey;
 use gateway::show::view::Counters;
@@ -46,7 +46,7 @@ impl Turn {
 #[derive(Debug)]
 pub struct Stage {
     /// Starts its processes.
-    pub nursery: Arc<Nursery>,
+    pub spawner: Arc<Spawner>,
     /// Has its files.
     pub scratch: Scratch,
     /// The program that is `vng`, under that name.
@@ -64,9 +64,9 @@ impl Stage {
         let vng = scratch.path().join("vng");
         let other = std::env::var_os("VNG_LAB_PROGRAM");
         symlink(other.unwrap_or_else(|| program.into()), &vng).unwrap();
-        let nursery = Arc::new(Nursery::new().unwrap());
+        let spawner = Arc::new(Spawner::new().unwrap());
         Self {
-            nursery,
+            spawner,
             scratch,
             vng,
         }
@@ -80,7 +80,7 @@ impl Stage {
     #[must_use]
     pub fn beside(&self) -> Self {
         Self {
-            nursery: Arc::new(Nursery::new().unwrap()),
+            spawner: Arc::new(Spawner::new().unwrap()),
             scratch: Scratch::new().unwrap(),
             vng: self.vng.clone(),
         }
@@ -111,8 +111,8 @@ impl Stage {
     /// The configuration file cannot be written.
     pub fn gateway_on(&self, host: &Arc<Host>, name: &str, text: &str) -> Gateway {
         let config = self.scratch.write(&format!("{name}.toml"), text).unwrap();
-        let (host, nursery) = (Arc::clone(host), Arc::clone(&self.nursery));
-        Gateway::new(host, nursery, self.vng.clone(), config, self.socket(name))
+        let (host, spawner) = (Arc::clone(host), Arc::clone(&self.spawner));
+        Gateway::new(host, spawner, self.vng.clone(), config, self.socket(name))
     }
 
     /// `vng` with these arguments, asked about this gateway.

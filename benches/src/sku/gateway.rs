@@ -25,8 +25,8 @@ use gateway::sku::{self, Edition};
 use gateway::telemetry::hits::Hits;
 use gateway::telemetry::ledger::{Ledger, Port, Totals};
 use gateway::worker::bell::Bell;
+use gateway::worker::control_port::{ControlPort, NeighborWord};
 use gateway::worker::ethernet::Framing;
-use gateway::worker::handover::{HostPort, NeighborWord};
 use gateway::worker::lane::Lanes;
 use gateway::worker::link::{LinkPort, LinkRecipe};
 use gateway::worker::packet::Round;
@@ -435,7 +435,7 @@ fn gateway(
         privates: Vec::new(),
         ways,
     };
-    let host = OwnHost::new(Arc::new(HostPort::new(Arc::new(Bell::new()?))), control);
+    let host = OwnHost::new(Arc::new(ControlPort::new(Arc::new(Bell::new()?))), control);
     let known = KnownFlows::new(FlowCache::new(REMEMBERED, 7), 7);
     let switch = Switch::new(ports, Exchange::default(), host, known, ledger);
     Ok(Gateway {

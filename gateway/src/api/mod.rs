@@ -155,7 +155,7 @@ pub trait Gateway: Send + Sync {
     /// the name.
     ///
     /// # Errors
-    /// A worker did not obey.
+    /// A worker did not do what it was told.
     fn revoke(&self, client: &str) -> Result<bool, Refusal>;
 }
 

@@ -5,7 +5,7 @@
 //! 3. [`vnet_ports`], [`tunnels`], [`Parts::switch`]: the ports of a worker; its tunnels come as after a reload
 //! 4. [`Parts::watch`]: what control watches
 
-use crate::build::crew::Seat;
+use crate::build::slots::WorkerSlot;
 use crate::config::schema::{Config, LinkMac, Vpn};
 use crate::control::path::link::LinkSetup;
 use crate::control::path::watch::{PathSetup, ProbeSetup};
@@ -28,8 +28,8 @@ use crate::tunnels::keys::Keys;
 use crate::tunnels::{Place, Steps, TunnelSet};
 use crate::worker::bell::Bell;
 use crate::worker::change::Change;
+use crate::worker::control_port::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
 use crate::worker::ethernet::{own_mac, usable_mtu};
-use crate::worker::handover::{LinkFacts, LinkWord, NeighborWord, TunnelWord};
 use crate::worker::lane;
 use crate::worker::link::{Fanout, LinkPort, LinkRecipe};
 use crate::worker::private::Private;
@@ -274,12 +274,12 @@ impl Parts {
     pub(crate) fn switch(
         &self,
         plan: &Plan,
-        seat: Seat,
+        slot: WorkerSlot,
         vnet: VnetPort,
         (tunnels, lanes, privates): Ports,
         control: &Arc<Waker>,
     ) -> Result<Switch<Endpoint>, RunError> {
-        let next = (!seat.is_last()).then_some(seat.number + 1);
+        let next = (!slot.is_last()).then_some(slot.number + 1);
         let (mut links, mut ways) = (Vec::new(), Ways::default());
         for path in &plan.paths {
             let Some(parts) = self.link(path.id) else {
@@ -295,12 +295,12 @@ impl Parts {
             };
             ways.set(path.id, Way::Link(links.len()));
             links.push(LinkPort::new(
-                (path.id, seat.number),
+                (path.id, slot.number),
                 parts.recipe.clone(),
                 Arc::clone(&parts.word),
                 [next(true), next(false)],
                 Arc::clone(control),
-                Arc::clone(&seat.ledger),
+                Arc::clone(&slot.ledger),
             ));
         }
         let ports = switch::Ports {
@@ -310,11 +310,11 @@ impl Parts {
             privates,
             ways,
         };
-        let exchange = Exchange::new(seat.exits, seat.entrances, next);
-        let host = OwnHost::new(seat.host, Arc::clone(control));
-        let cache = FlowCache::new(FLOWS, random()?).of_worker(seat.number);
+        let exchange = Exchange::new(slot.exits, slot.entrances, next);
+        let host = OwnHost::new(slot.host, Arc::clone(control));
+        let cache = FlowCache::new(FLOWS, random()?).of_worker(slot.number);
         let known = KnownFlows::new(cache, random()?);
-        Ok(Switch::new(ports, exchange, host, known, seat.ledger))
+        Ok(Switch::new(ports, exchange, host, known, slot.ledger))
     }
 
     /// What control watches.
@@ -468,30 +468,30 @@ type Ports = (
 pub(crate) fn tunnels(
     config: &Config,
     parts: &Parts,
-    seat: &Seat,
+    slot: &WorkerSlot,
     (keys, limiter): (&Keys, &Arc<Limiter>),
     started: Instant,
 ) -> Result<Ports, RunError> {
-    let open = |lane| tunnels_of_port(config, seat, (keys, limiter, started), lane);
-    let lanes = lane::owned(seat.number, seat.count, parts.most_lanes).map(open);
+    let open = |lane| tunnels_of_port(config, slot, (keys, limiter, started), lane);
+    let lanes = lane::owned(slot.number, slot.count, parts.most_lanes).map(open);
     let (base, lanes) = (open(0)?, lanes.collect::<Result<_, _>>()?);
-    let privates = private::privates(config, parts, seat, (keys, limiter), started)?;
+    let privates = private::privates(config, parts, slot, (keys, limiter), started)?;
     Ok((base, lanes, privates))
 }
 
 /// The same for one port: the base port, or that of a lane above 0.
 fn tunnels_of_port(
     config: &Config,
-    seat: &Seat,
+    slot: &WorkerSlot,
     (keys, limiter, started): (&Keys, &Arc<Limiter>, Instant),
     lane: u8,
 ) -> Result<Tunnels<Endpoint>, RunError> {
     let underlay = match &config.vpn {
-        Some(vpn) => underlay(vpn, seat, lane)?,
+        Some(vpn) => underlay(vpn, slot, lane)?,
         None => Underlay::default(),
     };
     let private_key = private_key(keys)?;
-    let number = seat.number as u8;
+    let number = slot.number as u8;
     let endpoint = Endpoint::new(
         private_key,
         Arc::clone(limiter),
@@ -499,9 +499,9 @@ fn tunnels_of_port(
         Arc::new(SystemTime::now),
     )
     .on_lane(lane);
-    let ledger = Arc::clone(&seat.ledger);
+    let ledger = Arc::clone(&slot.ledger);
     // A lane's port is its owner's alone: nobody else could know who calls there.
-    let is_last = lane > 0 || seat.is_last();
+    let is_last = lane > 0 || slot.is_last();
     Ok(Tunnels::new(endpoint, underlay, ledger, started, is_last))
 }
 
@@ -521,8 +521,8 @@ pub(crate) fn limiter(started: Instant) -> Result<Arc<Limiter>, RunError> {
 }
 
 /// One worker's sockets of a lane's port, one a family. A machine without IPv6 has none of it, unless a site asks for it.
-fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
-    let shared = lane == 0 && seat.count > 1;
+fn underlay(vpn: &Vpn, slot: &WorkerSlot, lane: u8) -> Result<Underlay, RunError> {
+    let shared = lane == 0 && slot.count > 1;
     let port = vpn.listen_port.saturating_add(u16::from(lane));
     let interface = vpn.interface.as_deref();
     let options = UdpOptions {
@@ -535,7 +535,7 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
     };
     let bind = |address: IpAddr| -> Result<UdpSocket, DeviceError> {
         let address = SocketAddr::new(address, port);
-        if shared && seat.number == 0 {
+        if shared && slot.number == 0 {
             // A port that is shared among workers could be shared with another program too, unnoticed.
             let alone = UdpOptions {
                 reuse_port: false,
@@ -544,7 +544,7 @@ fn underlay(vpn: &Vpn, seat: &Seat, lane: u8) -> Result<Underlay, RunError> {
             UdpSocket::bind(address, alone)?;
         }
         let socket = UdpSocket::bind(address, options)?;
-        if shared && seat.number == 0 {
+        if shared && slot.number == 0 {
             socket.steer_by_receiver_index()?;
         }
         Ok(socket)

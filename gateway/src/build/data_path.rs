@@ -2,7 +2,7 @@
 //! configuration and its plan. The supervisor runs it beside control; tests run it alone.
 
 use crate::build::assembly::{self, Parts};
-use crate::build::crew;
+use crate::build::slots;
 use crate::config::schema::Config;
 use crate::device::event::Waker;
 use crate::error::{RunError, SystemError};
@@ -14,8 +14,8 @@ use crate::plan::limit;
 use crate::telemetry::hits::Hits;
 use crate::tunnels::keys::Keys;
 use crate::tunnels::{ChangeError, TunnelSet};
+use crate::worker::control_port::NeighborWord;
 use crate::worker::handle::WorkerHandle;
-use crate::worker::handover::NeighborWord;
 use crate::worker::run::{Shared, Worker};
 use crate::worker::switch::Switch;
 use arc_swap::ArcSwap;
@@ -71,7 +71,7 @@ impl DataPath {
         control: &Arc<Waker>,
         alter: impl Fn(&mut Switch<Endpoint>),
     ) -> Result<Self, RunError> {
-        let bells = crew::bells(usize::from(config.control.workers))?;
+        let bells = slots::bells(usize::from(config.control.workers))?;
         let keys = Keys::read(config).map_err(RunError::needed)?;
         let parts = Arc::new(Parts::new(config, plan, &keys, &bells)?);
         let limits = limit::limits(config, plan, bells.len(), None);
@@ -85,7 +85,7 @@ impl DataPath {
         let steps = parts.steps(&TunnelSet::default(), config, None, bells.len());
         let mut steps = steps.into_iter();
         let (mut handles, mut workers, mut offloads) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for (seat, vnet) in crew::seats(&bells, ledger_ports(plan))
+        for (slot, vnet) in slots::slots(&bells, ledger_ports(plan))
             .into_iter()
             .zip(vnets)
         {
@@ -96,11 +96,11 @@ impl DataPath {
                     kernel_drops: plan.ports.iter().map(|_| AtomicU64::new(0)).collect(),
                     stop: AtomicBool::new(false),
                 }),
-                host: Arc::clone(&seat.host),
-                ledger: Arc::clone(&seat.ledger),
+                host: Arc::clone(&slot.host),
+                ledger: Arc::clone(&slot.ledger),
             };
-            let tunnels = assembly::tunnels(config, &parts, &seat, (&keys, &limiter), started)?;
-            let mut switch = parts.switch(plan, seat, vnet, tunnels, control)?;
+            let tunnels = assembly::tunnels(config, &parts, &slot, (&keys, &limiter), started)?;
+            let mut switch = parts.switch(plan, slot, vnet, tunnels, control)?;
             for change in steps.next().into_iter().flat_map(|steps| steps.before) {
                 if !switch.change(started, change) {
                     return Err(RunError::needed(ChangeError::Refused(1)));

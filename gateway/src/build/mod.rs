@@ -1,8 +1,8 @@
 //! Devices, sockets and workers out of a configuration and its plan.
 //!
 //! - [`data_path`]: the whole data path, complete and not yet running; [`assembly`]: its parts
-//! - [`crew`]: the workers before they run: their numbers and the queues between them
+//! - [`slots`]: the workers before they run: their numbers and the queues between them
 
 pub(crate) mod assembly;
-pub(crate) mod crew;
 pub mod data_path;
+pub(crate) mod slots;

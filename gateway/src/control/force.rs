@@ -114,8 +114,8 @@ impl<O> Orders<O> {
     /// Control, woken: takes every order that waits.
     ///
     /// # Errors
-    /// That of the first order that could not be obeyed.
-    pub(crate) fn obey<E>(&self, mut each: impl FnMut(O) -> Result<(), E>) -> Result<(), E> {
+    /// That of the first order that could not be carried out.
+    pub(crate) fn take_each<E>(&self, mut each: impl FnMut(O) -> Result<(), E>) -> Result<(), E> {
         self.waker.clear();
         while let Some(order) = self.queue.pop() {
             each(order)?;

@@ -7,7 +7,7 @@ use crate::control::published::Published;
 use crate::device::event::Waker;
 use crate::device::netlink;
 use crate::telemetry::ledger::Ledger;
-use crate::worker::handover::{HostPort, LinkFacts};
+use crate::worker::control_port::{ControlPort, LinkFacts};
 use routing::health::Usability;
 use routing::path::PathId;
 use std::fmt;
@@ -49,7 +49,7 @@ pub struct ControlSetup {
     /// What is watched.
     pub watch: WatchSetup,
     /// The host port of each worker.
-    pub ports: Vec<Arc<HostPort>>,
+    pub ports: Vec<Arc<ControlPort>>,
     /// Control's own books.
     pub ledger: Arc<Ledger>,
     /// What it does to the rest of the gateway.

@@ -29,7 +29,7 @@ use crate::control::path::watch::PathWatch;
 use crate::device::event::Poller;
 use crate::device::netlink::{Monitor, Netlink};
 use crate::telemetry::ledger::{Ledger, Port};
-use crate::worker::handover::{FromHost, HOST_QUEUE, HostPort};
+use crate::worker::control_port::{ControlPort, FromHost, HOST_QUEUE};
 use ring::rand::{SecureRandom, SystemRandom};
 use routing::health::{StateChange, Usability};
 use routing::path::{Ingress, PathId};
@@ -108,7 +108,7 @@ struct Control {
     paths: Vec<PathWatch>,
     hold_down: Duration,
     host: Host,
-    ports: Vec<Arc<HostPort>>,
+    ports: Vec<Arc<ControlPort>>,
     ledger: Arc<Ledger>,
     effects: Box<dyn Effects>,
     handle: Arc<ControlHandle>,
@@ -176,7 +176,7 @@ impl Control {
                 self.hear_link(now, *token, &mut buffer);
             }
             if ready.contains(&TOKEN_WAKER) {
-                self.obey(now)?;
+                self.take_orders(now)?;
             }
             self.take_packets(now);
             // 4. what is due
@@ -324,9 +324,9 @@ impl Control {
         all
     }
 
-    fn obey(&mut self, now: Instant) -> Result<(), ControlError> {
+    fn take_orders(&mut self, now: Instant) -> Result<(), ControlError> {
         let handle = Arc::clone(&self.handle);
-        handle.orders.obey(|order| {
+        handle.orders.take_each(|order| {
             match order {
                 Order::Watch(setup) => self.watch(now, *setup)?,
                 Order::Stop => self.stopped = true,
@@ -430,7 +430,7 @@ impl Judge for Control {
 }
 
 /// Puts a packet of the gateway's own into a worker's queue, and into the books.
-fn give(ledger: &Ledger, port: &HostPort, via: Option<PathId>, packet: Box<[u8]>) {
+fn give(ledger: &Ledger, port: &ControlPort, via: Option<PathId>, packet: Box<[u8]>) {
     let length = packet.len() as u64;
     ledger.received(Port::LOCAL, 1, length);
     // Held before it is there: the worker may take it at once.

@@ -11,7 +11,7 @@ use crate::config::schema::{Config, HostPort};
 use crate::device::DeviceError;
 use crate::device::udp::{RouteOptions, UdpOptions, UdpSocket, route_mtu};
 use crate::pipeline::process::Carried;
-use crate::worker::handover::TunnelWord;
+use crate::worker::control_port::TunnelWord;
 use routing::path::PathId;
 use std::collections::BTreeMap;
 use std::fmt;

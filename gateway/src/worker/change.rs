@@ -1,8 +1,8 @@
-//! How the tunnels of a running worker change: orders of control, obeyed between two rounds, so that no packet
+//! How the tunnels of a running worker change: orders of control, carried out between two rounds, so that no packet
 //! meets a lock or half a change.
 //!
 //! 1. control puts an [`Order`] of a few changes into the worker's queue and rings its bell
-//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::obey`](crate::worker::switch::Switch::obey))
+//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::take_orders`](crate::worker::switch::Switch::make_changes))
 //! 3. it answers which of them it could not make; control waits for that before it goes on
 //!
 //! The tunnels that a gateway starts with come the same way, before the worker runs.

@@ -9,7 +9,7 @@ use crate::pipeline::process::{Forwarding, Side};
 use crate::telemetry::hits::Hits;
 use crate::telemetry::ledger::{Ledger, Port};
 use crate::worker::bell::Bell;
-use crate::worker::handover::HostPort;
+use crate::worker::control_port::ControlPort;
 use crate::worker::lane::Lanes;
 use crate::worker::switch::{Exchange, KnownFlows, OwnHost, Ports, Switch};
 use crate::worker::tunnels::{Tunnels, Underlay};
@@ -91,7 +91,7 @@ pub(crate) fn switch<D: Devices>(
         privates: Vec::new(),
         ways,
     };
-    let port = HostPort::new(Arc::new(Bell::new().unwrap()));
+    let port = ControlPort::new(Arc::new(Bell::new().unwrap()));
     let host = OwnHost::new(Arc::new(port), Arc::new(Waker::new().unwrap()));
     let known = KnownFlows::new(FlowCache::new(64, 7), 7);
     Switch::new(ports, Exchange::default(), host, known, ledger)

@@ -1,7 +1,7 @@
 //! A worker as the rest of the gateway knows it.
 
 use crate::telemetry::ledger::Ledger;
-use crate::worker::handover::HostPort;
+use crate::worker::control_port::ControlPort;
 use crate::worker::run::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ pub struct WorkerHandle {
     /// The state that it reads, what the kernel dropped, and the word that ends it.
     pub shared: Arc<Shared>,
     /// The port between it and control.
-    pub host: Arc<HostPort>,
+    pub host: Arc<ControlPort>,
     /// Its books.
     pub ledger: Arc<Ledger>,
 }

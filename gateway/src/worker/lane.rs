@@ -8,7 +8,7 @@
 //!
 //! The kernel has shared flows out over the workers; each sends on a lane that it owns itself, so nothing
 //! crosses over and a flow keeps its order. A worker without a lane of a site hands its packets to one that has
-//! one. A lane that carries nothing ([`Pulse`]) has its packets handed to lane 0 until it does.
+//! one. A lane that carries nothing ([`Liveness`]) has its packets handed to lane 0 until it does.
 
 use crypto::tunnel::Status;
 use std::time::{Duration, Instant};
@@ -53,20 +53,20 @@ pub fn owned(worker: usize, workers: usize, most: u8) -> impl Iterator<Item = u8
 
 /// Whether a lane carries packets, by what its engine says of it now and then.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pulse {
+pub struct Liveness {
     beats: bool,
 }
 
-impl Pulse {
+impl Liveness {
     /// Whether the lane carries packets.
     #[inline]
-    pub fn beats(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.beats
     }
 
     /// Looks at the engine's word. If handshakes have gone unanswered for too long, whatever session there still
     /// is leads nowhere; the next one that is completed ends that.
-    pub fn feel(&mut self, now: Instant, status: &Status) {
+    pub fn observe(&mut self, now: Instant, status: &Status) {
         let is_lost = status
             .handshaking
             .is_some_and(|since| now.saturating_duration_since(since) >= UNANSWERED);
@@ -93,24 +93,24 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut status = Status::default();
-        let mut pulse = Pulse::default();
-        pulse.feel(start, &status);
-        assert!(!pulse.beats(), "no session yet");
+        let mut liveness = Liveness::default();
+        liveness.observe(start, &status);
+        assert!(!liveness.is_alive(), "no session yet");
         (status.has_session, status.handshakes) = (true, 1);
-        pulse.feel(at(1), &status);
-        assert!(pulse.beats());
+        liveness.observe(at(1), &status);
+        assert!(liveness.is_alive());
         status.handshaking = Some(at(20));
         for seconds in 20..26 {
-            pulse.feel(at(seconds), &status);
-            assert!(pulse.beats(), "{seconds}");
+            liveness.observe(at(seconds), &status);
+            assert!(liveness.is_alive(), "{seconds}");
         }
-        pulse.feel(at(26), &status);
-        assert!(!pulse.beats());
+        liveness.observe(at(26), &status);
+        assert!(!liveness.is_alive());
         // The engine has given up; its session is as dead as before.
-        pulse.feel(at(110), &status);
-        assert!(!pulse.beats());
+        liveness.observe(at(110), &status);
+        assert!(!liveness.is_alive());
         (status.handshakes, status.handshaking) = (2, None);
-        pulse.feel(at(111), &status);
-        assert!(pulse.beats());
+        liveness.observe(at(111), &status);
+        assert!(liveness.is_alive());
     }
 }

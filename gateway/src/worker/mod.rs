@@ -9,8 +9,8 @@
 //! - [`private`]: tunnels over a circuit, encryption over the private path
 //! - [`clients`]: which client a packet is for, and which sources each may use
 //! - [`change`]: tunnels that come and go while the worker runs
-//! - [`crossing`]: packets on their way to the worker that owns their tunnel
-//! - [`handle`]: a worker as the rest of the gateway knows it; [`handover`]: what workers and control hand each other, and [`words`] between them
+//! - [`handoff`]: packets on their way to the worker that owns their tunnel
+//! - [`handle`]: a worker as the rest of the gateway knows it; [`control_port`]: what workers and control hand each other, and [`words`] between them
 //! - [`interface`]: who opens a link's sockets when
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
 //! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
@@ -19,12 +19,12 @@ pub mod backlog;
 pub mod bell;
 pub mod change;
 pub mod clients;
-pub mod crossing;
+pub mod control_port;
 pub mod ethernet;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod handle;
-pub mod handover;
+pub mod handoff;
 pub mod interface;
 pub mod lane;
 pub mod link;

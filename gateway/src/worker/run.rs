@@ -4,7 +4,7 @@
 //! 2. one clock reading and one look at the forwarding state for the whole round
 //! 3. the gateway's own packets first (probes, replies), then tunnels, links, virtual network, each with
 //!    a bound, so that none starves another and no queue grows long; then what other workers have laid out
-//! 4. send what waited for its rate, the open train and the open parcels; then a few handshakes, and the timers
+//! 4. send what waited for its rate, the open train and the open batches; then a few handshakes, and the timers
 
 use crate::config::schema::Polling;
 use crate::device::ReceiveError;
@@ -209,7 +209,7 @@ impl<E: Endpoint> Worker<E> {
                 now,
                 forwarding: &forwarding,
             };
-            self.switch.obey(now);
+            self.switch.take_orders(now);
             self.switch.begin(round);
             self.refresh_links(now);
             // 3. every device that has something

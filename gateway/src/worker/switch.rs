@@ -9,15 +9,15 @@
 //! It is made of: [`Ports`], what packets come in by and go out of; `Outflow`, what holds them up on the way out, for
 //! more of their flow or for their rate; [`KnownFlows`], what is remembered of flows; [`Exchange`], the other workers;
 //! [`OwnHost`], control; and scratch room. Here is what needs several of them: `trouble` what does not simply go on,
-//! `crossing` what comes from and goes to other workers, `carried` tunnels over circuits, `obey` orders of
+//! `handoff` what comes from and goes to other workers, `carried` tunnels over circuits, `orders` those of
 //! control, `local` packets to and from the own host.
 
 mod carried;
-mod crossing;
 mod exchange;
+mod handoff;
 mod known;
 mod local;
-mod obey;
+mod orders;
 mod outflow;
 mod own_host;
 mod ports;
@@ -42,7 +42,7 @@ use crate::pipeline::process::{Outcome, process_counted};
 use crate::pipeline::rate::RateLimit;
 use crate::pipeline::shape::{Release, Shaper};
 use crate::telemetry::ledger::{Ledger, Port, Sum};
-use crate::worker::handover::FromHost;
+use crate::worker::control_port::FromHost;
 use crate::worker::lane::{FIRST_OWNER, Lanes};
 use crate::worker::packet::{Packet, Round};
 use crate::worker::private::Private;
@@ -480,8 +480,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
             link.shut_down();
         }
         // What still lies between two workers is dropped by its taker, or by its giver if that ended first.
-        while let Some(mut parcel) = self.exchange.recall() {
-            self.drop_parcel(&mut parcel);
+        while let Some(mut batch) = self.exchange.recall() {
+            self.drop_parcel(&mut batch);
         }
         while let Some(call) = self.exchange.recall_call() {
             self.drop_call(DropReason::Shutdown, call.length);

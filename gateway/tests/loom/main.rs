@@ -21,8 +21,8 @@
 #![allow(unreachable_pub, dead_code, unused_imports)]
 
 mod control;
-mod crossing;
 mod device;
+mod handoff;
 mod interface;
 mod reload;
 mod sync;
@@ -53,12 +53,12 @@ fn main() {
             wake::a_worker_that_is_awake_costs_no_system_call,
         ),
         (
-            "parcels arrive whole, in order, and none is left behind",
-            crossing::parcels_arrive_whole_and_in_order,
+            "batches arrive whole, in order, and none is left behind",
+            handoff::parcels_arrive_whole_and_in_order,
         ),
         (
             "what a giver may not send comes back to it",
-            crossing::parcels_come_back,
+            handoff::parcels_come_back,
         ),
         (
             "workers move to a link's next interface together",

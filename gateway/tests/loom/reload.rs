@@ -22,7 +22,7 @@ use std::time::Instant;
 /// Words of a group of two tiers: the first member while it is usable, else the second.
 const FIRST: u64 = 0b01;
 const SECOND: u64 = 0b10;
-/// One after the other, so that control may hear of the second while it obeys the first.
+/// One after the other, so that control may hear of the second while it carries out the first.
 const RELOADS: u32 = 2;
 
 /// Control moves a group twice. A worker sees words that were stored, later ones never before earlier ones,
@@ -132,14 +132,14 @@ impl Judge for Control {
 }
 
 impl Control {
-    fn obey(&mut self, now: Instant) {
+    fn take_orders(&mut self, now: Instant) {
         let gateway = Arc::clone(&self.gateway);
-        let obeyed = gateway.orders.obey(|()| {
+        let done = gateway.orders.take_each(|()| {
             self.told += 1;
             self.follow(now);
             Ok::<_, Infallible>(())
         });
-        assert_eq!(obeyed, Ok(()));
+        assert_eq!(done, Ok(()));
     }
 
     /// Hears of an interface that has changed, before, between or after whatever it is told, and ends when it has
@@ -147,7 +147,7 @@ impl Control {
     fn run(&mut self, poller: &Poller) {
         let now = Instant::now();
         if poller.look() {
-            self.obey(now);
+            self.take_orders(now);
         }
         self.facts = facts(1400);
         self.gateway.interface.publish(self.facts);
@@ -155,7 +155,7 @@ impl Control {
         self.fit();
         while self.told < RELOADS {
             poller.sleep();
-            self.obey(now);
+            self.take_orders(now);
         }
     }
 }

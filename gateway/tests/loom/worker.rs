@@ -2,8 +2,8 @@
 
 #[path = "../../src/worker/bell.rs"]
 pub(crate) mod bell;
-#[path = "../../src/worker/crossing.rs"]
-pub(crate) mod crossing;
+#[path = "../../src/worker/handoff.rs"]
+pub(crate) mod handoff;
 #[path = "../../src/worker/interface.rs"]
 pub(crate) mod interface;
 

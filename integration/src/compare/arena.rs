@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 use crate::host::{Host, connect};
 use crate::pair;
 use crate::peer;
-use crate::process::Nursery;
+use crate::process::Spawner;
 use crate::program::{self, Background};
 use crate::scratch::Scratch;
 use crypto::key::PrivateKey;
@@ -48,7 +48,7 @@ pub(super) struct Arena {
     peers: Vec<Background>,
     _routers: Vec<Host>,
     pub(super) hosts: [Arc<Host>; 2],
-    pub(super) nursery: Arc<Nursery>,
+    pub(super) spawner: Arc<Spawner>,
     scratch: Scratch,
 }
 
@@ -65,13 +65,13 @@ impl Arena {
             Way::Kernel => lay_routers(&hosts)?.into(),
             _ => Vec::new(),
         };
-        let nursery = Nursery::new().map_err(Error::system("start a thread"))?;
+        let spawner = Spawner::new().map_err(Error::system("start a thread"))?;
         let mut arena = Self {
             gateways: Vec::new(),
             peers: Vec::new(),
             _routers: routers,
             hosts,
-            nursery: Arc::new(nursery),
+            spawner: Arc::new(spawner),
             scratch: Scratch::new()?,
         };
         match &contestant.way {
@@ -139,7 +139,7 @@ impl Arena {
     fn refuse_udp_segmentation(&self) -> Result<(), Error> {
         for host in &self.hosts {
             let words = ["ethtool", "-K", "eth0", "tx-udp-segmentation", "off"];
-            let done = program::run(&self.nursery, host, Duration::from_secs(10), &words)?;
+            let done = program::run(&self.spawner, host, Duration::from_secs(10), &words)?;
             if !done.success {
                 return Err(Error::unexpected("ethtool to switch it off", done.err));
             }
@@ -174,8 +174,8 @@ impl Arena {
         let config = self.scratch.write(&format!("{n}.toml"), &text)?;
         let [near, far] = &self.hosts;
         let host = if n == 1 { near } else { far };
-        let (host, nursery) = (Arc::clone(host), Arc::clone(&self.nursery));
-        let gateway = Gateway::new(host, nursery, vng.program.clone(), config, socket);
+        let (host, spawner) = (Arc::clone(host), Arc::clone(&self.spawner));
+        let gateway = Gateway::new(host, spawner, vng.program.clone(), config, socket);
         let mut gateway = if vng.plain { gateway.plain() } else { gateway };
         gateway.start()?;
         self.gateways.push(gateway);
@@ -195,7 +195,7 @@ impl Arena {
             let there = 3 - n;
             let endpoint = format!("192.0.2.{there}:51820");
             let end = pair::end(n, key, other, &endpoint);
-            let peer = peer::start(&self.nursery, host, &self.scratch, command, &end)?;
+            let peer = peer::start(&self.spawner, host, &self.scratch, command, &end)?;
             self.peers.push(peer);
         }
         Ok(())

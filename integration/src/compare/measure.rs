@@ -205,11 +205,11 @@ impl Moved {
                 retransmits: None,
             });
         }
-        let server = Iperf::start(&arena.nursery, far)?;
+        let server = Iperf::start(&arena.spawner, far)?;
         let (time, flows) = (duration.as_secs_f64().to_string(), flows.to_string());
         let options = ["-t", &time, "-P", &flows, "-C", CONGESTION_CONTROL];
         let limit = duration + Duration::from_secs(15);
-        let end = server.run(&arena.nursery, near, TARGET, &options, limit)?;
+        let end = server.run(&arena.spawner, near, TARGET, &options, limit)?;
         Self::reported(&end).ok_or_else(|| {
             let expected = "sum_received and sum_sent of iperf3";
             Error::unexpected(expected, end.to_string())

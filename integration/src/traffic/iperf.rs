@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::process::Nursery;
+use crate::process::Spawner;
 use crate::program::{self, Background};
 use serde_json::Value;
 use std::cell::Cell;
@@ -22,8 +22,8 @@ impl Iperf {
     ///
     /// # Errors
     /// [`Error::System`] where iperf3 is not installed, or cannot be started.
-    pub fn start(nursery: &Nursery, host: &Arc<Host>) -> Result<Self, Error> {
-        let server = Background::start(nursery, host, &["iperf3", "-s", "--forceflush"])?;
+    pub fn start(spawner: &Spawner, host: &Arc<Host>) -> Result<Self, Error> {
+        let server = Background::start(spawner, host, &["iperf3", "-s", "--forceflush"])?;
         let runs = Cell::new(0);
         Ok(Self { server, runs })
     }
@@ -36,7 +36,7 @@ impl Iperf {
     /// [`Error::Interrupted`] where the user wants to stop.
     pub fn run(
         &self,
-        nursery: &Nursery,
+        spawner: &Spawner,
         from: &Arc<Host>,
         target: IpAddr,
         options: &[&str],
@@ -47,7 +47,7 @@ impl Iperf {
         self.server.wait_for("Server listening", self.runs.get())?;
         let target = target.to_string();
         let words = [&["iperf3", "-J", "-c", &target][..], options].concat();
-        let ended = program::run(nursery, from, limit, &words)?;
+        let ended = program::run(spawner, from, limit, &words)?;
         let failed =
             |what: String| Error::unexpected(format!("a report of iperf3 {options:?}"), what);
         let mut report: Value = serde_json::from_str(&ended.out)

@@ -169,13 +169,13 @@ fn from_add_to_revoke(kind: Kind, control: &'static str, more: &[&str]) {
 
     let _client = scene.connect(0, kind, &file);
     scene.assert_reaches(0, &[v4, "fd00:31::3"]);
-    let server = Iperf::start(&scene.stage.nursery, &scene.near).unwrap();
+    let server = Iperf::start(&scene.stage.spawner, &scene.near).unwrap();
     for family in Family::BOTH {
         for direction in [&["-t", "2"][..], &["-t", "2", "-R"]] {
             let (from, to) = (&scene.far[0], host_address(1, family));
             let limit = Duration::from_secs(40);
             let end = server
-                .run(&scene.stage.nursery, from, to, direction, limit)
+                .run(&scene.stage.spawner, from, to, direction, limit)
                 .unwrap();
             let bytes = end["sum_received"]["bytes"].as_u64().unwrap();
             assert!(bytes > 1_000_000, "{family:?} {direction:?}: {end:#}");

@@ -37,7 +37,7 @@ impl Kind {
 /// Starts it on `host` with a client's file, as its user would.
 pub(crate) fn start_client(stage: &Stage, host: &Arc<Host>, kind: Kind, file: &Path) -> Background {
     let command = kind.command();
-    peer::start_from_file(&stage.nursery, host, &stage.scratch, &command, file)
+    peer::start_from_file(&stage.spawner, host, &stage.scratch, &command, file)
         .unwrap_or_else(|error| panic!("{kind:?}: {error}"))
 }
 
@@ -61,6 +61,6 @@ pub(crate) fn start(
 
 /// Starts it on `host` as this end of a tunnel.
 pub(crate) fn start_end(stage: &Stage, host: &Arc<Host>, kind: Kind, end: &End<'_>) -> Background {
-    peer::start(&stage.nursery, host, &stage.scratch, &kind.command(), end)
+    peer::start(&stage.spawner, host, &stage.scratch, &kind.command(), end)
         .unwrap_or_else(|error| panic!("{kind:?}: {error}"))
 }

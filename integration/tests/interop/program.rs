@@ -37,12 +37,12 @@ pub(crate) fn announce(line: &str) {
 
 /// Runs a program on `host` to its end, which comes after `limit` at the latest.
 pub(crate) fn run(stage: &Stage, host: &Arc<Host>, limit: Duration, words: &[&str]) -> Ended {
-    program::run(&stage.nursery, host, limit, words).unwrap()
+    program::run(&stage.spawner, host, limit, words).unwrap()
 }
 
 /// Starts a program on `host` that runs until it is dropped; `words` begin with its name.
 pub(crate) fn start(stage: &Stage, host: &Arc<Host>, words: &[&str]) -> Background {
-    Background::start(&stage.nursery, host, words).unwrap()
+    Background::start(&stage.spawner, host, words).unwrap()
 }
 
 /// A file's path as a word.

@@ -43,7 +43,7 @@ impl<'a> Iperf<'a> {
         gateways: &'a [Gateway],
     ) -> Self {
         let [_, server] = hosts;
-        let server = iperf::Iperf::start(&stage.nursery, server).unwrap();
+        let server = iperf::Iperf::start(&stage.spawner, server).unwrap();
         Self {
             stage,
             hosts,
@@ -58,7 +58,7 @@ impl<'a> Iperf<'a> {
         let limit = Duration::from_secs(40);
         let end = self
             .server
-            .run(&self.stage.nursery, from, target, options, limit);
+            .run(&self.stage.spawner, from, target, options, limit);
         end.unwrap_or_else(|error| panic!("{error}"))
     }
 

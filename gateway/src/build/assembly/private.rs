@@ -1,7 +1,7 @@
 //! The tunnels of a worker that circuits carry: no socket, but an engine for each circuit.
 
 use super::{Parts, private_key};
-use crate::build::crew::Seat;
+use crate::build::slots::WorkerSlot;
 use crate::config::schema::Config;
 use crate::error::RunError;
 use crate::tunnels::keys::Keys;
@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 pub(super) fn privates(
     config: &Config,
     parts: &Parts,
-    seat: &Seat,
+    slot: &WorkerSlot,
     (keys, limiter): (&Keys, &Arc<Limiter>),
     started: Instant,
 ) -> Result<Vec<Private<Endpoint>>, RunError> {
@@ -36,14 +36,14 @@ pub(super) fn privates(
             v4: outlet(true),
             v6: outlet(false),
         };
-        let number = seat.number as u8;
+        let number = slot.number as u8;
         let endpoint = Endpoint::new(
             private_key(keys)?,
             Arc::clone(limiter),
             number,
             Arc::new(SystemTime::now),
         );
-        let (ledger, is_last) = (Arc::clone(&seat.ledger), seat.is_last());
+        let (ledger, is_last) = (Arc::clone(&slot.ledger), slot.is_last());
         let tunnels = Tunnels::new(endpoint, underlay, ledger, started, is_last);
         privates.push(Private {
             tunnels,

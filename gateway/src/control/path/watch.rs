@@ -3,7 +3,7 @@
 use crate::control::path::link::{ControlLink, LinkSetup};
 use crate::control::path::prober::{PathProbe, Secret, source_for};
 use crate::control::published::{Claim, NeighborView, PathView, ProbeView};
-use crate::worker::handover::TunnelWord;
+use crate::worker::control_port::TunnelWord;
 use routing::health::{Evidence, Health, Probed, State, StateChange, Tunnel, Usability};
 use routing::path::{PathId, PathKind};
 use routing::probe::{ProbeSettings, Verdict};

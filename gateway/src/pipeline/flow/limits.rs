@@ -97,7 +97,7 @@ pub struct FlowLimits {
     rooms: SegQueue<Room>,
     /// What they have no use for any more. It goes with the limits, which control lets go of last: to give back a
     /// hundred megabytes takes a worker longer than its queues last.
-    attic: SegQueue<Room>,
+    retired: SegQueue<Room>,
 }
 
 impl FlowLimits {
@@ -132,7 +132,7 @@ impl FlowLimits {
             slots: slots + growth,
             growth,
             rooms: SegQueue::new(),
-            attic: SegQueue::new(),
+            retired: SegQueue::new(),
         }))
     }
 
@@ -155,7 +155,7 @@ impl FlowLimits {
 
     /// Takes the memory of a table that is not needed any more.
     pub(super) fn put_away(&self, room: Room) {
-        self.attic.push(room);
+        self.retired.push(room);
     }
 
     fn of(&self, kind: PathKind) -> &(GatewayFlows, Arc<Count>) {

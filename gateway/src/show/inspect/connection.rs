@@ -15,7 +15,7 @@ use crate::show::view::{
 };
 use crate::telemetry::ledger::{Sum, Totals};
 use crate::tunnels::TunnelSet;
-use crate::worker::handover::TunnelWord;
+use crate::worker::control_port::TunnelWord;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use routing::health::Reachability;

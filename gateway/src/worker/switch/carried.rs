@@ -7,7 +7,7 @@ use crate::pipeline::ecn;
 use crate::pipeline::egress::Egress;
 use crate::pipeline::forward::{largest_segment, on_the_wire};
 use crate::telemetry::ledger::{Port, Sum};
-use crate::worker::crossing::Cargo;
+use crate::worker::handoff::Cargo;
 use crate::worker::packet::{Packet, Round};
 use crate::worker::private::{Outer, Private, source_of};
 use crate::worker::tunnels::Arrival;
@@ -186,22 +186,22 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    /// A datagram that another worker handed over, in its place of a parcel. What is inside may be merged, and
+    /// A datagram that another worker handed over, in its place of a batch. What is inside may be merged, and
     /// stays where it lies until then.
     pub(super) fn take_outer(
         &mut self,
         round: Round<'_>,
         outer: (usize, SocketAddr, u8),
-        parcel: &mut [u8],
+        batch: &mut [u8],
         (at, length): (usize, usize),
     ) {
-        let Some(datagram) = parcel.get_mut(at..at + length) else {
+        let Some(datagram) = batch.get_mut(at..at + length) else {
             return;
         };
         if let Some((path, inside)) = self.open_outer(round, outer, datagram) {
             let (ingress, plain) = (Ingress::Path(path), Offload::default());
             let inside = (at + inside.0, inside.1);
-            self.handle_batched(round, ingress, parcel, inside, &plain);
+            self.handle_batched(round, ingress, batch, inside, &plain);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The other workers, as one of them sees them: what is for a tunnel of another's crosses over, and comes in.
 
-use crate::worker::crossing::{Cargo, Entrance, Exit, Handed, Parcel};
+use crate::worker::handoff::{Batch, Cargo, Entrance, Exit, Handed};
 use std::time::Instant;
 
 /// The exits to the other workers and the entrances from them. There is no way from a worker to itself.
@@ -33,14 +33,14 @@ impl Exchange {
         matches!(self.exits.get(worker), Some(Some(_)))
     }
 
-    /// Lays something into the parcel for another worker; false if there is no room.
+    /// Lays something into the batch for another worker; false if there is no room.
     #[inline]
     pub(super) fn lay(&mut self, worker: usize, bytes: &[u8], cargo: Cargo) -> bool {
         let exit = self.exits.get_mut(worker).and_then(Option::as_mut);
         exit.is_some_and(|exit| exit.lay(bytes, cargo))
     }
 
-    /// Sends every parcel that is open, at the end of a round with this number.
+    /// Sends every batch that is open, at the end of a round with this number.
     #[inline]
     pub(super) fn end_round(&mut self, number: u64, now: Instant) {
         self.tells = false;
@@ -70,23 +70,23 @@ impl Exchange {
         }
     }
 
-    /// How many other workers there are whose parcels come in.
+    /// How many other workers there are whose batches come in.
     #[inline]
     pub(super) fn entrances(&self) -> usize {
         self.entrances.len()
     }
 
-    /// The next parcel from the worker at this place.
+    /// The next batch from the worker at this place.
     #[inline]
-    pub(super) fn take(&self, index: usize) -> Option<Parcel> {
+    pub(super) fn take(&self, index: usize) -> Option<Batch> {
         self.entrances.get(index)?.take()
     }
 
-    /// Gives a parcel back to where it came from, empty.
+    /// Gives a batch back to where it came from, empty.
     #[inline]
-    pub(super) fn give_back(&self, index: usize, parcel: Parcel) {
+    pub(super) fn give_back(&self, index: usize, batch: Batch) {
         if let Some(entrance) = self.entrances.get(index) {
-            entrance.give_back(parcel);
+            entrance.give_back(batch);
         }
     }
 
@@ -96,8 +96,8 @@ impl Exchange {
         self.entrances.get(index)?.take_call()
     }
 
-    /// At the end: a parcel that nobody has taken, from here or for here.
-    pub(super) fn recall(&mut self) -> Option<Parcel> {
+    /// At the end: a batch that nobody has taken, from here or for here.
+    pub(super) fn recall(&mut self) -> Option<Batch> {
         let mut exits = self.exits.iter_mut().flatten();
         let inside = self.entrances.iter().find_map(Entrance::take);
         inside.or_else(|| exits.find_map(Exit::recall))
@@ -114,7 +114,7 @@ impl Exchange {
 mod tests {
     use super::*;
     use crate::worker::bell::Bell;
-    use crate::worker::crossing::crossing;
+    use crate::worker::handoff::handoff;
     use std::sync::Arc;
 
     fn cargo() -> Cargo {
@@ -127,7 +127,7 @@ mod tests {
 
     /// Two workers, each with an exit to the other.
     fn pair() -> [Exchange; 2] {
-        let way = || crossing(Arc::new(Bell::new().unwrap()));
+        let way = || handoff(Arc::new(Bell::new().unwrap()));
         let ((to_one, from_zero), (to_zero, from_one)) = (way(), way());
         [
             Exchange::new(vec![None, Some(to_one)], vec![from_one], Some(1)),
@@ -148,11 +148,11 @@ mod tests {
             !zero.tells() && !zero.take_tell(1),
             "one packet is no queue"
         );
-        let mut parcel = one.take(0).unwrap();
+        let mut batch = one.take(0).unwrap();
         let mut found = Vec::new();
-        parcel.for_each(|bytes, _| found.push(bytes.to_vec()));
+        batch.for_each(|bytes, _| found.push(bytes.to_vec()));
         assert_eq!(found, [b"to the other"]);
-        one.give_back(0, parcel);
+        one.give_back(0, batch);
         assert!(one.take(0).is_none());
     }
 
@@ -165,7 +165,7 @@ mod tests {
         assert!(zero.lay(1, packet, cargo()));
         assert!(one.lay(0, packet, cargo()));
         one.end_round(1, Instant::now());
-        // The one's parcel that came in, then its own that nobody took: one sent and one open.
+        // The one's batch that came in, then its own that nobody took: one sent and one open.
         let all = std::iter::from_fn(|| zero.recall()).count();
         assert_eq!(all, 3);
         assert!(one.recall().is_none() && one.recall_call().is_none());

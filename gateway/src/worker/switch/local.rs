@@ -4,7 +4,7 @@ use super::Switch;
 use crate::device::offload::Offload;
 use crate::device::sink::Devices;
 use crate::pipeline::egress::Egress;
-use crate::worker::handover::FromHost;
+use crate::worker::control_port::FromHost;
 use crate::worker::packet::{Packet, Round};
 use crypto::tunnel::Endpoint;
 use routing::packet::Headers;

@@ -3,19 +3,19 @@
 use crate::device::event::Waker;
 use crate::worker::bell::Bell;
 use crate::worker::change::Order;
-use crate::worker::handover::{FromHost, HostPort, ToHost};
+use crate::worker::control_port::{ControlPort, FromHost, ToHost};
 use routing::path::Ingress;
 use std::sync::Arc;
 
 /// The queues to and from control, and what wakes it.
 pub struct OwnHost {
-    port: Arc<HostPort>,
+    port: Arc<ControlPort>,
     control: Arc<Waker>,
 }
 
 impl OwnHost {
     /// By way of these queues.
-    pub fn new(port: Arc<HostPort>, control: Arc<Waker>) -> Self {
+    pub fn new(port: Arc<ControlPort>, control: Arc<Waker>) -> Self {
         Self { port, control }
     }
 

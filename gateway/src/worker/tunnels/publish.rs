@@ -39,7 +39,7 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
             let Some(status) = self.endpoint.status(PeerId(peer as u16)) else {
                 continue;
             };
-            site.pulse.feel(now, &status);
+            site.liveness.observe(now, &status);
             let word = &site.word;
             // What a path is judged by; what has merely grown is read with it.
             let judged = [

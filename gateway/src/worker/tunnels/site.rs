@@ -2,7 +2,7 @@
 
 use crate::device::udp::PeerPath;
 use crate::worker::clients::{ClientId, Sources};
-use crate::worker::lane::Pulse;
+use crate::worker::lane::Liveness;
 use crate::worker::words::TunnelWord;
 use crypto::train::Train;
 use crypto::tunnel::PeerId;
@@ -17,7 +17,7 @@ pub(super) struct Site<L> {
     pub(super) mtu: usize,
     pub(super) waiting: VecDeque<Waiting<L>>,
     pub(super) word: Arc<TunnelWord>,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     /// When [`Tunnels::carries`](super::Tunnels::carries) has last asked for a handshake.
     pub(super) asked: Option<Instant>,
     pub(super) packets_in: u64,
@@ -46,7 +46,7 @@ impl<L> Site<L> {
             mtu,
             waiting: VecDeque::new(),
             word,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             asked: None,
             packets_in: 0,
             bytes_in: 0,

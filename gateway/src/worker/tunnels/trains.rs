@@ -39,12 +39,12 @@ impl<E: Endpoint, U: TrainSink> Tunnels<E, U> {
         let Some(Some(site)) = self.sites.get_mut(usize::from(peer.0)) else {
             return false;
         };
-        if !site.pulse.beats() && site.asked.is_none_or(|asked| now >= asked + ASK) {
+        if !site.liveness.is_alive() && site.asked.is_none_or(|asked| now >= asked + ASK) {
             site.asked = Some(now);
             self.ask(now, peer);
             return false;
         }
-        site.pulse.beats()
+        site.liveness.is_alive()
     }
 
     /// Has the engine see to a session with `peer`, as if there were packets for it.

@@ -1,4 +1,4 @@
-//! Orders of control, obeyed between two rounds.
+//! Orders of control, carried out between two rounds.
 
 use super::Switch;
 use crate::device::sink::Devices;
@@ -9,7 +9,7 @@ use std::time::Instant;
 impl<E: Endpoint, D: Devices> Switch<E, D> {
     /// Obeys what orders there are; at the beginning of a round.
     #[inline]
-    pub fn obey(&mut self, now: Instant) {
+    pub fn take_orders(&mut self, now: Instant) {
         if self.host.has_orders() {
             self.obey_all(now);
         }

@@ -4,7 +4,7 @@ use super::Switch;
 use crate::device::sink::Devices;
 use crate::pipeline::forward::on_the_wire;
 use crate::telemetry::ledger::{Port, Sum};
-use crate::worker::crossing::{Cargo, Handed, PARCELS, Parcel};
+use crate::worker::handoff::{BATCHES, Batch, Cargo, Handed};
 use crate::worker::packet::{Packet, Round};
 use crate::worker::ways::Way;
 use crypto::tunnel::Endpoint;
@@ -13,7 +13,7 @@ use routing::reason::DropReason;
 use std::time::Instant;
 
 impl<E: Endpoint, D: Devices> Switch<E, D> {
-    /// Lays a packet into the parcel for the worker that owns its tunnel.
+    /// Lays a packet into the batch for the worker that owns its tunnel.
     #[inline]
     pub(super) fn cross(&mut self, worker: usize, path: PathId, packet: Packet<'_>) {
         let cargo = Cargo::Packet {
@@ -65,7 +65,7 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         self.ledger.dropped(reason, 1, length);
     }
 
-    /// Sends every parcel that is open. Called at the end of every round, which has this number.
+    /// Sends every batch that is open. Called at the end of every round, which has this number.
     #[inline]
     pub fn send_parcels(&mut self, number: u64, now: Instant) {
         self.exchange.end_round(number, now);
@@ -99,16 +99,16 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
                 }
             }
             // As many as there are now: what comes meanwhile waits for the next round.
-            for _ in 0..PARCELS {
-                let Some(mut parcel) = self.exchange.take(index) else {
+            for _ in 0..BATCHES {
+                let Some(mut batch) = self.exchange.take(index) else {
                     break;
                 };
                 some = true;
-                parcel.for_each_place(|buffer, place, cargo| {
+                batch.for_each_place(|buffer, place, cargo| {
                     self.unpack(round, buffer, place, cargo);
                 });
-                self.write_merged(round.now, parcel.buffer());
-                self.exchange.give_back(index, parcel);
+                self.write_merged(round.now, batch.buffer());
+                self.exchange.give_back(index, batch);
             }
         }
         some
@@ -171,8 +171,8 @@ impl<E: Endpoint, D: Devices> Switch<E, D> {
         }
     }
 
-    pub(super) fn drop_parcel(&self, parcel: &mut Parcel) {
-        parcel.for_each(|bytes, cargo| {
+    pub(super) fn drop_parcel(&self, batch: &mut Batch) {
+        batch.for_each(|bytes, cargo| {
             let tally = match cargo {
                 Cargo::Packet {
                     headers, offload, ..

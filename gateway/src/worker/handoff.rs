@@ -1,11 +1,11 @@
-//! How packets cross over to the worker that owns their tunnel: whole parcels, through bounded queues.
+//! How packets cross over to the worker that owns their tunnel: whole batches, through bounded queues.
 //!
-//! 1. the worker that has decided about a packet lays it into the open parcel for the owner ([`Exit::lay`])
-//! 2. when that is full, and at the end of each round, the parcel goes into the queue, and the owner's bell
+//! 1. the worker that has decided about a packet lays it into the open batch for the owner ([`Exit::lay`])
+//! 2. when that is full, and at the end of each round, the batch goes into the queue, and the owner's bell
 //!    is rung once ([`Exit::send`])
-//! 3. the owner takes parcels, sends what is in them, and gives them back empty
+//! 3. the owner takes batches, sends what is in them, and gives them back empty
 //!
-//! There are [`PARCELS`] parcels each way between two workers, made at the start and never again. When all are
+//! There are [`BATCHES`] batches each way between two workers, made at the start and never again. When all are
 //! on their way, or [`MAX_QUEUED`] bytes are, packets are dropped and counted: the owner is behind, and a
 //! longer queue would only make everything late. One queue has one writer and one reader, so a flow keeps its
 //! order.
@@ -22,21 +22,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Parcels from one worker to another: rounds of small packets in as many milliseconds, while the owner is
+/// Batches from one worker to another: rounds of small packets in as many milliseconds, while the owner is
 /// kept from running. Only those that have been used take memory.
-pub const PARCELS: usize = 64;
+pub const BATCHES: usize = 64;
 /// Bytes on their way from one worker to another, 4 ms at 4 Gbps.
 pub const MAX_QUEUED: usize = 32 * 65_536;
 /// Bytes that may be on their way without the queue being called a standing one.
 const TARGET: usize = 4 * 65_536;
 /// Calls on their way from one worker to another. A limiter has let each of them in.
 const CALLS: usize = 64;
-/// Bytes of one parcel: the longest super-packet and a little.
+/// Bytes of one batch: the longest super-packet and a little.
 const PARCEL_BYTES: usize = 66_048;
-/// Packets of one parcel.
+/// Packets of one batch.
 const PARCEL_PACKETS: usize = 256;
 
-/// What a piece of a parcel is.
+/// What a piece of a batch is.
 #[derive(Clone, Copy, Debug)]
 pub enum Cargo {
     /// An IP packet that the pipeline has let pass, for a path of the receiver.
@@ -81,13 +81,13 @@ struct Piece {
 
 /// Some packets in one buffer.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct Batch {
     buffer: Box<[u8]>,
     used: usize,
     pieces: Vec<Piece>,
 }
 
-impl Parcel {
+impl Batch {
     fn new() -> Self {
         Self {
             buffer: vec![0; PARCEL_BYTES].into_boxed_slice(),
@@ -151,11 +151,11 @@ impl Parcel {
     }
 }
 
-/// The two queues of one direction between two workers: parcels with packets, and empty ones back.
+/// The two queues of one direction between two workers: batches with packets, and empty ones back.
 #[derive(Debug)]
 struct Lanes {
-    full: ArrayQueue<Parcel>,
-    empty: ArrayQueue<Parcel>,
+    full: ArrayQueue<Batch>,
+    empty: ArrayQueue<Batch>,
     calls: ArrayQueue<Handed>,
     /// Bytes in `full`, as far as given back.
     queued: AtomicUsize,
@@ -166,7 +166,7 @@ struct Lanes {
 pub struct Exit {
     lanes: Arc<Lanes>,
     bell: Arc<Bell>,
-    open: Option<Parcel>,
+    open: Option<Batch>,
     backlog: Backlog,
     /// Whether the next packet that comes this way shall tell its sender to slow down.
     pub tell: bool,
@@ -179,16 +179,16 @@ pub struct Entrance {
 }
 
 /// One direction between two workers; `bell` is the taker's.
-pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
+pub fn handoff(bell: Arc<Bell>) -> (Exit, Entrance) {
     let lanes = Lanes {
-        full: ArrayQueue::new(PARCELS),
-        empty: ArrayQueue::new(PARCELS),
+        full: ArrayQueue::new(BATCHES),
+        empty: ArrayQueue::new(BATCHES),
         calls: ArrayQueue::new(CALLS),
         queued: AtomicUsize::new(0),
     };
-    for _ in 0..PARCELS {
+    for _ in 0..BATCHES {
         // There is room for all of them.
-        let _ = lanes.empty.push(Parcel::new());
+        let _ = lanes.empty.push(Batch::new());
     }
     let lanes = Arc::new(lanes);
     let exit = Exit {
@@ -202,7 +202,7 @@ pub fn crossing(bell: Arc<Bell>) -> (Exit, Entrance) {
 }
 
 impl Exit {
-    /// Lays a packet into the open parcel; false if the taker is behind and no parcel is left (drop it).
+    /// Lays a packet into the open batch; false if the taker is behind and no batch is left (drop it).
     #[inline]
     pub fn lay(&mut self, bytes: &[u8], cargo: Cargo) -> bool {
         if let Some(open) = &mut self.open {
@@ -222,7 +222,7 @@ impl Exit {
         laid
     }
 
-    /// At the end of a round: sends the open parcel, and sees whether the queue stands.
+    /// At the end of a round: sends the open batch, and sees whether the queue stands.
     #[inline]
     pub fn end_round(&mut self, round: u64, now: Instant) {
         self.send();
@@ -231,15 +231,15 @@ impl Exit {
         self.tell = !short && self.backlog.is_due(round + 1, now);
     }
 
-    /// Sends the open parcel, if there is one.
+    /// Sends the open batch, if there is one.
     #[inline]
     pub fn send(&mut self) {
-        let Some(parcel) = self.open.take() else {
+        let Some(batch) = self.open.take() else {
             return;
         };
-        self.lanes.queued.fetch_add(parcel.used, Ordering::Relaxed);
-        // As many places as parcels: it is never full.
-        if self.lanes.full.push(parcel).is_ok() {
+        self.lanes.queued.fetch_add(batch.used, Ordering::Relaxed);
+        // As many places as batches: it is never full.
+        if self.lanes.full.push(batch).is_ok() {
             self.bell.ring();
         }
     }
@@ -257,15 +257,15 @@ impl Exit {
     }
 
     /// Takes back what the other side has not taken, when both have ended.
-    pub fn recall(&mut self) -> Option<Parcel> {
+    pub fn recall(&mut self) -> Option<Batch> {
         self.open.take().or_else(|| self.lanes.full.pop())
     }
 }
 
 impl Entrance {
-    /// The next parcel, to be given back by [`Entrance::give_back`].
+    /// The next batch, to be given back by [`Entrance::give_back`].
     #[inline]
-    pub fn take(&self) -> Option<Parcel> {
+    pub fn take(&self) -> Option<Batch> {
         self.lanes.full.pop()
     }
 
@@ -275,15 +275,15 @@ impl Entrance {
         self.lanes.calls.pop()
     }
 
-    /// Gives a parcel back.
+    /// Gives a batch back.
     #[inline]
-    pub fn give_back(&self, mut parcel: Parcel) {
-        self.lanes.queued.fetch_sub(parcel.used, Ordering::Relaxed);
-        parcel.clear();
-        let _ = self.lanes.empty.push(parcel);
+    pub fn give_back(&self, mut batch: Batch) {
+        self.lanes.queued.fetch_sub(batch.used, Ordering::Relaxed);
+        batch.clear();
+        let _ = self.lanes.empty.push(batch);
     }
 
-    /// Whether a parcel waits.
+    /// Whether a batch waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.lanes.full.is_empty()
@@ -305,20 +305,20 @@ mod tests {
     #[test]
     fn packets_arrive_whole_and_in_order() {
         let bell = Arc::new(Bell::new().unwrap());
-        let (mut exit, entrance) = crossing(bell);
+        let (mut exit, entrance) = handoff(bell);
         let packets: Vec<Vec<u8>> = (0..1_000_u16)
             .map(|n| vec![n as u8; usize::from(n % 300)])
             .collect();
         let mut arrived = Vec::new();
         let mut take_all = |entrance: &Entrance| {
-            while let Some(mut parcel) = entrance.take() {
-                parcel.for_each(|bytes, cargo| {
+            while let Some(mut batch) = entrance.take() {
+                batch.for_each(|bytes, cargo| {
                     let Cargo::Outer { source, .. } = cargo else {
                         panic!("{cargo:?}")
                     };
                     arrived.push((source.port(), bytes.to_vec()));
                 });
-                entrance.give_back(parcel);
+                entrance.give_back(batch);
             }
         };
         for (n, packet) in packets.iter().enumerate() {
@@ -337,15 +337,15 @@ mod tests {
     #[test]
     fn a_taker_that_is_behind_gets_no_more_than_the_parcels_hold() {
         let bell = Arc::new(Bell::new().unwrap());
-        let (mut exit, entrance) = crossing(bell);
+        let (mut exit, entrance) = handoff(bell);
         let packet = vec![7; 60_000];
         let laid = (0..100).filter(|_| exit.lay(&packet, datagram(1))).count();
-        // What is queued is looked at before another parcel is opened.
+        // What is queued is looked at before another batch is opened.
         assert_eq!(laid, MAX_QUEUED / packet.len() + 1);
         for _ in 0..2 {
-            let parcel = entrance.take().unwrap();
-            assert_eq!(parcel.len(), 1);
-            entrance.give_back(parcel);
+            let batch = entrance.take().unwrap();
+            assert_eq!(batch.len(), 1);
+            entrance.give_back(batch);
         }
         assert!(exit.lay(&packet, datagram(2)), "there is room again");
 
@@ -354,13 +354,13 @@ mod tests {
         }
         assert!(
             exit.lanes.empty.is_empty(),
-            "small ones end with the parcels"
+            "small ones end with the batches"
         );
     }
 
     #[test]
     fn a_packet_longer_than_a_parcel_is_refused() {
-        let (mut exit, _entrance) = crossing(Arc::new(Bell::new().unwrap()));
+        let (mut exit, _entrance) = handoff(Arc::new(Bell::new().unwrap()));
         assert!(!exit.lay(&vec![0; PARCEL_BYTES + 1], datagram(1)));
         assert!(exit.lay(&[1], datagram(1)));
     }

@@ -37,7 +37,7 @@ pub struct FromHost {
 /// The port between one worker and control: two bounded queues and the worker's bell. A packet that finds its
 /// queue full is dropped and counted by whoever brought it.
 #[derive(Debug)]
-pub struct HostPort {
+pub struct ControlPort {
     /// Worker to control.
     pub to_host: ArrayQueue<ToHost>,
     /// Control to worker.
@@ -48,13 +48,13 @@ pub struct HostPort {
     pub bell: Arc<Bell>,
 }
 
-impl HostPort {
+impl ControlPort {
     /// Empty queues of the worker that has this bell.
     pub fn new(bell: Arc<Bell>) -> Self {
         Self {
             to_host: ArrayQueue::new(HOST_QUEUE),
             from_host: ArrayQueue::new(HOST_QUEUE),
-            // Control waits for each to be obeyed.
+            // Control waits for each to be carried out.
             orders: ArrayQueue::new(2),
             bell,
         }
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_room_for_echo_replies() {
-        let port = HostPort::new(Arc::new(Bell::new().unwrap()));
+        let port = ControlPort::new(Arc::new(Bell::new().unwrap()));
         let packet = || ToHost {
             ingress: Ingress::Vnet,
             packet: Box::default(),

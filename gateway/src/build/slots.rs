@@ -3,26 +3,26 @@
 use crate::error::{RunError, SystemError};
 use crate::telemetry::ledger::Ledger;
 use crate::worker::bell::Bell;
-use crate::worker::crossing::{Entrance, Exit, crossing};
-use crate::worker::handover::HostPort;
+use crate::worker::control_port::ControlPort;
+use crate::worker::handoff::{Entrance, Exit, handoff};
 use std::sync::Arc;
 
 /// One worker's place.
-pub(crate) struct Seat {
+pub(crate) struct WorkerSlot {
     /// Its number: of its TUN queue, of its sockets on each link and port, and in its receiver indices.
     pub(crate) number: usize,
     /// How many there are.
     pub(crate) count: usize,
     pub(crate) ledger: Arc<Ledger>,
     /// Between it and control.
-    pub(crate) host: Arc<HostPort>,
+    pub(crate) host: Arc<ControlPort>,
     /// To the others, by number; none to itself.
     pub(crate) exits: Vec<Option<Exit>>,
     /// From the others.
     pub(crate) entrances: Vec<Entrance>,
 }
 
-impl Seat {
+impl WorkerSlot {
     /// Whether no worker comes after it.
     pub(crate) fn is_last(&self) -> bool {
         self.number + 1 == self.count
@@ -38,15 +38,15 @@ pub(crate) fn bells(count: usize) -> Result<Arc<[Arc<Bell>]>, RunError> {
 }
 
 /// A place for each bell, with the ways between all of them; ledgers have this many ports.
-pub(crate) fn seats(bells: &[Arc<Bell>], ports: usize) -> Vec<Seat> {
-    let mut seats: Vec<Seat> = bells
+pub(crate) fn slots(bells: &[Arc<Bell>], ports: usize) -> Vec<WorkerSlot> {
+    let mut slots: Vec<WorkerSlot> = bells
         .iter()
         .enumerate()
-        .map(|(number, bell)| Seat {
+        .map(|(number, bell)| WorkerSlot {
             number,
             count: bells.len(),
             ledger: Arc::new(Ledger::new(ports)),
-            host: Arc::new(HostPort::new(Arc::clone(bell))),
+            host: Arc::new(ControlPort::new(Arc::clone(bell))),
             exits: Vec::new(),
             entrances: Vec::new(),
         })
@@ -56,16 +56,16 @@ pub(crate) fn seats(bells: &[Arc<Bell>], ports: usize) -> Vec<Seat> {
             let (exit, entrance) = if giver == taker {
                 (None, None)
             } else {
-                let (exit, entrance) = crossing(Arc::clone(bell));
+                let (exit, entrance) = handoff(Arc::clone(bell));
                 (Some(exit), Some(entrance))
             };
-            if let Some(seat) = seats.get_mut(giver) {
-                seat.exits.push(exit);
+            if let Some(slot) = slots.get_mut(giver) {
+                slot.exits.push(exit);
             }
-            if let Some(seat) = seats.get_mut(taker) {
-                seat.entrances.extend(entrance);
+            if let Some(slot) = slots.get_mut(taker) {
+                slot.entrances.extend(entrance);
             }
         }
     }
-    seats
+    slots
 }
