@@ -47,7 +47,7 @@ fn every_file_that_a_page_names_is_there() {
         {
             named += 1;
             let there = |root: &&str| repository.join(root).join(code).exists();
-            if !ROOTS.iter().any(|root| there(root)) {
+            if !ROOTS.iter().any(there) {
                 missing.push(format!("{}: {code}", page.display()));
             }
         }
