@@ -47,6 +47,9 @@ pub struct PrivateKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl PrivateKey {
     /// A new random key, clamped as `wg genkey` does.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`]: the operating system gave no random bytes.
     pub fn generate() -> Result<Self, KeyError> {
         let mut bytes = random_bytes()?;
         bytes[0] &= 0xf8;
@@ -55,6 +58,10 @@ impl PrivateKey {
     }
 
     /// Reads a key in base64; blanks and the line's end around it do not count.
+    ///
+    /// # Errors
+    /// [`KeyError::Length`] unless it is [`KEY_TEXT_LEN`] bytes long, else [`KeyError::Encoding`] if it is not base64
+    /// of [`KEY_LEN`] bytes.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         decode(text).map(Self)
     }
@@ -108,6 +115,10 @@ pub struct PublicKey(pub [u8; KEY_LEN]);
 
 impl PublicKey {
     /// Reads a key in base64; blanks and the line's end around it do not count.
+    ///
+    /// # Errors
+    /// As those of [`PrivateKey::from_base64`]. Whether a far end can have such a key is not asked here: see
+    /// [`PrivateKey::agrees_with`].
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         decode(text).map(|bytes| Self(*bytes))
     }
@@ -139,11 +150,17 @@ pub struct PresharedKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl PresharedKey {
     /// A new random key.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`]: the operating system gave no random bytes.
     pub fn generate() -> Result<Self, KeyError> {
         random_bytes().map(Self)
     }
 
     /// Reads a key in base64; blanks and the line's end around it do not count.
+    ///
+    /// # Errors
+    /// As those of [`PrivateKey::from_base64`].
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         decode(text).map(Self)
     }

@@ -104,7 +104,10 @@ pub struct Limiter {
 struct Set([AtomicU64; WAYS]);
 
 impl Limiter {
-    /// A limiter whose buckets are full. The error is [`KeyError::Random`].
+    /// A limiter whose buckets are full.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`]: the operating system gave no random bytes for the cookies' secret.
     pub fn new(now: Instant, limits: HandshakeLimits) -> Result<Self, KeyError> {
         let mut root = Zeroizing::new([0; 32]);
         SystemRandom::new()

@@ -175,6 +175,11 @@ pub trait Endpoint {
 
     /// The cheap part of receiving a message of a handshake ([`is_handshake`]): its form, its mac1, and what its
     /// source may spend. `Ok`: it is worth [`Endpoint::shake_hands`], now or a little later.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] unless it is an initiation or a response, [`Refusal::Handshake`] if its mac1 does not
+    /// hold, [`Refusal::UnknownIndex`] for a response that nobody waits for, [`Refusal::HandshakeRate`] beyond what
+    /// its source may spend, whether or not a cookie went out to it.
     fn screen(
         &mut self,
         now: Instant,
@@ -198,6 +203,9 @@ pub trait Endpoint {
 
     /// Seals every slot of `train` for `peer`, in place and in order, and says where to send it.
     /// On `NoSession` the train is untouched and a handshake is started through `out` if none is under way.
+    ///
+    /// # Errors
+    /// [`SealError::NoSession`], also while it is not known where the peer is; [`SealError::UnknownPeer`].
     fn seal(
         &mut self,
         now: Instant,

@@ -84,6 +84,9 @@ impl fmt::Debug for Order {
 
 impl ControlHandle {
     /// A handle for a control thread to come.
+    ///
+    /// # Errors
+    /// As those of [`Waker::new`].
     pub fn new() -> io::Result<Self> {
         let waker = Arc::new(Waker::new()?);
         Ok(Self {

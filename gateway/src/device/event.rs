@@ -19,6 +19,9 @@ pub struct Poller {
 
 impl Poller {
     /// An empty set.
+    ///
+    /// # Errors
+    /// That of `epoll_create1`: no descriptor is left (EMFILE, ENFILE).
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self {
@@ -28,6 +31,10 @@ impl Poller {
     }
 
     /// Watches `source` for reading under `token`.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`: `source` is watched already (EEXIST), cannot be waited for (EPERM, a regular file), or
+    /// the user watches too many descriptors (ENOSPC, `fs.epoll.max_user_watches`).
     pub fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token);
         Ok(epoll::add(
@@ -39,12 +46,18 @@ impl Poller {
     }
 
     /// Stops watching `source`. A closed descriptor leaves the set by itself.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`: `source` is not watched (ENOENT).
     pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, source)?)
     }
 
     /// Waits until something is ready or `timeout` has passed (`None`: without limit) and gives the
     /// tokens. An interrupted wait gives none.
+    ///
+    /// # Errors
+    /// That of `epoll_wait`: the set itself cannot be waited for. EINTR is an empty answer, no error.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,

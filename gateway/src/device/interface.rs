@@ -58,11 +58,20 @@ impl Interface {
     }
 
     /// Sets the MTU of `name`, bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError::BadName`]; [`DeviceError::NoInterface`] (ENODEV, ENXIO); [`DeviceError::Permission`] without
+    /// CAP_NET_ADMIN; [`DeviceError::Kernel`] with what SIOCSIFMTU said else, EINVAL for an MTU that the device
+    /// cannot have.
     pub fn set_mtu(name: &str, mtu: u32) -> Result<(), DeviceError> {
         Requests::new(name)?.set_mtu(mtu)
     }
 
     /// Takes `name` up or down.
+    ///
+    /// # Errors
+    /// [`DeviceError::BadName`]; [`DeviceError::NoInterface`] (ENODEV, ENXIO); [`DeviceError::Permission`] without
+    /// CAP_NET_ADMIN; [`DeviceError::Kernel`] with what SIOCGIFFLAGS or SIOCSIFFLAGS said else.
     pub fn set_up(name: &str, up: bool) -> Result<(), DeviceError> {
         Requests::new(name)?.set_up(up)
     }

@@ -36,11 +36,18 @@ impl Namespace {
     }
 
     /// The calling thread's own.
+    ///
+    /// # Errors
+    /// As those of [`Namespace::open`]: ENOENT where `/proc` is not mounted.
     pub fn current() -> io::Result<Self> {
         Self::open(Path::new(OWN))
     }
 
     /// The one that a file of `/proc/PID/ns`, `/proc/PID/fd` or `/run/netns` stands for.
+    ///
+    /// # Errors
+    /// What opening the file says. Any file that can be read will do here: that it is a namespace shows when it is
+    /// entered.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(File::open(path)?.into()))
     }
@@ -52,6 +59,10 @@ impl Namespace {
 
     /// Moves the calling thread into it. Sockets and files opened before stay what they are; threads and
     /// processes started from here on begin in it.
+    ///
+    /// # Errors
+    /// That of `setns`: EINVAL if the descriptor is not a network namespace's, EPERM without CAP_SYS_ADMIN in the
+    /// user namespace that it belongs to and in the thread's own.
     pub fn enter(&self) -> io::Result<()> {
         Ok(move_into_link_name_space(
             self.as_fd(),
@@ -61,6 +72,9 @@ impl Namespace {
 
     /// Runs `work` in it, on a thread of its own, and waits for the result. What `work` opens may be
     /// used anywhere afterwards: a socket belongs to the namespace it was made in.
+    ///
+    /// # Errors
+    /// As those of [`Namespace::enter`], or the system gives no thread (EAGAIN); `work` has not run then.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         on_own_thread(|| {
             self.enter()?;
@@ -99,11 +113,17 @@ impl Namespace {
     }
 
     /// The number of its file, which another may have once this one is gone.
+    ///
+    /// # Errors
+    /// That of `fstat`, which an open descriptor gives no cause for.
     pub fn inode(&self) -> io::Result<u64> {
         Ok(rustix::fs::fstat(&self.0)?.st_ino)
     }
 
     /// A second descriptor of the same namespace.
+    ///
+    /// # Errors
+    /// That of `fcntl` (F_DUPFD_CLOEXEC): no descriptor is left (EMFILE).
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self(self.0.try_clone()?))
     }

@@ -34,6 +34,10 @@ impl Signals {
     /// before the first thread starts: one that has them unblocked would be killed by them. SIGXFSZ is
     /// blocked too, and not read: a log file that has reached the limit of its size (`ulimit -f`) is then a
     /// write that fails with EFBIG.
+    ///
+    /// # Errors
+    /// That of `pthread_sigmask`, or of `signalfd`: no descriptor is left (EMFILE, ENFILE); the signals stay blocked
+    /// then.
     pub fn new() -> io::Result<Self> {
         // SAFETY: `sigset_t` is an array of integers, for which zeros are a value.
         let mut set: libc::sigset_t = unsafe { zeroed() };

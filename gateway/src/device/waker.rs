@@ -15,6 +15,9 @@ pub struct Waker {
 
 impl Waker {
     /// A waker that nobody has woken.
+    ///
+    /// # Errors
+    /// That of `eventfd`: no descriptor is left (EMFILE, ENFILE).
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             event: EventFd::new()?,

@@ -54,6 +54,9 @@ pub struct Bell {
 
 impl Bell {
     /// A bell that nobody has rung.
+    ///
+    /// # Errors
+    /// As those of [`Waker::new`].
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             attention: Attention::default(),

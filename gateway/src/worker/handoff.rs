@@ -245,6 +245,9 @@ impl Exit {
     }
 
     /// Hands a call on at once; gives it back if the taker has too many.
+    ///
+    /// # Errors
+    /// The call itself, where as many wait as the queue has places.
     pub fn offer(&self, call: Handed) -> Result<(), Handed> {
         self.lanes.calls.push(call)?;
         self.bell.ring();

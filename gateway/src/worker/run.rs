@@ -128,6 +128,10 @@ pub struct Worker<E: Endpoint> {
 
 impl<E: Endpoint> Worker<E> {
     /// A worker over these ports; its sockets are registered here.
+    ///
+    /// # Errors
+    /// Those of [`Poller::new`] and [`Poller::add`], which a worker cannot do without. A link whose socket cannot be
+    /// opened is no error: it is tried again.
     pub fn new(
         mut switch: Switch<E>,
         shared: Arc<Shared>,
@@ -187,8 +191,11 @@ impl<E: Endpoint> Worker<E> {
         Ok(worker)
     }
 
-    /// Runs until it is told to stop. Errors are those of epoll itself, and the TUN device that was deleted
-    /// under it; any other device that fails is a counted drop or an event, never the end of the worker.
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// Those of epoll itself, and the TUN device that was deleted under it; any other device that fails is a counted
+    /// drop or an event, never the end of the worker.
     pub fn run(mut self) -> io::Result<()> {
         let mut timeout = Some(Duration::ZERO);
         let mut ready = [0_u64; 64];

@@ -64,6 +64,11 @@ impl Builder {
     }
 
     /// Builds the snapshot; `usability` is the paths' health now, so that no packet sees a wrong word.
+    ///
+    /// # Errors
+    /// [`BuildError::TooMany`]: more paths, appliances, rules or groups than their numbers can tell apart, or more
+    /// paths in one group than its word has bits. [`BuildError::Unknown`]: a path, route or rule names an owner, path
+    /// or appliance that is not there.
     pub fn build(
         mut self,
         usability: impl Fn(PathId) -> Usability,

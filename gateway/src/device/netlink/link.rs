@@ -96,6 +96,10 @@ impl<'a> VethEnd<'a> {
 
 impl Netlink {
     /// All links of the namespace.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_GETLINK; the connection's own: [`Error::Socket`], [`Error::Malformed`] or
+    /// [`Error::Overrun`].
     pub fn links(&mut self) -> Result<Vec<LinkState>, Error> {
         let mut links = Vec::new();
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -108,12 +112,18 @@ impl Netlink {
     }
 
     /// The link called `name`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Name`], and as those of [`Netlink::links`]; that there is none (ENODEV) is no error.
     pub fn link(&mut self, name: &str) -> Result<Option<LinkState>, Error> {
         self.look(name, LinkState::of)
     }
 
     /// Packets that the kernel has dropped on their way out of the link called `name`, if there is one: of a TUN
     /// device those that its reader was too slow for. The kernel counts them as long as the link lives.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::link`].
     pub fn tx_dropped(&mut self, name: &str) -> Result<Option<u64>, Error> {
         self.look(name, |message| {
             message
@@ -164,6 +174,9 @@ impl Netlink {
     }
 
     /// The link of this index, if there is one.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::links`]; that there is none (ENODEV) is no error.
     pub fn link_at(&mut self, index: u32) -> Result<Option<LinkState>, Error> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -173,6 +186,9 @@ impl Netlink {
     }
 
     /// The index of the link called `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLink`], and as those of [`Netlink::link`].
     pub fn index(&mut self, name: &str) -> Result<u32, Error> {
         let link = self.link(name)?;
         Ok(link
@@ -181,6 +197,10 @@ impl Netlink {
     }
 
     /// Makes a pair of virtual Ethernet links, both down.
+    ///
+    /// # Errors
+    /// [`Error::Name`] of either end; [`Error::Refused`]: a name is taken ([`Error::is_exists`]), EPERM without
+    /// CAP_NET_ADMIN, or EOPNOTSUPP on a kernel without veth; or the connection's own.
     pub fn add_veth(&mut self, end: VethEnd<'_>, peer: VethEnd<'_>) -> Result<(), Error> {
         let mut message = end.message()?;
         message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -195,6 +215,10 @@ impl Netlink {
     }
 
     /// Deletes a link (of a veth pair: both ends).
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`]; [`Error::Refused`]: EPERM without CAP_NET_ADMIN, EOPNOTSUPP for a link that
+    /// cannot be deleted, such as a network card's.
     pub fn delete_link(&mut self, name: &str) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = self.index(name)?;
@@ -204,6 +228,9 @@ impl Netlink {
     }
 
     /// Sets a link up or down administratively.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] and [`Netlink::set_up_at`].
     pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), Error> {
         let index = self.index(name)?;
         self.set_flags(index, up, || {
@@ -212,6 +239,10 @@ impl Netlink {
     }
 
     /// The same for the link of this index.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_SETLINK: there is none (ENODEV, [`Error::is_absent`]), EPERM without CAP_NET_ADMIN,
+    /// or what its driver says; or the connection's own.
     pub fn set_up_at(&mut self, index: u32, up: bool) -> Result<(), Error> {
         self.set_flags(index, up, || {
             format!("set it {}", if up { "up" } else { "down" })
@@ -236,6 +267,9 @@ impl Netlink {
     }
 
     /// Sets a link's MTU, bytes of the layer 3 packet.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] and [`Netlink::set_mtu_at`].
     pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<(), Error> {
         self.set(name, LinkAttribute::Mtu(mtu), || {
             format!("set the MTU of {name} to {mtu}")
@@ -245,6 +279,9 @@ impl Netlink {
     /// Sets how many packets may wait in a link to be sent; for a TUN device: to be read. Unlike the ioctl
     /// SIOCSIFTXQLEN, which asks for CAP_NET_ADMIN outside of any user namespace (dev_ioctl), this is allowed to
     /// whoever may change the link.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`]; [`Error::Refused`] by RTM_SETLINK: EPERM without CAP_NET_ADMIN.
     pub fn set_queue_length(&mut self, name: &str, packets: u32) -> Result<(), Error> {
         self.set(name, LinkAttribute::TxQueueLen(packets), || {
             format!("set the queue length of {name} to {packets}")
@@ -252,6 +289,9 @@ impl Netlink {
     }
 
     /// Sets the MTU of the link of this index.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::set_up_at`]; EINVAL for an MTU that the link cannot have.
     pub fn set_mtu_at(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
         self.set_at(index, LinkAttribute::Mtu(mtu), || {
             format!("set the MTU to {mtu}")
@@ -259,6 +299,10 @@ impl Netlink {
     }
 
     /// Sets a link's MAC address.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`]; [`Error::Refused`] by RTM_SETLINK: EPERM without CAP_NET_ADMIN, EOPNOTSUPP for
+    /// a link without such an address (TUN), EADDRNOTAVAIL for an address that no single station can have.
     pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), Error> {
         self.set(name, LinkAttribute::Address(mac.to_vec()), || {
             let digits = mac.map(|byte| format!("{byte:02x}")).join(":");
@@ -267,18 +311,30 @@ impl Netlink {
     }
 
     /// Renames a link; it must be down.
+    ///
+    /// # Errors
+    /// [`Error::Name`] of the new name, and as those of [`Netlink::index`] and [`Netlink::rename_at`].
     pub fn rename(&mut self, name: &str, new: &str) -> Result<(), Error> {
         let attribute = LinkAttribute::IfName(checked(new)?);
         self.set(name, attribute, || format!("rename {name} to {new}"))
     }
 
     /// Renames the link of this index; it must be down (up, it may be from Linux 6.2 on).
+    ///
+    /// # Errors
+    /// [`Error::Name`]; [`Error::Refused`] as [`Netlink::set_up_at`], besides that the name is taken
+    /// ([`Error::is_exists`]), or that it is up (EBUSY).
     pub fn rename_at(&mut self, index: u32, new: &str) -> Result<(), Error> {
         let attribute = LinkAttribute::IfName(checked(new)?);
         self.set_at(index, attribute, || format!("rename it to {new}"))
     }
 
     /// Moves a link into another network namespace; it arrives there down and without addresses.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`]; [`Error::Refused`] by RTM_SETLINK: EPERM without CAP_NET_ADMIN in both
+    /// namespaces, EINVAL for a descriptor that is no network namespace's or a link that may not leave, EEXIST where
+    /// its name is taken there.
     pub fn move_link(&mut self, name: &str, namespace: BorrowedFd<'_>) -> Result<(), Error> {
         let attribute = LinkAttribute::NetNsFd(namespace.as_raw_fd());
         self.set(name, attribute, || {

@@ -51,6 +51,10 @@ impl fmt::Debug for Monitor {
 impl Monitor {
     /// Subscribes in the calling thread's network namespace. Changes from now on are told; ask
     /// [`Monitor::link`] for the state afterwards, and nothing falls between the two.
+    ///
+    /// # Errors
+    /// [`Error::Socket`]: no netlink socket could be opened (no descriptor is left), or it could not be bound to the
+    /// group of links.
     pub fn open() -> Result<Self, Error> {
         let mut socket = open_socket()?;
         let action = "subscribe to link changes";
@@ -90,6 +94,9 @@ impl Monitor {
     }
 
     /// What the link called `name` looks like now.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::link`].
     pub fn link(&mut self, name: &str) -> Result<Option<LinkState>, Error> {
         self.query.link(name)
     }

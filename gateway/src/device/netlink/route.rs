@@ -73,6 +73,9 @@ impl Netlink {
     /// Gives a link an address; the kernel adds the route to its prefix once the link is up. IPv6 goes
     /// without duplicate detection (RFC 4862, 5.4), so that the address can be used at once: on the links
     /// this is for, a TUN device or a pair of veth, there is nobody to be a duplicate of.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] and [`Netlink::add_address_at`].
     pub fn add_address(&mut self, link: &str, address: IpNet) -> Result<(), Error> {
         let message = self.address(link, address)?;
         self.change(
@@ -83,6 +86,10 @@ impl Netlink {
     }
 
     /// The same for the link of this index.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_NEWADDR: the link has it already ([`Error::is_exists`]), there is no such link
+    /// ([`Error::is_absent`]), or EPERM without CAP_NET_ADMIN; or the connection's own.
     pub fn add_address_at(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
         self.change(
             RouteNetlinkMessage::NewAddress(address_message(index, address)),
@@ -92,6 +99,10 @@ impl Netlink {
     }
 
     /// Takes an address from the link of this index.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_DELADDR: the link has no such address or is not there itself ([`Error::is_absent`]),
+    /// or EPERM without CAP_NET_ADMIN; or the connection's own.
     pub fn delete_address_at(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
         self.change(message, 0, || {
@@ -100,6 +111,9 @@ impl Netlink {
     }
 
     /// Takes an address from a link.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] and [`Netlink::delete_address_at`].
     pub fn delete_address(&mut self, link: &str, address: IpNet) -> Result<(), Error> {
         let message = self.address(link, address)?;
         self.change(RouteNetlinkMessage::DelAddress(message), 0, || {
@@ -108,6 +122,11 @@ impl Netlink {
     }
 
     /// Adds a route; refused if there is one to this destination with this metric.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] for the link that it names; [`Error::Refused`] by RTM_NEWROUTE: there is one
+    /// ([`Error::is_exists`]), no link leads to the router (ENETUNREACH, EHOSTUNREACH), the link is down (ENETDOWN),
+    /// or EPERM without CAP_NET_ADMIN; or the connection's own.
     pub fn add_route(&mut self, route: &Route<'_>) -> Result<(), Error> {
         let message = self.route(route)?;
         self.change(
@@ -118,6 +137,9 @@ impl Netlink {
     }
 
     /// Adds a route, in place of the one to this destination with this metric.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::add_route`], but for a route that stands there already.
     pub fn replace_route(&mut self, route: &Route<'_>) -> Result<(), Error> {
         let message = self.route(route)?;
         self.change(
@@ -128,6 +150,10 @@ impl Netlink {
     }
 
     /// Deletes a route.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::index`] for the link that it names; [`Error::Refused`] by RTM_DELROUTE: there is none
+    /// (ESRCH, [`Error::is_absent`]), or EPERM without CAP_NET_ADMIN; or the connection's own.
     pub fn delete_route(&mut self, route: &Route<'_>) -> Result<(), Error> {
         let message = self.route(route)?;
         self.change(RouteNetlinkMessage::DelRoute(message), 0, || {

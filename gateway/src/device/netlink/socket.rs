@@ -111,6 +111,10 @@ impl fmt::Debug for Netlink {
 
 impl Netlink {
     /// Opens a connection in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`]: no netlink socket could be opened (no descriptor is left, or the kernel has no rtnetlink),
+    /// bound or connected.
     pub fn open() -> Result<Self, Error> {
         let mut socket = open_socket()?;
         socket.bind_auto().map_err(|source| Error::Socket {

@@ -51,6 +51,10 @@ pub enum RouteOrder {
 
 impl Netlink {
     /// Gives every route of the main table to `each`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_GETROUTE, or the connection's own, as [`Netlink::links`]; `each` may have had some
+    /// of the routes by then.
     pub fn main_table(&mut self, each: &mut dyn FnMut(TableRoute)) -> Result<(), Error> {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         self.dump_raw(request, "list the routes", &mut |message| {
@@ -89,6 +93,10 @@ impl Netlink {
 
     /// Adds the route to an address's network, as the kernel does with the address: who flushes the routes
     /// of an interface takes it away too.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_NEWROUTE: the route is there already ([`Error::is_exists`]), there is no such
+    /// interface or it is down, or EPERM without CAP_NET_ADMIN; or the connection's own.
     pub fn add_network_at(&mut self, interface: u32, address: IpNet) -> Result<(), Error> {
         let mut message = own_route(address, interface, CONNECTED_METRIC);
         message.header.protocol = RouteProtocol::Kernel;
@@ -107,6 +115,9 @@ impl Netlink {
     }
 
     /// The addresses of the interface of this index.
+    ///
+    /// # Errors
+    /// As those of [`Netlink::all_addresses`]; an interface that is not there has none.
     pub fn addresses(&mut self, interface: u32) -> Result<Vec<IpNet>, Error> {
         let all = self.all_addresses()?.into_iter();
         Ok(all
@@ -116,6 +127,9 @@ impl Netlink {
     }
 
     /// Every address of the machine, with the index of its interface.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by RTM_GETADDR, or the connection's own, as [`Netlink::links`].
     pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNet)>, Error> {
         let mut found = Vec::new();
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());

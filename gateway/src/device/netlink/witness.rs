@@ -63,6 +63,10 @@ impl fmt::Debug for HostMonitor {
 impl HostMonitor {
     /// Subscribes in the calling thread's network namespace; to routes only if `routes`: on a machine that
     /// speaks BGP they change all the time.
+    ///
+    /// # Errors
+    /// [`Error::Socket`]: no netlink socket could be opened (no descriptor is left), or it could not be bound to the
+    /// groups. A buffer smaller than wanted is no error.
     pub fn open(routes: bool) -> Result<Self, Error> {
         let mut socket = open_socket()?;
         let mut groups = LINK | IPV4_ADDRESS | IPV6_ADDRESS;

@@ -231,6 +231,9 @@ impl UdpSocket {
     }
 
     /// The address and port that it is bound to.
+    ///
+    /// # Errors
+    /// That of `getsockname`: the kernel has no memory for the answer (ENOBUFS).
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::try_from(getsockname(&self.fd)?)?)
     }
