@@ -29,7 +29,7 @@ pub enum Origin {
 /// A path of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPlan {
-    /// Its index: the same as its place in [`Plan::paths`].
+    /// Its index: the same as its place in [`Plan::paths`](crate::plan::Plan::paths).
     pub id: PathId,
     /// `circuit/link`, the site's name, or `point-to-site`. It stays the same across a reload, where `id` may not.
     pub name: String,

@@ -108,7 +108,7 @@ fn prefixes(lines: &mut Vec<String>, name: &str, old: &[IpNet], new: &[IpNet]) {
 }
 
 /// What differs between two configurations and can be changed while the gateway runs, one line each; what
-/// becomes of tunnels is told apart, [`TunnelSet::changes`].
+/// becomes of tunnels is told apart, [`TunnelSet::changes`](crate::tunnels::TunnelSet::changes).
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     prefixes(

@@ -2,7 +2,7 @@
 //! meets a lock or half a change.
 //!
 //! 1. control puts an [`Order`] of a few changes into the worker's queue and rings its bell
-//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::take_orders`](crate::worker::switch::Switch::make_changes))
+//! 2. at the beginning of its next round the worker makes them, in order ([`Switch::take_orders`](crate::worker::switch::Switch::take_orders))
 //! 3. it answers which of them it could not make; control waits for that before it goes on
 //!
 //! The tunnels that a gateway starts with come the same way, before the worker runs.

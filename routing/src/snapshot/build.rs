@@ -33,7 +33,7 @@ pub struct Builder {
     pub owners: Vec<Owner>,
     /// ExpressRoute links, then tunnels; their place is their [`PathId`].
     pub paths: Vec<Path>,
-    /// Addresses of the virtual appliances that routes lead to; their place is their [`ApplianceId`].
+    /// Addresses of the virtual appliances that routes lead to; their place is their [`ApplianceId`](crate::rib::ApplianceId).
     pub appliances: Vec<IpAddr>,
     /// User-defined, static, site and BGP routes.
     pub routes: Vec<Candidate>,

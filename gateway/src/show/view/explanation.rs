@@ -89,8 +89,8 @@ pub struct MemberView {
 /// The health of a path in an explanation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemberHealth {
-    /// As in [`PathStatus`]; offline `assumed up`, `assumed down`, or `down` with a reason that follows from
-    /// what was assumed.
+    /// As in [`PathStatus`](super::PathStatus); offline `assumed up`, `assumed down`, or `down` with a reason that
+    /// follows from what was assumed.
     pub state: String,
     /// Why, where it is degraded or down.
     pub reason: Option<String>,

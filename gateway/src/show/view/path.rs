@@ -40,7 +40,7 @@ pub struct LinkView {
     pub address: Vec<IpNet>,
     /// Next hops.
     pub neighbor: Vec<IpAddr>,
-    /// State, as in [`PathStatus`].
+    /// State, as in [`PathStatus`](super::PathStatus).
     pub state: String,
     /// Why, where it is not up.
     pub reason: Option<String>,
@@ -95,7 +95,7 @@ pub struct TunnelView {
     pub last_handshake_seconds: Option<f64>,
     /// Handshakes completed.
     pub handshakes: u64,
-    /// State, as in [`PathStatus`].
+    /// State, as in [`PathStatus`](super::PathStatus).
     pub state: String,
     /// Why, where it is not up.
     pub reason: Option<String>,
