@@ -13,10 +13,11 @@
 //! - [`handle`]: a worker as the rest of the gateway knows it; [`control_port`]: what workers and control hand each other, and [`words`] between them
 //! - [`interface`]: who opens a link's sockets when
 //! - [`backlog`]: when a queue stands, and senders are told to slow down
-//! - [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
+//! - `buffer`: memory that packets are read into; [`bell`], [`polling`]: how a worker is told of something, and when it sleeps
 
 pub mod backlog;
 pub mod bell;
+mod buffer;
 pub mod change;
 pub mod clients;
 pub mod control_port;

@@ -15,6 +15,7 @@ use crate::pipeline::flow::Window;
 use crate::pipeline::process::Forwarding;
 use crate::telemetry::ledger::Port;
 use crate::worker::backlog::Backlog;
+use crate::worker::buffer::Buffer;
 use crate::worker::packet::Round;
 use crate::worker::polling::Patience;
 use crate::worker::switch::Switch;
@@ -110,7 +111,7 @@ pub struct Worker<E: Endpoint> {
     shared: Arc<Shared>,
     poller: Poller,
     forwarding: arc_swap::Cache<Arc<ArcSwap<Forwarding>>, Arc<Forwarding>>,
-    buffer: Box<[u8]>,
+    buffer: Buffer,
     batch: ReceiveBatch,
     patience: Patience,
     published: Instant,
@@ -168,7 +169,7 @@ impl<E: Endpoint> Worker<E> {
             shared,
             poller,
             forwarding,
-            buffer: vec![0; BYTES + MAX_FRAME].into_boxed_slice(),
+            buffer: Buffer::new(BYTES + MAX_FRAME),
             batch: ReceiveBatch::new(MAX_BATCH),
             patience: Patience::new(polling, now),
             published: now,
