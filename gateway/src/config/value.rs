@@ -249,6 +249,21 @@ impl Kind for Text {
     }
 }
 
+/// The name of something that the file has elsewhere, which the rules check; what it may name, in words.
+pub(super) struct NameOf(pub(super) &'static str);
+
+impl Kind for NameOf {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
+        Text.parse(value)
+    }
+}
+
 /// A file's path.
 pub(super) struct File;
 

@@ -1,6 +1,7 @@
 //! Prefix sets, policies and user-defined routes.
 
 use crate::config::schema::{Action, NextHop, PolicyRule, PrefixSet, UserRoute};
+use crate::config::value::NameOf;
 use crate::config::value::PrefixOrSet;
 use crate::config::value::{Address, Kind, Name, Network, OneOf, Text, Wrong};
 use crate::config::walk::{Section, Walk};
@@ -47,7 +48,11 @@ fn action(walk: &mut Walk, section: &Section) -> (Action, Option<u8>) {
         let set_dscp = section.optional(walk, "set_dscp", &crate::config::matches::DSCP);
         let leads = section.raw("via").is_some() || section.raw("set_dscp").is_none();
         let action = if leads {
-            Action::Via(section.required_list(walk, "via", &Via))
+            Action::Via(section.required_list(
+                walk,
+                "via",
+                &NameOf("names of circuits and sites, the preferred one first"),
+            ))
         } else {
             // Asked for all the same: a key with a slip is held against it.
             let _ = section.value(walk, "via");
@@ -73,21 +78,6 @@ fn action(walk: &mut Walk, section: &Section) -> (Action, Option<u8>) {
         }
     };
     (action, None)
-}
-
-/// A circuit or site that a policy rule leads to; whether it is known is a rule's matter.
-struct Via;
-
-impl Kind for Via {
-    type Value = String;
-
-    fn allowed(&self) -> String {
-        "names of circuits and sites, the preferred one first".to_owned()
-    }
-
-    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
-        Text.parse(value)
-    }
 }
 
 /// `next_hop` of a user-defined route.

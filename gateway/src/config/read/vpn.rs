@@ -9,14 +9,14 @@ use crate::config::read::probe;
 use crate::config::read::seconds;
 use crate::config::read::weight;
 use crate::config::schema::{Client, PointToSite, Site, SiteKind, Vpn};
+use crate::config::value::NameOf;
 use crate::config::value::{
-    Address, File, HostPort, Interface, Key, Kind, Network, OneOf, Own, PathName, Place, Placed,
-    Switch, Text, Time, Whole, Wrong,
+    Address, File, HostPort, Interface, Key, Network, OneOf, Own, PathName, Place, Placed, Switch,
+    Time, Whole,
 };
 use crate::config::walk::{Section, Walk};
 use crate::sku::{self, Edition};
 use std::path::Path;
-use toml::de::DeValue;
 
 pub(super) fn vpn(walk: &mut Walk, section: Section, directory: &Path) -> Vpn {
     let edition = edition(walk, &section);
@@ -117,26 +117,11 @@ fn site(walk: &mut Walk, section: Section, directory: &Path) -> Site {
             .optional(walk, "lanes", &Whole(1, 16))
             .map_or(1, |lanes| lanes as u8),
         probe: probe(walk, &section, None),
-        over: section.optional(walk, "over", &Over),
+        over: section.optional(walk, "over", &NameOf("the name of a circuit")),
         mtu: section.optional(walk, "mtu", &MTU).map(|mtu| mtu as u16),
     };
     section.finish(walk);
     site
-}
-
-/// The circuit that carries a tunnel; whether it is known is a rule's matter.
-struct Over;
-
-impl Kind for Over {
-    type Value = String;
-
-    fn allowed(&self) -> String {
-        "the name of a circuit".to_owned()
-    }
-
-    fn parse(&self, value: &DeValue) -> Result<String, Wrong> {
-        Text.parse(value)
-    }
 }
 
 fn point_to_site(walk: &mut Walk, section: Section, directory: &Path) -> PointToSite {
