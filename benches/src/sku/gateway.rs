@@ -6,8 +6,8 @@
 //! that moves on as fast as packets conform: [`PACE`] for each.
 
 use super::Failure;
-use super::rate::{Moved, from_vnet};
 use super::traffic::{Form, Net, Size, Words, packets};
+use crate::sku::traffic::Packet;
 use crypto::key::PrivateKey;
 use crypto::limiter::{HandshakeLimits, Limiter};
 use crypto::tunnel::Peer;
@@ -30,6 +30,7 @@ use gateway::worker::ethernet::Framing;
 use gateway::worker::lane::Lanes;
 use gateway::worker::link::{LinkPort, LinkRecipe};
 use gateway::worker::packet::Round;
+use gateway::worker::run::{ALIGNMENT, BYTES, PACKETS};
 use gateway::worker::switch::{Exchange, KnownFlows, OwnHost, Ports, Switch};
 use gateway::worker::tunnels::{Tunnels, Underlay};
 use gateway::worker::vnet::VnetPort;
@@ -37,6 +38,7 @@ use gateway::worker::ways::{Way, Ways};
 use ipnet::{IpNet, Ipv4Net};
 use routing::cache::FlowCache;
 use routing::health::Usability;
+use routing::path::Ingress;
 use routing::path::{PathId, PathKind};
 use routing::policy::Match;
 use routing::rib::{Candidate, NextHop, OwnerId, RouteSource};
@@ -489,6 +491,50 @@ pub fn received_layer2() -> Vec<u8> {
     header.extend(TAGS[1].to_be_bytes());
     header.extend([8, 0]);
     header
+}
+
+/// Packets and their bytes, as the wire carries them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl Moved {
+    pub(super) fn add(&mut self, packet: &Packet) {
+        self.packets += packet.segments;
+        self.bytes += packet.bytes;
+    }
+}
+
+/// One round of packets from the virtual network.
+pub(super) fn from_vnet<'a>(
+    gateway: &mut Gateway,
+    stream: &mut impl Iterator<Item = &'a Packet>,
+    buffer: &mut [u8],
+    moved: &mut Moved,
+) {
+    gateway.round(|switch, round| {
+        let (before, mut read, mut at) = (moved.packets, 0, 0);
+        for packet in stream.take(PACKETS) {
+            packet.lay(buffer.get_mut(at..).unwrap_or_default());
+            let length = usize::from(packet.len);
+            let Some(offload) = Offload::decode(&packet.virtio, 0) else {
+                break;
+            };
+            let place = (at, length);
+            if switch.handle_batched(round, Ingress::Vnet, buffer, place, &offload) {
+                at += length.next_multiple_of(ALIGNMENT);
+            }
+            moved.add(packet);
+            read += length;
+            if read >= BYTES {
+                break;
+            }
+        }
+        switch.write_merged(round.now, buffer);
+        moved.packets - before
+    });
 }
 
 /// The site's gateway knocks, and every datagram is carried to and fro until none is left.

@@ -12,15 +12,14 @@
 
 use super::Failure;
 use super::gateway::{
-    Gateway, Laid, MTU, OUTER_TAG, TUNNEL_MTU, VNET, circuit_nets, pair, received_layer2, site_nets,
+    Gateway, Laid, MTU, Moved, OUTER_TAG, TUNNEL_MTU, VNET, circuit_nets, from_vnet, pair,
+    received_layer2, site_nets,
 };
 use super::traffic::{Form, Packet, Size, packets};
 use crate::cpu_time::CpuTime;
 use criterion::measurement::Measurement as _;
 use gateway::device::link::Frame;
-use gateway::device::offload::Offload;
 use gateway::worker::run::{ALIGNMENT, BYTES, PACKETS, next_batch};
-use routing::path::Ingress;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -115,20 +114,6 @@ pub struct Rate {
 
 /// Packets that are sealed before the clock is read and they are opened: about one long receive batch.
 const BATCH: u64 = 512;
-
-/// Packets and their bytes, as the wire carries them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moved {
-    packets: u64,
-    bytes: u64,
-}
-
-impl Moved {
-    fn add(&mut self, packet: &Packet) {
-        self.packets += packet.segments;
-        self.bytes += packet.bytes;
-    }
-}
 
 /// Measures every way, size and form; `step` hears which is next.
 ///
@@ -339,34 +324,4 @@ impl Bench {
             });
         }
     }
-}
-
-/// One round of packets from the virtual network.
-pub(super) fn from_vnet<'a>(
-    gateway: &mut Gateway,
-    stream: &mut impl Iterator<Item = &'a Packet>,
-    buffer: &mut [u8],
-    moved: &mut Moved,
-) {
-    gateway.round(|switch, round| {
-        let (before, mut read, mut at) = (moved.packets, 0, 0);
-        for packet in stream.take(PACKETS) {
-            packet.lay(buffer.get_mut(at..).unwrap_or_default());
-            let length = usize::from(packet.len);
-            let Some(offload) = Offload::decode(&packet.virtio, 0) else {
-                break;
-            };
-            let place = (at, length);
-            if switch.handle_batched(round, Ingress::Vnet, buffer, place, &offload) {
-                at += length.next_multiple_of(ALIGNMENT);
-            }
-            moved.add(packet);
-            read += length;
-            if read >= BYTES {
-                break;
-            }
-        }
-        switch.write_merged(round.now, buffer);
-        moved.packets - before
-    });
 }
