@@ -421,7 +421,7 @@ fn paths(config: &Config) -> Vec<PathRow> {
         }
     }
     let vpn = config.vpn.as_ref();
-    for site in vpn.iter().flat_map(|vpn| &vpn.sites) {
+    for site in config.sites() {
         let endpoint = site.place();
         rows.push(PathRow {
             name: site.name.clone(),

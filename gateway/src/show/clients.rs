@@ -23,19 +23,13 @@ pub enum ClientSession {
     Never,
 }
 
-fn all(config: &Config) -> &[Client] {
-    let vpn = config.vpn.as_ref();
-    let clients = vpn.and_then(|vpn| vpn.point_to_site.as_ref());
-    clients.map_or(&[], |clients| &clients.clients)
-}
-
 /// The way in of a client of this name, and the client.
 pub(super) fn named<'c>(
     config: &'c Config,
     plan: &Plan,
     name: &str,
 ) -> Option<(Ingress, &'c Client)> {
-    let client = all(config).iter().find(|client| client.name == name)?;
+    let client = config.clients().iter().find(|client| client.name == name)?;
     let path = plan
         .live()
         .find(|path| path.origin == Origin::PointToSite)?;
@@ -52,7 +46,7 @@ pub(super) fn refused(
 ) -> Option<Explanation> {
     from.filter(|from| from.origin == Origin::PointToSite)?;
     let mut may = client
-        .map_or_else(|| all(config), std::slice::from_ref)
+        .map_or_else(|| config.clients(), std::slice::from_ref)
         .iter();
     if may.any(|client| client.address.contains(&source)) {
         return None;
@@ -87,7 +81,8 @@ pub(super) fn arrive(
     session: impl Fn(&str) -> ClientSession,
 ) {
     let of_pool = |path: &&PathPlan| path.origin == Origin::PointToSite;
-    let client = all(config)
+    let client = config
+        .clients()
         .iter()
         .find(|client| client.address.contains(&destination));
     let session = client.map(|client| session(&client.name));

@@ -61,7 +61,7 @@ impl Keys {
         let private: PrivateKey = key_file::read(own).map_err(of(own))?;
         let public = private.public_key();
         let sites = vpn.sites.iter().map(|site| &site.preshared_key_file);
-        let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
+        let clients = config.clients().iter();
         let files = sites.chain(clients.map(|client| &client.preshared_key_file));
         let mut preshared = BTreeMap::new();
         for file in files.flatten() {

@@ -67,11 +67,9 @@ fn is_of(keys: &Keys, client: &Client) -> bool {
 
 /// How many far ends use the preshared key in this file.
 fn users(config: &Config, path: &Path) -> usize {
-    let vpn = config.vpn.iter();
-    let sites = vpn.clone().flat_map(|vpn| &vpn.sites);
+    let sites = config.sites().iter();
     let sites = sites.filter_map(|site| site.preshared_key_file.as_deref());
-    let clients = vpn.flat_map(|vpn| &vpn.point_to_site);
-    let clients = clients.flat_map(|of| &of.clients);
+    let clients = config.clients().iter();
     let clients = clients.filter_map(|client| client.preshared_key_file.as_deref());
     sites.chain(clients).filter(|used| *used == path).count()
 }

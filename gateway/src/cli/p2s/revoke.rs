@@ -77,8 +77,7 @@ pub(super) fn run(arguments: &Revoke) -> Result<(), Failure> {
         let config = document.loaded.config.clone();
         document.save().map_err(kept)?;
         // 3. its files
-        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
-        let mut clients = clients.flat_map(|of| &of.clients);
+        let mut clients = config.clients().iter();
         if let Some(client) = clients.find(|client| client.name == *name) {
             leftovers = leftovers::remove(file, &config, client);
         }

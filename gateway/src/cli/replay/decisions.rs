@@ -350,8 +350,7 @@ struct Clients {
 impl Clients {
     fn new(config: &Config, plan: &Plan) -> Self {
         let path = plan.live().find(|path| path.origin == Origin::PointToSite);
-        let clients = config.vpn.iter().flat_map(|vpn| &vpn.point_to_site);
-        let clients = clients.flat_map(|of| &of.clients);
+        let clients = config.clients().iter();
         Self {
             path: path.map(|path| path.id),
             addresses: clients.flat_map(|client| client.address.clone()).collect(),

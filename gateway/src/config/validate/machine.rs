@@ -1,7 +1,7 @@
 //! Whether the machine lives in the virtual network itself: a rule for the file on its own host alone. What the kernel
 //! reaches by itself never comes to the gateway's device, and answers to it take another way than the question did.
 
-use super::{Rules, found};
+use super::{Rules, found, overlap};
 use crate::device::interface::Interface;
 use crate::device::netlink::{Netlink, TableRoute};
 use ipnet::IpNet;
@@ -90,10 +90,6 @@ pub(super) fn check(rules: &mut Rules) {
             words,
         );
     }
-}
-
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
 }
 
 /// The first of them, and how many more there are.

@@ -15,7 +15,7 @@ use super::{Current, Running};
 use crate::build::assembly;
 use crate::build::data_path::SPARE_PATHS;
 use crate::config::file::Locked;
-use crate::config::schema::{Config, Vpn};
+use crate::config::schema::Config;
 use crate::config::{self, KeyFiles, Loaded, rule};
 use crate::control::handle::Order;
 use crate::life::resize;
@@ -345,17 +345,18 @@ impl Running {
 /// each takes a key agreement to find out.
 fn usable(keys: &Keys, current: &Current, new: &Config) -> Result<(), KeysError> {
     let all_are_new = keys.public_key() != current.keys.public_key();
-    let in_use: HashSet<[u8; 32]> = match &current.config.vpn {
-        Some(vpn) if !all_are_new => far_keys(vpn).collect(),
-        _ => HashSet::new(),
+    let in_use: HashSet<[u8; 32]> = if all_are_new {
+        HashSet::new()
+    } else {
+        far_keys(&current.config).collect()
     };
     keys.agree(new, |key| in_use.contains(key))
 }
 
-fn far_keys(vpn: &Vpn) -> impl Iterator<Item = [u8; 32]> {
-    let clients = vpn.point_to_site.iter().flat_map(|pool| &pool.clients);
-    let sites = vpn.sites.iter().map(|site| site.public_key);
-    sites.chain(clients.map(|client| client.public_key))
+fn far_keys(config: &Config) -> impl Iterator<Item = [u8; 32]> {
+    let sites = config.sites().iter().map(|site| site.public_key);
+    let clients = config.clients().iter().map(|client| client.public_key);
+    sites.chain(clients)
 }
 
 /// Where the kernel is to choose the tunnels' port, it has chosen.
