@@ -208,6 +208,7 @@ pub(super) fn run(mut socket: Listening, stop: &Stop, changes: &Changes, gateway
             }
             match socket.accept() {
                 Ok(stream) if stream.set_nonblocking(true).is_ok() => {
+                    socket.remember();
                     number += 1;
                     let mut client = Client::new(number, stream, now);
                     if full {

@@ -156,6 +156,15 @@ impl Listening {
         };
     }
 
+    /// Keeps in mind who may open the file, if it is there. Asked for each caller: several are let in behind one look.
+    pub(super) fn remember(&mut self) {
+        if let Ok(file) = fs::symlink_metadata(&self.bound.path)
+            && identity(&file) == self.bound.identity
+        {
+            self.bound.access = Access::of(&file);
+        }
+    }
+
     /// Makes the file again if it is gone.
     pub(super) fn look(&mut self, now: Instant) {
         if let Some(events) = &self.events {
